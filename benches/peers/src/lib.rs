@@ -1,0 +1,48 @@
+//! The same programs on several memory managers, one process a measurement.
+//!
+//! [`programs`] says what is measured and drives the threads and the clock; each file of
+//! [`peers`] is one memory manager's way of writing the four programs. The Go side is in `go/`.
+//! `run.sh` builds everything, runs it turn by turn and prints the table.
+
+#![allow(
+    dead_code,
+    reason = "what an object holds beside its pointers only takes room"
+)]
+
+use std::process::ExitCode;
+
+pub mod measure;
+pub mod peers;
+pub mod programs;
+
+const USAGE: &str = "usage:
+  alloc PEER 16|32|64|256 noscan|scan THREADS SECONDS
+  trees PEER DEPTH WORKERS
+  mark PEER random|random-roots|tree|chain|chain-random OBJECTS ROUNDS
+  heapgraph PEER RAW_FILE ROUNDS";
+
+/// Runs the program that the command line names and prints one line: value, unit, peak resident
+/// memory in KiB, notes.
+pub fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let report = match args[..] {
+        ["alloc", peer, size, kind, threads, seconds] => {
+            programs::alloc::run(peer, size, kind, threads, seconds)
+        }
+        ["trees", peer, depth, workers] => programs::trees::run(peer, depth, workers),
+        ["mark", peer, shape, objects, rounds] => programs::mark::run(peer, shape, objects, rounds),
+        ["heapgraph", peer, file, rounds] => programs::heap_graph::run(peer, file, rounds),
+        _ => Err("no such program".into()),
+    };
+    match report {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The memory managers: in each file one, and the programs written as its users would.
+
+pub mod arc;
+pub mod boa;
+pub mod boxed;
+pub mod dumpster_sync;
+pub mod gc_arena;
+pub mod grey;
+mod owned;
+pub mod rust_gc;

@@ -1,0 +1,217 @@
+//! greywave.
+
+use std::hint::black_box;
+
+use greywave::{Gc, GcArray, GcCell, Heap, Mutator, Root, Trace};
+
+use crate::programs::alloc::{Alloc, BATCH, Run, words};
+use crate::programs::heap_graph::{HeapGraph, Recording};
+use crate::programs::mark::{Clock, Graph, Mark};
+use crate::programs::trees::Trees;
+
+/// The programs as a user writes them.
+#[derive(Debug)]
+pub struct Plain;
+
+/// The allocation program, with each object stored in a field of a live object: the store that
+/// makes an object escape in Go has a write barrier too.
+#[derive(Debug)]
+pub struct IntoCell;
+
+#[derive(Trace)]
+struct Noscan<const W: usize>([u64; W]);
+
+#[derive(Trace)]
+struct Scan<'gc, const K: usize> {
+    next: Option<Gc<'gc, Scan<'gc, K>>>,
+    data: [u64; K],
+}
+
+#[derive(Trace)]
+struct NoscanSink<'gc, const W: usize>(GcCell<'gc, Noscan<W>>);
+
+#[derive(Trace)]
+struct ScanSink<'gc, const K: usize>(GcCell<'gc, Scan<'gc, K>>);
+
+fn attach(heap: &Heap) -> Mutator {
+    heap.attach().expect("the thread is new")
+}
+
+impl Alloc for Plain {
+    type Shared = Heap;
+
+    fn shared() -> Heap {
+        Heap::new()
+    }
+
+    fn noscan<const W: usize>(heap: &Heap, run: &mut Run) {
+        let mut m = attach(heap);
+        while run.more() {
+            for i in 0..BATCH {
+                let object = m.alloc(Noscan::<W>(words(i)));
+                black_box(object.as_ptr());
+            }
+            m.safepoint();
+        }
+    }
+
+    fn scan<const K: usize>(heap: &Heap, run: &mut Run) {
+        let mut m = attach(heap);
+        while run.more() {
+            for i in 0..BATCH {
+                let object = m.alloc(Scan::<K> {
+                    next: None,
+                    data: words(i),
+                });
+                black_box(object.as_ptr());
+            }
+            m.safepoint();
+        }
+    }
+}
+
+impl Alloc for IntoCell {
+    type Shared = Heap;
+
+    fn shared() -> Heap {
+        Heap::new()
+    }
+
+    fn noscan<const W: usize>(heap: &Heap, run: &mut Run) {
+        let mut m = attach(heap);
+        let sink = m.root(m.alloc(NoscanSink::<W>(GcCell::null())));
+        while run.more() {
+            let sink = sink.get(&m);
+            for i in 0..BATCH {
+                sink.0.set(&m, m.alloc(Noscan::<W>(words(i))));
+            }
+            m.safepoint();
+        }
+    }
+
+    fn scan<const K: usize>(heap: &Heap, run: &mut Run) {
+        let mut m = attach(heap);
+        let sink = m.root(m.alloc(ScanSink::<K>(GcCell::null())));
+        while run.more() {
+            let sink = sink.get(&m);
+            for i in 0..BATCH {
+                sink.0.set(
+                    &m,
+                    m.alloc(Scan::<K> {
+                        next: None,
+                        data: words(i),
+                    }),
+                );
+            }
+            m.safepoint();
+        }
+    }
+}
+
+#[derive(Trace)]
+struct Node<'gc> {
+    children: Option<[Gc<'gc, Node<'gc>>; 2]>,
+}
+
+impl<'gc> Node<'gc> {
+    fn bottom_up(m: &'gc Mutator, depth: u32) -> Gc<'gc, Self> {
+        let children =
+            (depth > 0).then(|| [Self::bottom_up(m, depth - 1), Self::bottom_up(m, depth - 1)]);
+        m.alloc(Self { children })
+    }
+
+    fn count(&self) -> u64 {
+        1 + self
+            .children
+            .iter()
+            .flatten()
+            .map(|child| child.count())
+            .sum::<u64>()
+    }
+}
+
+impl Trees for Plain {
+    type Shared = Heap;
+
+    fn shared() -> Heap {
+        Heap::new()
+    }
+
+    fn long_lived(heap: &Heap, depth: u32, during: impl FnOnce() + Send) -> u64 {
+        let mut m = attach(heap);
+        let stretch = Node::bottom_up(&m, depth + 1).count();
+        m.safepoint();
+        let kept = m.root(Node::bottom_up(&m, depth));
+        m.blocking(during);
+        stretch + kept.get(&m).count()
+    }
+
+    fn worker(heap: &Heap, jobs: impl Iterator<Item = u32>) -> u64 {
+        let mut m = attach(heap);
+        jobs.map(|depth| {
+            let count = Node::bottom_up(&m, depth).count();
+            m.safepoint();
+            count
+        })
+        .sum()
+    }
+}
+
+#[derive(Trace)]
+struct Object<'gc> {
+    links: [GcCell<'gc, Object<'gc>>; 4],
+    data: [u64; 4],
+}
+
+impl Mark for Plain {
+    fn collections(graph: &Graph, clock: &mut Clock) {
+        let heap = Heap::new();
+        let mut m = attach(&heap);
+        // No safepoint while it is built, so no collection either.
+        let roots = build(&m, graph);
+        clock.time(|| m.collect());
+        drop(roots);
+    }
+}
+
+fn build(m: &Mutator, graph: &Graph) -> Root<GcArray<(), Gc<'static, Object<'static>>>> {
+    let object = |i| Object {
+        links: [const { GcCell::null() }; 4],
+        data: words(i as u64),
+    };
+    let objects: Vec<Gc<'_, Object<'_>>> = (0..graph.objects).map(|i| m.alloc(object(i))).collect();
+    let roots = graph.link(|from, field, to| objects[from].links[field].set(m, objects[to]));
+    m.root(m.alloc_array((), roots.len(), |i| objects[roots[i] as usize]))
+}
+
+/// An object of the recording: its words, of which the first ones are edges.
+type Recorded<'gc> = GcArray<(), Edge<'gc>>;
+
+#[derive(Trace)]
+struct Edge<'gc>(GcCell<'gc, Recorded<'gc>>);
+
+impl HeapGraph for Plain {
+    fn collections(recording: &Recording, clock: &mut Clock) {
+        let heap = Heap::new();
+        let mut m = attach(&heap);
+        let root = load(&m, recording);
+        clock.time(|| m.collect());
+        drop(root);
+    }
+}
+
+fn load(m: &Mutator, recording: &Recording) -> Root<Recorded<'static>> {
+    // The length of a `GcArray` is one of the words.
+    let length = |words: usize, edges: usize| edges.max(words - 1);
+    let object = |words, edges| m.alloc_array((), length(words, edges), |_| Edge(GcCell::null()));
+    let objects: Vec<Gc<'_, Recorded<'_>>> = recording
+        .nodes()
+        .map(|node| object(node.words, node.edges.len()))
+        .collect();
+    for (from, node) in objects.iter().zip(recording.nodes()) {
+        for (link, &to) in from.items().iter().zip(node.edges) {
+            link.0.set(m, objects[to as usize]);
+        }
+    }
+    m.root(objects[0])
+}

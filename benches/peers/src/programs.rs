@@ -1,0 +1,6 @@
+//! What is measured: each program's arguments, work, threads and clock.
+
+pub mod alloc;
+pub mod heap_graph;
+pub mod mark;
+pub mod trees;

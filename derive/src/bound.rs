@@ -1,0 +1,494 @@
+//! Which parameters may hold a `Gc`, what must be true of them, and what the type is called after a rebranding.
+//!
+//! A parameter is of one of two kinds:
+//!
+//! | kind | where a field has it | `Trace` | `Rebrand<'b>` |
+//! |---|---|---|---|
+//! | held | as itself: `T`, `Vec<T>`, `Gc<'gc, T>` | `T: Trace` | `T: Rebrand<'b, To = TTo>`, and `T` becomes `TTo` |
+//! | marker | elsewhere: in `PhantomData<T>`, `fn() -> T`, `Arc<T>`, `T::Item` | – | stays `T` |
+//!
+//! A type that is made of parameters, and of which it does not follow from them that it is `Trace`, is bounded as a
+//! whole ([`Leaf`]): `I::Item: Trace`, `Arc<T>: Trace`, and that it is rebranded as the text says.
+//!
+//! These are guesses from the text, so that a user need not write them. They cannot be unsound: [`crate::expand`] has
+//! the type checker prove, from these bounds, that every field is traced, and rebranded with its type.
+//!
+//! Why `TTo` and not `<T as Rebrand<'b>>::To`: only a parameter has associated types by its bounds, `TTo::Item`.
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote};
+use syn::punctuated::Punctuated;
+use syn::visit_mut::VisitMut;
+use syn::{
+    GenericParam, Lifetime, PredicateType, Token, Type, TypeParamBound, TypePath, WherePredicate,
+    parse_quote,
+};
+
+use crate::diag::Diag;
+use crate::input::{Input, any_token, is_function, mentions_lifetime, mentions_param};
+use crate::rebranding::Rebranding;
+use crate::uses::{Leaf, Uses, is_named};
+
+/// A type's parameters, and the bounds that its two implementations need.
+pub(crate) struct Bounds<'a> {
+    input: &'a Input,
+    /// The lifetime that the type is rebranded to; no lifetime of the type's.
+    pub(crate) to: Lifetime,
+    /// Parameters that may hold a `Gc`, each with the one that it becomes.
+    held: Vec<(Ident, Ident)>,
+    pub(crate) leaves: Vec<Leaf>,
+    /// Every `PhantomData<..>` of the fields: the type checker is asked whether it is core's.
+    pub(crate) phantoms: Vec<TypePath>,
+    /// Predicates for both implementations: the user's from the attribute, or what skipped fields need.
+    extra: Vec<WherePredicate>,
+    /// Function pointers: they stay as they are, so what they name must.
+    functions: Vec<Type>,
+}
+
+impl<'a> Bounds<'a> {
+    pub(crate) fn of(input: &'a Input, diag: &mut Diag) -> Self {
+        let params = type_params(input);
+        let mut uses = Uses::new(&params);
+        let mut functions = Vec::new();
+        let mut extra = Vec::new();
+        for field in input.fields() {
+            if !field.skip {
+                uses.visit(&field.ty);
+            } else if input.container.bound.is_none() && mentions_param(&field.ty, &params) {
+                let marker = input.container.private(&quote!(core::marker));
+                let ty = &field.ty;
+                extra.push(parse_quote!(#ty: #marker::Send + #marker::Sync + 'static));
+            }
+            if !field.skip && is_function(&field.ty) {
+                functions.push(field.ty.clone());
+            }
+        }
+        if let Some(predicates) = &input.container.bound {
+            uses.replace_by(predicates);
+            extra.clone_from(predicates);
+        }
+        let taken = names(input);
+        let held = params.iter().filter(|param| uses.is_held(param));
+        let become_of = |param: &Ident| fresh(&taken, &format!("{}To", unraw(param)));
+        let bounds = Self {
+            input,
+            to: lifetime(&fresh(&taken, "any_brand")),
+            held: held
+                .map(|param| ((*param).clone(), become_of(param)))
+                .collect(),
+            leaves: uses.leaves,
+            phantoms: uses.phantoms,
+            extra,
+            functions,
+        };
+        bounds.refuse(diag);
+        bounds
+    }
+
+    /// What can be seen to be wrong now that the kinds of the parameters are known.
+    fn refuse(&self, diag: &mut Diag) {
+        for field in self.input.fields().filter(|field| field.skip) {
+            if self.mentions_held(&field.ty) {
+                diag.refuse(
+                    &field.ty,
+                    "a skipped field cannot name a parameter that another field holds: the parameter is rebranded \
+                     with the type, and a skipped field stays as it is\n\
+                     help: make it two parameters, or say that it holds no `Gc` and stays as it is, with \
+                     `#[trace(bound = \"T: Send + Sync + 'static\")]` on the type and `skip` on both fields",
+                );
+            }
+        }
+        for predicate in written(self.input).iter().chain(&self.extra) {
+            let WherePredicate::Type(PredicateType {
+                bounded_ty, bounds, ..
+            }) = predicate
+            else {
+                continue;
+            };
+            let held = self
+                .held
+                .iter()
+                .any(|(param, _)| text(param) == text(bounded_ty));
+            for bound in bounds
+                .iter()
+                .filter(|bound| held && is_named(bound, &["Collect", "Rebrand"]))
+            {
+                let param = text(bounded_ty);
+                diag.refuse(
+                    bound,
+                    format!(
+                        "the derive adds what must be known of a parameter that a field holds, and this bound collides with it\n\
+                         help: remove it, or write `{param}: Trace`; if `{param}` holds no `Gc`, so that it stays as it is, write \
+                         `#[trace(bound = \"{param}: for<'a> Rebrand<'a, To = {param}>\")]` on the type instead",
+                    ),
+                );
+            }
+        }
+        let Some(brand) = &self.input.brand else {
+            return;
+        };
+        for Leaf { ty, .. } in self
+            .leaves
+            .iter()
+            .filter(|leaf| !self.mentions_held(&leaf.ty))
+        {
+            let Type::Path(TypePath { qself: None, path }) = ty else {
+                continue;
+            };
+            let (Some(first), Some(last)) = (path.segments.first(), path.segments.last()) else {
+                continue;
+            };
+            let branded = |predicate: &&WherePredicate| {
+                matches!(predicate, WherePredicate::Type(predicate)
+                    if text(&predicate.bounded_ty) == text(first) && mentions_lifetime(&predicate.bounds, brand))
+            };
+            if let Some(WherePredicate::Type(predicate)) = written(self.input).iter().find(branded)
+            {
+                let bound = predicate
+                    .bounds
+                    .iter()
+                    .find(|bound| mentions_lifetime(bound, brand));
+                let bound = bound.map_or_else(String::new, text).replace(' ', "");
+                diag.refuse(
+                    ty,
+                    format!(
+                        "which `{last}` this is depends on `{brand}`, which changes\nhelp: name the trait: `<{first} as {bound}>::{last}`",
+                        first = first.ident,
+                        last = last.ident,
+                    ),
+                );
+            }
+        }
+    }
+
+    fn mentions_held(&self, part: &impl ToTokens) -> bool {
+        let held: Vec<_> = self.held.iter().map(|(param, _)| param).collect();
+        mentions_param(part, &held)
+    }
+
+    /// Whether a value of the type may hold a `Gc`.
+    pub(crate) fn may_hold_gc(&self) -> bool {
+        self.input.brand.is_some() || !self.held.is_empty() || self.has_projection()
+    }
+
+    /// Whether what an associated type is decides if there is a `Gc`.
+    fn has_projection(&self) -> bool {
+        self.leaves.iter().any(|leaf| leaf.projection)
+    }
+
+    /// The types whose `NEEDS_TRACE` together are the type's; nothing if it is `true` whatever they say.
+    pub(crate) fn deciding(&self) -> Option<Vec<TokenStream>> {
+        if self.input.brand.is_some() || self.has_projection() {
+            return None;
+        }
+        let held = self.held.iter().map(|(param, _)| param.to_token_stream());
+        let leaves = self.leaves.iter().map(|leaf| leaf.ty.to_token_stream());
+        Some(held.chain(leaves).collect())
+    }
+
+    /// The type's own name and arguments.
+    pub(crate) fn own_type(&self) -> TokenStream {
+        named(self.input, Lifetime::clone, Ident::clone)
+    }
+
+    /// The same, rebranded.
+    pub(crate) fn rebranded_type(&self) -> TokenStream {
+        let param = |param: &Ident| {
+            let held = self.held.iter().find(|(from, _)| from == param);
+            held.map_or(param, |(_, to)| to).clone()
+        };
+        named(self.input, |_| self.to.clone(), param)
+    }
+
+    /// The parameters that the rebranded type has instead of the held ones.
+    pub(crate) fn becoming(&self) -> impl Iterator<Item = &Ident> {
+        self.held.iter().map(|(_, to)| to)
+    }
+
+    /// `ty` as the rebranded type says it.
+    pub(crate) fn rebranded(&self, ty: &Type) -> Type {
+        let mut ty = ty.clone();
+        self.rebranding(&self.to).visit_type_mut(&mut ty);
+        ty
+    }
+
+    /// `ty` with `Self` spelled out, for where there is none.
+    pub(crate) fn spelled_out(&self, ty: &Type) -> Type {
+        let mut ty = ty.clone();
+        Rebranding::new(None, &[], self.own_type()).visit_type_mut(&mut ty);
+        ty
+    }
+
+    /// [`for_rebrand`](Self::for_rebrand), with `Self` spelled out.
+    pub(crate) fn for_rebrand_without_self(&self) -> Vec<WherePredicate> {
+        let mut all = self.for_rebrand();
+        let mut spelling = Rebranding::new(None, &[], self.own_type());
+        all.iter_mut()
+            .for_each(|predicate| spelling.visit_where_predicate_mut(predicate));
+        all
+    }
+
+    fn rebranding<'b>(&'b self, to: &'b Lifetime) -> Rebranding<'b> {
+        let brand = self.input.brand.as_ref().map(|brand| (brand, to));
+        Rebranding::new(brand, &self.held, self.rebranded_type())
+    }
+
+    /// The where clause of `Trace`.
+    pub(crate) fn for_trace(&self) -> Vec<WherePredicate> {
+        let mut all = self.without_leaves();
+        if self.input.container.bound.is_none() {
+            let trace = self.input.container.trace();
+            all.extend(
+                self.leaves
+                    .iter()
+                    .map(|Leaf { ty, .. }| parse_quote!(#ty: #trace)),
+            );
+        }
+        all
+    }
+
+    fn without_leaves(&self) -> Vec<WherePredicate> {
+        let mut all = written(self.input);
+        all.extend(self.extra.iter().cloned());
+        if self.input.container.bound.is_none() {
+            let trace = self.input.container.trace();
+            all.extend(
+                self.held
+                    .iter()
+                    .map(|(param, _)| parse_quote!(#param: #trace)),
+            );
+        }
+        all
+    }
+
+    /// The where clause of `Rebrand`: what holds of the type, what holds of the rebranded type, and how the one becomes
+    /// the other.
+    pub(crate) fn for_rebrand(&self) -> Vec<WherePredicate> {
+        let Self { to, input, .. } = self;
+        let (trace, rebrand) = (input.container.trace(), input.container.rebrand());
+        let mut all = Vec::new();
+        for predicate in self.without_leaves() {
+            self.twice(predicate, &mut all);
+        }
+        for (param, becomes) in &self.held {
+            all.push(parse_quote!(#param: #rebrand<#to, To = #becomes>));
+            all.push(parse_quote!(#becomes: #trace));
+        }
+        for Leaf { ty, .. } in &self.leaves {
+            let becomes = self.rebranded(ty);
+            let known: WherePredicate = parse_quote!(#ty: #rebrand<#to, To = #becomes>);
+            match &input.brand {
+                Some(brand) if mentions_lifetime(ty, brand) && !self.mentions_held(ty) => {
+                    let any = self.any();
+                    let mut ty = ty.clone();
+                    self.rebranding(&any).visit_type_mut(&mut ty);
+                    all.push(parse_quote!(for<#any> #ty: #rebrand<#to, To = #becomes>));
+                }
+                _ => {
+                    all.push(known);
+                    all.push(parse_quote!(#becomes: #trace));
+                }
+            }
+        }
+        for ty in self.functions.iter().filter(|ty| self.mentions_held(ty)) {
+            let becomes = self.rebranded(ty);
+            let is = input.container.private(&quote!(Is));
+            // In parentheses: a `for<'a>` that opens a predicate would be the predicate's.
+            all.push(parse_quote!((#ty): #is<#becomes>));
+        }
+        // `Gc<'gc, T>` makes a type demand `T: 'gc`, without a word in its text.
+        let params = type_params(input).into_iter();
+        let params = params.map(|param| {
+            self.held
+                .iter()
+                .find(|(from, _)| from == param)
+                .map_or(param, |(_, to)| to)
+        });
+        all.extend(params.map(|param| parse_quote!(#param: #to)));
+        let mut seen = Vec::new();
+        all.retain(|predicate| {
+            let text = text(predicate);
+            let new = !seen.contains(&text);
+            seen.push(text);
+            new
+        });
+        all
+    }
+
+    /// `predicate` for the type and for what it becomes.
+    ///
+    /// Of two bounds that differ by a lifetime and nothing else, such as `L: Lang<'gc>` and `L: Lang<'b>`, the compiler
+    /// cannot choose; they are one bound for every lifetime.
+    fn twice(&self, predicate: WherePredicate, all: &mut Vec<WherePredicate>) {
+        let mut again = predicate.clone();
+        self.rebranding(&self.to)
+            .visit_where_predicate_mut(&mut again);
+        if text(&again) == text(&predicate) {
+            all.push(predicate);
+            return;
+        }
+        let (WherePredicate::Type(old), Some(brand)) = (&predicate, &self.input.brand) else {
+            all.extend(
+                [Some(predicate), without_unsized(again)]
+                    .into_iter()
+                    .flatten(),
+            );
+            return;
+        };
+        if self.mentions_held(old) {
+            all.extend(
+                [Some(predicate), without_unsized(again)]
+                    .into_iter()
+                    .flatten(),
+            );
+            return;
+        }
+        let branded = mentions_lifetime(&old.bounded_ty, brand);
+        let mut plain = PredicateType {
+            bounds: Punctuated::new(),
+            ..old.clone()
+        };
+        for bound in &old.bounds {
+            match bound {
+                TypeParamBound::Trait(bound)
+                    if !is_maybe(bound) && (branded || mentions_lifetime(bound, brand)) =>
+                {
+                    let any = self.any();
+                    let inner =
+                        |binder: &Option<syn::BoundLifetimes>| binder.clone().map(|b| b.lifetimes);
+                    let binders = inner(&old.lifetimes)
+                        .into_iter()
+                        .chain(inner(&bound.lifetimes))
+                        .flatten();
+                    let (ty, mut bound) = (&old.bounded_ty, bound.clone());
+                    bound.lifetimes = None;
+                    let mut general: WherePredicate =
+                        parse_quote!(for<#any, #(#binders),*> #ty: #bound);
+                    self.rebranding(&any)
+                        .visit_where_predicate_mut(&mut general);
+                    all.push(general);
+                }
+                other => plain.bounds.push(other.clone()),
+            }
+        }
+        if !plain.bounds.is_empty() {
+            let plain = WherePredicate::Type(plain);
+            let mut again = plain.clone();
+            self.rebranding(&self.to)
+                .visit_where_predicate_mut(&mut again);
+            all.extend([Some(plain), without_unsized(again)].into_iter().flatten());
+        }
+    }
+
+    /// A lifetime for a binder.
+    fn any(&self) -> Lifetime {
+        lifetime(&fresh(&names(self.input), "any"))
+    }
+}
+
+fn type_params(input: &Input) -> Vec<&Ident> {
+    input
+        .generics
+        .type_params()
+        .map(|param| &param.ident)
+        .collect()
+}
+
+/// The bounds that the user wrote, at the parameters and in the where clause, as predicates.
+pub(crate) fn written(input: &Input) -> Vec<WherePredicate> {
+    let inline = input
+        .generics
+        .type_params()
+        .filter(|param| !param.bounds.is_empty());
+    let inline = inline.map(|syn::TypeParam { ident, bounds, .. }| parse_quote!(#ident: #bounds));
+    let clause = input
+        .generics
+        .where_clause
+        .iter()
+        .flat_map(|clause| clause.predicates.iter().cloned());
+    inline.chain(clause).collect()
+}
+
+/// `?Sized` belongs to what the user declared. What a parameter becomes is always sized, as `Rebrand::To` is.
+fn without_unsized(mut predicate: WherePredicate) -> Option<WherePredicate> {
+    if let WherePredicate::Type(predicate) = &mut predicate {
+        let bounds = std::mem::take(&mut predicate.bounds).into_iter();
+        let kept = bounds
+            .filter(|bound| !matches!(bound, TypeParamBound::Trait(bound) if is_maybe(bound)));
+        predicate.bounds = kept.collect::<Punctuated<_, Token![+]>>();
+        if predicate.bounds.is_empty() {
+            return None;
+        }
+    }
+    Some(predicate)
+}
+
+fn is_maybe(bound: &syn::TraitBound) -> bool {
+    matches!(bound.modifier, syn::TraitBoundModifier::Maybe(_))
+}
+
+/// The type with its parameters as `lifetime` and `param` say.
+fn named(
+    input: &Input,
+    lifetime: impl Fn(&Lifetime) -> Lifetime,
+    param: impl Fn(&Ident) -> Ident,
+) -> TokenStream {
+    let ident = &input.ident;
+    let args = input.generics.params.iter().map(|each| match each {
+        GenericParam::Lifetime(each) => lifetime(&each.lifetime).into_token_stream(),
+        GenericParam::Type(each) => param(&each.ident).into_token_stream(),
+        GenericParam::Const(each) => each.ident.to_token_stream(),
+    });
+    let args: Vec<_> = args.collect();
+    if args.is_empty() {
+        quote!(#ident)
+    } else {
+        quote!(#ident<#(#args),*>)
+    }
+}
+
+/// Every name in the user's type.
+fn names(input: &Input) -> Vec<String> {
+    let mut found = vec![input.ident.to_string()];
+    let mut note = |tokens: TokenStream| {
+        any_token(tokens, &mut |_, token| {
+            if let TokenTree::Ident(ident) = token {
+                found.push(unraw(ident));
+            }
+            false
+        });
+    };
+    let (params, clause) = (&input.generics.params, &input.generics.where_clause);
+    note(quote!(#params #clause));
+    input
+        .fields()
+        .for_each(|field| note(field.ty.to_token_stream()));
+    input
+        .container
+        .bound
+        .iter()
+        .flatten()
+        .for_each(|predicate| note(predicate.to_token_stream()));
+    found
+}
+
+/// A name like `like` that the user's type does not have.
+fn fresh(taken: &[String], like: &str) -> Ident {
+    let mut name = like.to_owned();
+    while taken.contains(&name) {
+        name.push('_');
+    }
+    format_ident!("{name}", span = Span::call_site())
+}
+
+fn lifetime(name: &Ident) -> Lifetime {
+    Lifetime::new(&format!("'{name}"), Span::call_site())
+}
+
+fn unraw(ident: &Ident) -> String {
+    syn::ext::IdentExt::unraw(ident).to_string()
+}
+
+fn text(part: &impl ToTokens) -> String {
+    part.to_token_stream().to_string()
+}

@@ -1,0 +1,28 @@
+//! Every error of one type, reported together.
+
+use proc_macro2::TokenStream;
+use quote::ToTokens;
+
+#[derive(Default)]
+pub(crate) struct Diag {
+    errors: Vec<syn::Error>,
+}
+
+impl Diag {
+    /// Refuses `at`. `message` says what is wrong, and after a newline what to do.
+    pub(crate) fn refuse(&mut self, at: impl ToTokens, message: impl std::fmt::Display) {
+        self.errors.push(syn::Error::new_spanned(at, message));
+    }
+
+    pub(crate) fn keep(&mut self, error: syn::Error) {
+        self.errors.push(error);
+    }
+
+    /// The errors as `compile_error!` calls, or nothing if there are none.
+    pub(crate) fn into_compile_errors(self) -> Option<TokenStream> {
+        let mut errors = self.errors.into_iter();
+        let mut all = errors.next()?;
+        all.extend(errors);
+        Some(all.into_compile_error())
+    }
+}

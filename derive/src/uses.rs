@@ -1,0 +1,153 @@
+//! What the fields of a type say about its parameters: which are held, which only named.
+
+use proc_macro2::Ident;
+use quote::ToTokens;
+use syn::visit::{self, Visit};
+use syn::{Type, TypeParamBound, TypePath, WherePredicate, parse_quote};
+
+use crate::input::{is_function, is_opaque, mentions_param, same};
+
+/// A type that is bounded as a whole.
+pub(crate) struct Leaf {
+    pub(crate) ty: Type,
+    /// An associated type: its `NEEDS_TRACE` may depend on the deriving type's own, so it is not asked.
+    pub(crate) projection: bool,
+}
+
+/// What the fields say about the parameters.
+pub(crate) struct Uses<'a> {
+    params: &'a [&'a Ident],
+    held: Vec<Ident>,
+    pub(crate) leaves: Vec<Leaf>,
+    /// Every `PhantomData<..>`.
+    pub(crate) phantoms: Vec<TypePath>,
+}
+
+impl<'a> Uses<'a> {
+    pub(crate) fn new(params: &'a [&'a Ident]) -> Self {
+        Self {
+            params,
+            held: Vec::new(),
+            leaves: Vec::new(),
+            phantoms: Vec::new(),
+        }
+    }
+
+    /// Notes what a field of type `ty` says.
+    pub(crate) fn visit(&mut self, ty: &Type) {
+        // A function pointer stays as it is, and there is nothing in it.
+        if !is_function(ty) {
+            self.visit_type(ty);
+        }
+    }
+
+    pub(crate) fn is_held(&self, param: &Ident) -> bool {
+        self.held.contains(param)
+    }
+
+    fn mentioned(&self, part: &impl ToTokens) -> bool {
+        mentions_param(part, self.params)
+    }
+
+    fn leaf(&mut self, ty: &Type, projection: bool) {
+        let text = ty.to_token_stream().to_string();
+        let known = |leaf: &Leaf| leaf.ty.to_token_stream().to_string() == text;
+        if self.mentioned(ty) && !self.leaves.iter().any(known) {
+            self.leaves.push(Leaf {
+                ty: ty.clone(),
+                projection,
+            });
+        }
+    }
+
+    /// Takes what is bounded from the user's predicates, and not from the fields.
+    pub(crate) fn replace_by(&mut self, predicates: &[WherePredicate]) {
+        self.held.clear();
+        self.leaves.clear();
+        for predicate in predicates {
+            let WherePredicate::Type(predicate) = predicate else {
+                continue;
+            };
+            let traced = predicate
+                .bounds
+                .iter()
+                .any(|bound| is_named(bound, &["Trace", "Collect"]));
+            if traced {
+                match param(&predicate.bounded_ty, self.params) {
+                    Some(param) => self.held.push(param.clone()),
+                    None => self.leaf(&predicate.bounded_ty, true),
+                }
+            }
+        }
+    }
+}
+
+impl Visit<'_> for Uses<'_> {
+    fn visit_type(&mut self, ty: &Type) {
+        match ty {
+            // There is no telling what is in a macro.
+            Type::Macro(_) => {
+                let named = self
+                    .params
+                    .iter()
+                    .filter(|param| mentions_param(ty, &[**param]));
+                self.held.extend(named.map(|param| (*param).clone()));
+            }
+            Type::Reference(_) => self.leaf(ty, false),
+            // In parentheses: a `for<'a>` that opens a predicate would be the predicate's.
+            Type::BareFn(_) => self.leaf(&parse_quote!((#ty)), false),
+            Type::Path(path) => {
+                let first = path.path.segments.first().map(|first| &first.ident);
+                let from_param = path.path.leading_colon.is_none()
+                    && path.path.segments.len() > 1
+                    && first
+                        .is_some_and(|first| self.params.iter().any(|param| same(param, first)));
+                if path.qself.is_some() || from_param {
+                    self.leaf(ty, true);
+                } else if let Some(param) = param(ty, self.params) {
+                    self.held.push(param.clone());
+                } else if is_opaque(path) {
+                    if path
+                        .path
+                        .segments
+                        .last()
+                        .is_some_and(|last| last.ident == "PhantomData")
+                    {
+                        self.phantoms.push(path.clone());
+                    } else {
+                        self.leaf(ty, false);
+                    }
+                } else {
+                    visit::visit_type(self, ty);
+                }
+            }
+            _ => visit::visit_type(self, ty),
+        }
+    }
+}
+
+/// The parameter that `ty` is, through groups and parentheses.
+fn param<'a>(ty: &Type, params: &[&'a Ident]) -> Option<&'a Ident> {
+    match ty {
+        Type::Group(group) => param(&group.elem, params),
+        Type::Paren(paren) => param(&paren.elem, params),
+        Type::Path(path) if path.qself.is_none() => params
+            .iter()
+            .find(|param| {
+                path.path
+                    .get_ident()
+                    .is_some_and(|ident| same(param, ident))
+            })
+            .copied(),
+        _ => None,
+    }
+}
+
+/// Whether `bound` is a trait of one of these names.
+pub(crate) fn is_named(bound: &TypeParamBound, names: &[&str]) -> bool {
+    let TypeParamBound::Trait(bound) = bound else {
+        return false;
+    };
+    let last = bound.path.segments.last();
+    last.is_some_and(|last| names.iter().any(|name| last.ident == name))
+}

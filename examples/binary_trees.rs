@@ -1,0 +1,166 @@
+//! The binary-trees program of the Benchmarks Game: build full binary trees of many depths,
+//! count their nodes, drop them. A program that does nothing but allocate.
+//!
+//! ```text
+//! cargo run --release --example binary_trees -- 21
+//! ```
+//!
+//! A node is two plain pointers: its children never change, so they need no cell. A tree is
+//! built from the leaves up with its nodes in ordinary variables; the collector hears of it
+//! between two trees, at a safepoint, where the borrow checker has seen that none is left.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use greywave::{Gc, Heap, Mutator, Root, Trace};
+
+mod common;
+use common::args::{self, Args, in_range};
+use common::report;
+
+const USAGE: &str = "usage: binary_trees [DEPTH] [--threads N]
+  DEPTH        of the long-lived tree, 0 to 32 (default 18)
+  --threads N  worker threads, 1 to 256 (default 2)";
+
+const MIN_DEPTH: u32 = 4;
+
+#[derive(Trace)]
+struct Tree<'gc> {
+    children: Option<(Gc<'gc, Tree<'gc>>, Gc<'gc, Tree<'gc>>)>,
+}
+
+const _: () = assert!(
+    size_of::<Tree<'static>>() == 16,
+    "a node is two pointers: a pair without a null needs no word to say whether it is there"
+);
+
+/// A full tree: `2^(depth + 1) - 1` nodes.
+fn bottom_up(m: &Mutator, depth: u32) -> Gc<'_, Tree<'_>> {
+    let children = (depth > 0).then(|| (bottom_up(m, depth - 1), bottom_up(m, depth - 1)));
+    m.alloc(Tree { children })
+}
+
+/// Counts the nodes.
+fn check(tree: Gc<'_, Tree<'_>>) -> u64 {
+    1 + tree
+        .children
+        .map_or(0, |(left, right)| check(left) + check(right))
+}
+
+/// The nodes of a full tree.
+const fn nodes(depth: u32) -> u64 {
+    (2 << depth) - 1
+}
+
+fn main() -> ExitCode {
+    args::main(USAGE, |args| {
+        let (depth, threads) = parse(args)?;
+        let start = Instant::now();
+        let heap = Heap::new();
+        print(&run(&heap, depth, threads)?);
+        summary(&heap, start);
+        Ok(())
+    })
+}
+
+fn parse(mut args: Args) -> Result<(u32, usize), Box<dyn Error>> {
+    let threads = args.number("--threads", 2, 1..=256)?;
+    let words = args.words(0..=1)?;
+    let depth = words
+        .first()
+        .map_or(Ok(18), |depth| in_range("DEPTH", depth, &(0..=32)))?;
+    Ok((depth, threads))
+}
+
+/// Runs the program; the lines that it prints.
+pub(crate) fn run(heap: &Heap, depth: u32, threads: usize) -> Result<Vec<String>, Box<dyn Error>> {
+    let max_depth = depth.max(MIN_DEPTH + 2);
+    let mut m = heap.attach()?;
+    let mut lines = Vec::new();
+
+    let stretch_depth = max_depth + 1;
+    let count = check(bottom_up(&m, stretch_depth));
+    lines.push(format!(
+        "stretch tree of depth {stretch_depth}\t check: {count}"
+    ));
+    m.safepoint();
+
+    let long_lived: Root<Tree<'static>> = m.root(bottom_up(&m, max_depth));
+    lines.extend(m.blocking(|| short_lived(heap, max_depth, threads))?);
+
+    let count = check(long_lived.get(&m));
+    lines.push(format!(
+        "long lived tree of depth {max_depth}\t check: {count}"
+    ));
+    if count != nodes(max_depth) {
+        return Err(format!(
+            "the long lived tree has {count} nodes, not {}",
+            nodes(max_depth)
+        )
+        .into());
+    }
+    Ok(lines)
+}
+
+/// Builds and drops trees of every second depth, each depth on whichever thread is free.
+fn short_lived(heap: &Heap, max_depth: u32, threads: usize) -> Result<Vec<String>, Box<dyn Error>> {
+    let depths: Vec<u32> = (MIN_DEPTH..=max_depth).step_by(2).collect();
+    let next = AtomicU32::new(0);
+    let work = || -> Result<Vec<(usize, String)>, String> {
+        let mut m = heap.attach().map_err(|error| error.to_string())?;
+        let mut lines = Vec::new();
+        loop {
+            // Relaxed: the number is all that is shared.
+            let index = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let Some(&depth) = depths.get(index) else {
+                return Ok(lines);
+            };
+            lines.push((index, trees_of(&mut m, depth, max_depth)?));
+        }
+    };
+    let mut lines = Vec::new();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            lines.extend(
+                worker
+                    .join()
+                    .map_err(|_| "a worker panicked".to_owned())??,
+            );
+            Ok::<_, String>(())
+        })
+    })?;
+    lines.sort_unstable();
+    Ok(lines.into_iter().map(|(_, line)| line).collect())
+}
+
+/// Builds and drops as many trees of `depth` as make up the work of the deepest one.
+fn trees_of(m: &mut Mutator, depth: u32, max_depth: u32) -> Result<String, String> {
+    let trees = 1_u64 << (max_depth - depth + MIN_DEPTH);
+    let mut count = 0;
+    for _ in 0..trees {
+        count += check(bottom_up(m, depth));
+        m.safepoint();
+    }
+    if count != trees * nodes(depth) {
+        return Err(format!("{trees} trees of depth {depth} had {count} nodes"));
+    }
+    Ok(format!("{trees}\t trees of depth {depth}\t check: {count}"))
+}
+
+#[allow(clippy::print_stdout, reason = "the program's result")]
+fn print(lines: &[String]) {
+    for line in lines {
+        println!("{line}");
+    }
+}
+
+/// What it took, apart from the result, so that outputs can be compared.
+#[allow(clippy::print_stderr, reason = "the program's report")]
+fn summary(heap: &Heap, start: Instant) {
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("{seconds:.2} s\n{}", report::collector(&heap.stats()));
+}

@@ -1,0 +1,334 @@
+//! Objects of variable length: slices, `str`, and `GcArray`, which a thin pointer leads to.
+
+use std::alloc::Layout;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use crate::api::error::AllocError;
+use crate::api::gc::Gc;
+use crate::api::mutator::{Mutator, out_of_memory};
+use crate::gc::alloc::{Fresh, Wanted};
+use crate::heap::size_class;
+use crate::heap::span_class::ClassKey;
+use crate::object::trace::{BrandedBy, Collect, OtherwiseStatic, Rebrand, Trace, Tracer};
+use crate::object::type_info::{Array, Slice, TypeInfo};
+
+/// A heap object of variable length behind a thin pointer: a header and `len` items.
+///
+/// In memory: the length (8 bytes), the header, the items. Made by [`Mutator::alloc_array`]. Because the pointer is one
+/// word, it fits a [`GcCell`](crate::GcCell), which a slice does not.
+///
+/// # Examples
+/// ```
+/// use greywave::{Gc, GcArray, GcCell, Heap, Trace};
+///
+/// #[derive(Trace)]
+/// struct Field<'gc>(GcCell<'gc, Object<'gc>>);
+/// type Object<'gc> = GcArray<u32, Field<'gc>>;
+///
+/// let heap = Heap::new();
+/// let m = heap.attach()?;
+/// let object: Gc<'_, Object<'_>> = m.alloc_array(7, 3, |_| Field(GcCell::null()));
+/// object.items()[2].0.set(&m, object);
+/// assert_eq!((*object.header(), object.items().len()), (7, 3));
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+pub struct GcArray<H, T> {
+    /// Only ever behind a `Gc`, which knows where the rest is.
+    len: usize,
+    content: PhantomData<(H, T)>,
+    /// Shared only inside the heap.
+    not_shared: PhantomData<*mut ()>,
+}
+
+impl<'gc, H: Trace, T: Trace> Gc<'gc, GcArray<H, T>> {
+    fn start(self) -> *const u8 {
+        self.raw().as_ptr().cast_const().cast()
+    }
+
+    /// The header. O(1).
+    #[inline]
+    #[must_use]
+    pub fn header(self) -> &'gc H {
+        let head = self.start().wrapping_add(Array::<H, T>::HEAD).cast::<H>();
+        // SAFETY: [O2] initialised before the array was given out; alive for `'gc`.
+        unsafe { &*head }
+    }
+
+    /// The items. O(1).
+    #[inline]
+    #[must_use]
+    pub fn items(self) -> &'gc [T] {
+        // SAFETY: 1. an array of this type.
+        let len = unsafe { Array::<H, T>::len_at(self.start()) };
+        let first = self.start().wrapping_add(Array::<H, T>::ITEMS).cast::<T>();
+        // SAFETY: [O2] `len` items are initialised; alive for `'gc`.
+        unsafe { std::slice::from_raw_parts(first, len) }
+    }
+}
+
+impl<H, T> fmt::Debug for GcArray<H, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GcArray")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: an array is never moved out from behind its `Gc`, and its span's class traces it by `Array`'s functions; this
+// is called for no value. 4. true.
+unsafe impl<H: Trace, T: Trace> Trace for GcArray<H, T> {
+    const NEEDS_TRACE: bool = H::NEEDS_TRACE || T::NEEDS_TRACE;
+    fn trace(&self, _: &mut Tracer<'_>) {}
+}
+
+// SAFETY: only the brands of header and items change.
+unsafe impl<'b, H: Rebrand<'b>, T: Rebrand<'b>> Rebrand<'b> for GcArray<H, T> {
+    type To = GcArray<H::To, T::To>;
+}
+
+/// Items written so far; dropped if writing the next one panics.
+struct Written<T> {
+    first: *mut T,
+    len: usize,
+}
+
+impl<T> Written<T> {
+    /// Writes `len` items.
+    ///
+    /// # Safety
+    /// 1. There is room for `len` items from `first` on, which nobody else has.
+    unsafe fn write_all(first: *mut T, len: usize, mut item: impl FnMut(usize) -> T) {
+        let mut written = Self { first, len: 0 };
+        for i in 0..len {
+            let value = item(i);
+            // SAFETY: clause 1.
+            unsafe { first.add(i).write(value) };
+            written.len = i + 1;
+        }
+        std::mem::forget(written);
+    }
+}
+
+impl<T> Drop for Written<T> {
+    fn drop(&mut self) {
+        // SAFETY: `len` items were written; the object's own length is still 0, so nobody else drops them.
+        unsafe { std::ptr::slice_from_raw_parts_mut(self.first, self.len).drop_in_place() }
+    }
+}
+
+impl Mutator {
+    /// Allocates a slice of `len` items, item `i` made by `f(i)`.
+    ///
+    /// `f` may allocate. If it panics, the items made so far are dropped. For scanned or dropped items the object has one
+    /// word more, for its length.
+    ///
+    /// # Panics
+    /// When `f` does. An exhausted reservation ends the process; see [`try_alloc_slice`](Self::try_alloc_slice).
+    ///
+    /// # Examples
+    /// ```
+    /// # let heap = greywave::Heap::new();
+    /// # let m = heap.attach().unwrap();
+    /// let squares = m.alloc_slice(10, |i| i * i);
+    /// assert_eq!(squares[9], 81);
+    /// ```
+    pub fn alloc_slice<'m, T>(&'m self, len: usize, f: impl FnMut(usize) -> T) -> Gc<'m, [T]>
+    where
+        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+    {
+        match self.try_alloc_slice(len, f) {
+            Ok(gc) => gc,
+            Err(error) => out_of_memory(&error),
+        }
+    }
+
+    /// As [`alloc_slice`](Self::alloc_slice), but an exhausted reservation is an error; `f` is not called then.
+    ///
+    /// # Errors
+    /// [`AllocError`] when the slice does not fit into the reservation.
+    pub fn try_alloc_slice<'m, T>(
+        &'m self,
+        len: usize,
+        f: impl FnMut(usize) -> T,
+    ) -> Result<Gc<'m, [T]>, AllocError<()>>
+    where
+        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+    {
+        if len == 0 {
+            let nothing = NonNull::slice_from_raw_parts(self.nowhere::<T>(), 0);
+            // SAFETY: no object is needed for no items.
+            return Ok(unsafe { Gc::from_raw(nothing) });
+        }
+        let layout = Slice::<T>::layout(len);
+        let (at, fresh) = self.list_slot(layout, Slice::<T>::TYPED, Slice::<T>::INFO)?;
+        let first = at.cast::<T>();
+        let len_word = Slice::<T>::TYPED.then(|| Slice::<T>::len_word(at, fresh.slot));
+        if let Some(word) = len_word {
+            // SAFETY: [O2] the slot's last word; nothing is initialised yet.
+            unsafe { word.write(0) };
+        }
+        // SAFETY: 1. a fresh slot with room for the layout.
+        unsafe { Written::write_all(first, len, f) };
+        if let Some(word) = len_word {
+            // SAFETY: [O2] now they are.
+            unsafe { word.write(len) };
+        }
+        let slice = NonNull::slice_from_raw_parts(self.non_null(first), len);
+        // SAFETY: 1. initialised. 2. fresh.
+        let gc = unsafe { Gc::from_raw(slice) };
+        self.note_items(&gc);
+        Ok(gc)
+    }
+
+    /// Allocates a copy of `text`.
+    ///
+    /// # Panics
+    /// Never; an exhausted reservation ends the process. See [`try_alloc_str`](Self::try_alloc_str).
+    #[must_use]
+    pub fn alloc_str<'m>(&'m self, text: &str) -> Gc<'m, str> {
+        match self.try_alloc_str(text) {
+            Ok(gc) => gc,
+            Err(error) => out_of_memory(&error),
+        }
+    }
+
+    /// As [`alloc_str`](Self::alloc_str), but an exhausted reservation is an error.
+    ///
+    /// # Errors
+    /// [`AllocError`] when the text does not fit into the reservation.
+    pub fn try_alloc_str<'m>(&'m self, text: &str) -> Result<Gc<'m, str>, AllocError<()>> {
+        let bytes = if text.is_empty() {
+            NonNull::slice_from_raw_parts(self.nowhere::<u8>(), 0)
+        } else {
+            let (at, _) = self.list_slot(
+                Layout::array::<u8>(text.len()).ok(),
+                false,
+                Slice::<u8>::INFO,
+            )?;
+            // SAFETY: a fresh slot with room for the text.
+            unsafe { at.copy_from_nonoverlapping(text.as_ptr(), text.len()) };
+            NonNull::slice_from_raw_parts(self.non_null(at), text.len())
+        };
+        let raw = bytes.as_ptr() as *mut str;
+        // SAFETY: derived from a pointer that is not null.
+        let raw = unsafe { NonNull::new_unchecked(raw) };
+        // SAFETY: 1. initialised with UTF-8. 2. fresh.
+        Ok(unsafe { Gc::from_raw(raw) })
+    }
+
+    /// Allocates a [`GcArray`]: `header` and `len` items, item `i` made by `f(i)`.
+    ///
+    /// # Panics
+    /// When `f` does; the header and the items made so far are dropped. An exhausted reservation ends the process; see
+    /// [`try_alloc_array`](Self::try_alloc_array).
+    pub fn alloc_array<'m, H, T>(
+        &'m self,
+        header: H,
+        len: usize,
+        f: impl FnMut(usize) -> T,
+    ) -> Gc<'m, GcArray<H, T>>
+    where
+        H: Collect + BrandedBy<'m> + OtherwiseStatic,
+        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+    {
+        match self.try_alloc_array(header, len, f) {
+            Ok(gc) => gc,
+            Err(error) => out_of_memory(&error.map(drop)),
+        }
+    }
+
+    /// As [`alloc_array`](Self::alloc_array), but an exhausted reservation is an error; `f` is not called then.
+    ///
+    /// # Errors
+    /// [`AllocError`] with the header, when the array does not fit into the reservation.
+    pub fn try_alloc_array<'m, H, T>(
+        &'m self,
+        header: H,
+        len: usize,
+        f: impl FnMut(usize) -> T,
+    ) -> Result<Gc<'m, GcArray<H, T>>, AllocError<H>>
+    where
+        H: Collect + BrandedBy<'m> + OtherwiseStatic,
+        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+    {
+        let at = match self.list_slot(
+            Array::<H, T>::layout(len),
+            Array::<H, T>::TYPED,
+            Array::<H, T>::INFO,
+        ) {
+            Ok((at, _)) => at,
+            Err(error) => return Err(error.map(|()| header)),
+        };
+        let first = at.wrapping_add(Array::<H, T>::ITEMS).cast::<T>();
+        let external = header.external_bytes();
+        // Should `f` panic, the slot holds an array of no items, whose header is dropped with the object.
+        // SAFETY: inside the fresh slot, which nobody else has.
+        unsafe {
+            at.wrapping_add(Array::<H, T>::HEAD)
+                .cast::<H>()
+                .write(header)
+        };
+        // SAFETY: [O2] no item is initialised yet.
+        unsafe { at.cast::<usize>().write(0) };
+        // SAFETY: 1. a fresh slot with room for the layout.
+        unsafe { Written::write_all(first, len, f) };
+        // SAFETY: [O2] now all are.
+        unsafe { at.cast::<usize>().write(len) };
+        let array = self.non_null(at.cast::<GcArray<H, T>>());
+        // SAFETY: 1. initialised. 2. fresh.
+        let gc = unsafe { Gc::from_raw(array) };
+        self.note_external(external);
+        self.note_items(gc.items());
+        Ok(gc)
+    }
+
+    fn note_items<T: Trace>(&self, items: &[T]) {
+        if std::mem::needs_drop::<T>() {
+            self.note_external(items.iter().map(Trace::external_bytes).sum());
+        }
+    }
+
+    fn non_null<T>(&self, at: *mut T) -> NonNull<T> {
+        NonNull::new(at).unwrap_or_else(|| self.nowhere())
+    }
+
+    /// A fresh slot for a list of that layout.
+    fn list_slot(
+        &self,
+        layout: Option<Layout>,
+        typed: bool,
+        info: &'static TypeInfo,
+    ) -> Result<(*mut u8, Fresh), AllocError<()>> {
+        let reserved = self.collector().heap.reserved();
+        let Some(layout) = layout else {
+            return Err(AllocError::new((), usize::MAX, reserved));
+        };
+        if let Some(class) = size_class::class_of(layout.size().max(1), layout.align()) {
+            let cache = &self.local().cache;
+            let hit = if typed {
+                cache.bump_typed(ClassKey::list(info, class), class.size())
+            } else {
+                cache.fixed(class).bump(class.size())
+            };
+            if let Some(address) = hit {
+                let fresh = Fresh {
+                    address,
+                    slot: class.size(),
+                };
+                return Ok((std::ptr::with_exposed_provenance_mut(address), fresh));
+            }
+        }
+        let wanted = Wanted {
+            info: typed.then_some(info),
+            size: layout.size(),
+            align: layout.align(),
+            exact: false,
+        };
+        match self.slot(wanted) {
+            Some(fresh) => Ok((self.pointer_to(fresh), fresh)),
+            None => Err(AllocError::new((), layout.size(), reserved)),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Mutable edges: `GcCell`, and `GcOnce`, which is written once.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::api::gc::Gc;
+use crate::api::mutator::Mutator;
+use crate::object::trace::{Rebrand, Trace, Tracer};
+
+/// An edge as the marker and other mutators see it.
+struct Edge<'gc, T> {
+    to: AtomicPtr<T>,
+    /// Invariant in the brand and in `T`, and neither `Send` nor `Sync`: what one alias stores, another loads.
+    brand: PhantomData<(Cell<&'gc T>, *mut T)>,
+}
+
+impl<'gc, T> Edge<'gc, T> {
+    const fn null() -> Self {
+        Self {
+            to: AtomicPtr::new(ptr::null_mut()),
+            brand: PhantomData,
+        }
+    }
+
+    fn new(to: Option<Gc<'gc, T>>) -> Self {
+        Self {
+            to: AtomicPtr::new(raw(to)),
+            brand: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self) -> *mut T {
+        // Acquire: pairs with the Release of whoever stored it: what it points to is initialised.
+        self.to.load(Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    fn get(&self) -> Option<Gc<'gc, T>> {
+        gc(self.load())
+    }
+
+    /// The barrier: the edge is about to lose what it holds.
+    #[inline(always)]
+    fn before_change(&self, mu: &Mutator) {
+        if mu.local().marking.get() {
+            shade_old(mu, self.load());
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn shade_old<T>(mu: &Mutator, old: *mut T) {
+    if !old.is_null() {
+        mu.collector().shade_later(mu.local(), old.addr());
+    }
+}
+
+fn raw<T>(to: Option<Gc<'_, T>>) -> *mut T {
+    to.map_or(ptr::null_mut(), |gc| {
+        let _ = gc.address();
+        gc.raw().as_ptr()
+    })
+}
+
+fn gc<'gc, T>(at: *mut T) -> Option<Gc<'gc, T>> {
+    // SAFETY: 1. 2. an edge of a live object holds null or a `Gc` of the same brand, whose object the edge keeps.
+    NonNull::new(at).map(|at| unsafe { Gc::from_raw(at) })
+}
+
+/// One mutable, nullable edge to another object.
+///
+/// Reads and writes are atomic (Acquire and Release), so a race on it is memory-safe: a reader sees one of the values
+/// written. A write tells the collector what it overwrites while marking runs; otherwise it costs a predicted branch
+/// more than a plain store.
+///
+/// # Examples
+/// ```
+/// use greywave::{GcCell, Heap, Trace};
+///
+/// #[derive(Trace)]
+/// struct Person<'gc> {
+///     friend: GcCell<'gc, Person<'gc>>,
+/// }
+///
+/// let heap = Heap::new();
+/// let m = heap.attach()?;
+/// let a = m.alloc(Person { friend: GcCell::null() });
+/// let b = m.alloc(Person { friend: GcCell::new(Some(a)) });
+/// a.friend.set(&m, b);
+/// assert!(a.friend.get().is_some_and(|f| f.ptr_eq(b)));
+/// a.friend.set(&m, None);
+/// assert!(a.friend.get().is_none());
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+pub struct GcCell<'gc, T>(Edge<'gc, T>);
+
+impl<'gc, T> GcCell<'gc, T> {
+    /// An edge to nothing.
+    #[must_use]
+    pub const fn null() -> Self {
+        Self(Edge::null())
+    }
+
+    /// An edge to `to`, or to nothing.
+    #[must_use]
+    pub fn new(to: Option<Gc<'gc, T>>) -> Self {
+        Self(Edge::new(to))
+    }
+
+    /// What the edge leads to. O(1): one load.
+    #[inline(always)]
+    pub fn get(&self) -> Option<Gc<'gc, T>> {
+        self.0.get()
+    }
+
+    /// Makes the edge lead to `to`: a `Gc`, or `None`. O(1): one store, and the barrier while marking runs.
+    #[inline(always)]
+    pub fn set(&self, mu: &Mutator, to: impl Into<Option<Gc<'gc, T>>>) {
+        let to = raw(to.into());
+        // [G1] the barrier comes before the store.
+        self.0.before_change(mu);
+        // Release: publishes what `to` points to; pairs with the Acquire in `Edge::load`.
+        self.0.to.store(to, Ordering::Release);
+    }
+
+    /// Makes the edge lead to `to` and returns what it led to. O(1), atomic.
+    pub fn swap(&self, mu: &Mutator, to: impl Into<Option<Gc<'gc, T>>>) -> Option<Gc<'gc, T>> {
+        let to = raw(to.into());
+        let mut old = self.0.load();
+        loop {
+            // Shading after the exchange would leave grey in a buffer that was already asked for.
+            if mu.local().marking.get() {
+                shade_old(mu, old);
+            }
+            // AcqRel: as in `set` and `get`. Acquire on failure: the value is shaded next.
+            match self
+                .0
+                .to
+                .compare_exchange_weak(old, to, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(old) => return gc(old),
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Makes the edge lead to `new` if it leads to `current`; compares addresses. O(1), atomic.
+    ///
+    /// # Errors
+    /// What the edge leads to, if that is not `current`.
+    pub fn compare_exchange(
+        &self,
+        mu: &Mutator,
+        current: Option<Gc<'gc, T>>,
+        new: Option<Gc<'gc, T>>,
+    ) -> Result<Option<Gc<'gc, T>>, Option<Gc<'gc, T>>> {
+        let current = raw(current);
+        if mu.local().marking.get() {
+            // Too much is shaded if the exchange fails; that is harmless.
+            shade_old(mu, current);
+        }
+        // AcqRel: as in `set` and `get`. Acquire on failure: the value is given out.
+        self.0
+            .to
+            .compare_exchange(current, raw(new), Ordering::AcqRel, Ordering::Acquire)
+            .map(gc)
+            .map_err(gc)
+    }
+}
+
+impl<T> Default for GcCell<'_, T> {
+    fn default() -> Self {
+        Self::null()
+    }
+}
+
+/// An edge that is written once: late initialisation, cycles of immutable objects.
+///
+/// # Examples
+/// ```
+/// use greywave::{GcOnce, Heap, Trace};
+///
+/// #[derive(Trace)]
+/// struct Class<'gc> {
+///     name: &'static str,
+///     meta: GcOnce<'gc, Class<'gc>>,
+/// }
+///
+/// let heap = Heap::new();
+/// let m = heap.attach()?;
+/// let class = m.alloc(Class { name: "Class", meta: GcOnce::empty() });
+/// assert!(class.meta.set(&m, class).is_ok());
+/// assert!(class.meta.set(&m, class).is_err(), "written once");
+/// assert_eq!(class.meta.get().map(|c| c.name), Some("Class"));
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+pub struct GcOnce<'gc, T>(Edge<'gc, T>);
+
+impl<'gc, T> GcOnce<'gc, T> {
+    /// An edge to be written.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Edge::null())
+    }
+
+    /// What the edge leads to, if it has been written. O(1).
+    #[inline(always)]
+    pub fn get(&self) -> Option<Gc<'gc, T>> {
+        self.0.get()
+    }
+
+    /// Writes the edge. O(1), atomic. Nothing is lost, so there is no barrier.
+    ///
+    /// # Errors
+    /// `to`, if the edge has been written before.
+    pub fn set(&self, _mu: &Mutator, to: Gc<'gc, T>) -> Result<(), Gc<'gc, T>> {
+        // Release: publishes what `to` points to; pairs with `Edge::load`. Relaxed on failure: nothing is read.
+        match self.0.to.compare_exchange(
+            ptr::null_mut(),
+            raw(Some(to)),
+            Ordering::Release,
+            Ordering::Relaxed,
+        ) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(to),
+        }
+    }
+}
+
+impl<T> Default for GcOnce<'_, T> {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+macro_rules! edge_traits {
+    ($($name:ident)*) => { $(
+        // SAFETY: 1. the edge is reported. 2. 3. an atomic. 4. true. 5. 6. nothing else.
+        unsafe impl<T> Trace for $name<'_, T> {
+            #[inline(always)]
+            fn trace(&self, tracer: &mut Tracer<'_>) {
+                let to = self.0.load();
+                if !to.is_null() {
+                    tracer.edge(to.addr());
+                }
+            }
+        }
+
+        // SAFETY: only the brand and what it brands change; both are invariant.
+        unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for $name<'_, T>
+        where
+            T::To: 'b,
+        {
+            type To = $name<'b, T::To>;
+        }
+
+        impl<T> fmt::Debug for $name<'_, T> {
+            /// Shows whether the edge leads somewhere, not where: graphs have cycles.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))?;
+                f.write_str(if self.0.load().is_null() { "(null)" } else { "(..)" })
+            }
+        }
+    )* };
+}
+
+edge_traits! { GcCell GcOnce }

@@ -1,0 +1,403 @@
+//! How a heap is made: builder calls first, then the environment, then defaults.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::error::ConfigError;
+use crate::api::heap::Heap;
+use crate::base::addr::PAGE_SIZE;
+use crate::gc::collector::{Collector, Settings};
+use crate::gc::events::{Event, EventSink};
+use crate::heap::mheap::MHeap;
+use crate::sys::mem::HUGE_PAGE;
+use crate::sys::thread;
+
+/// The reservation tried first; address space only.
+const DEFAULT_RESERVATION: usize = 256 << 30;
+/// The smallest reservation.
+const MIN_RESERVATION: usize = 2 << 20;
+/// The largest: 2^26 pages.
+const MAX_RESERVATION: usize = (1 << 26) * PAGE_SIZE;
+
+/// Settings of a heap that is to be made.
+///
+/// A call here wins over the environment, which is read by [`build`](Self::build):
+///
+/// | variable | value | default |
+/// |---|---|---|
+/// | `GOGC` | growth in percent before the next cycle, or `off` | 100 |
+/// | `GOMEMLIMIT` | bytes, with `KiB`, `MiB`, `GiB` or `TiB` if you like, or `off` | off |
+/// | `GOMAXPROCS` | processors the collector may use | all |
+/// | `GREYWAVE` | comma list of `stress=1`, `verify=1`, `poison=1`, `gcstoptheworld=1` | none |
+///
+/// # Examples
+/// ```
+/// let heap = greywave::Heap::builder().gogc(Some(200)).reservation(1 << 30).build()?;
+/// assert_eq!(heap.stats().reserved_bytes, 1 << 30);
+/// # Ok::<(), greywave::ConfigError>(())
+/// ```
+#[derive(Clone, Default)]
+#[must_use = "nothing happens before `build`"]
+pub struct HeapBuilder {
+    gogc: Option<Option<u32>>,
+    memory_limit: Option<u64>,
+    reservation: Option<usize>,
+    workers: Option<usize>,
+    stress: Option<bool>,
+    verify: Option<bool>,
+    poison: Option<bool>,
+    stop_the_world: Option<bool>,
+    sink: Option<EventSink>,
+}
+
+impl fmt::Debug for HeapBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeapBuilder")
+            .field("gogc", &self.gogc)
+            .field("memory_limit", &self.memory_limit)
+            .field("reservation", &self.reservation)
+            .field("workers", &self.workers)
+            .field("stress", &self.stress)
+            .field("verify", &self.verify)
+            .field("poison", &self.poison)
+            .field("stop_the_world", &self.stop_the_world)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HeapBuilder {
+    /// The heap may grow by `percent` of what lives before a cycle should be over; `None`: no limit by growth.
+    ///
+    /// Low values cost processor time, high ones memory. Default 100: twice what lives, at least 4 MiB.
+    pub fn gogc(mut self, percent: Option<u32>) -> Self {
+        self.gogc = Some(percent);
+        self
+    }
+
+    /// A soft limit on the memory of the heap, in bytes; `u64::MAX`: none (the default).
+    ///
+    /// Near the limit cycles run more often, whatever `gogc` says.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Address space for objects, in bytes, from 2 MiB to 512 GiB; rounded up to 2 MiB. It is a hard limit on the heap.
+    ///
+    /// Default: 256 GiB, or as much of it as can be had. Address space is not memory.
+    pub fn reservation(mut self, bytes: usize) -> Self {
+        self.reservation = Some(bytes);
+        self
+    }
+
+    /// Processors that the collector may use, at least 1. Default: all this process may use.
+    pub fn workers(mut self, processors: usize) -> Self {
+        self.workers = Some(processors);
+        self
+    }
+
+    /// Runs a whole cycle at every safepoint, and asks for one at every slow allocation. For tests: very slow.
+    pub fn stress(mut self, on: bool) -> Self {
+        self.stress = Some(on);
+        self
+    }
+
+    /// After each marking, marks again in a simple way and compares; a missed object ends the process with a report.
+    pub fn verify(mut self, on: bool) -> Self {
+        self.verify = Some(on);
+        self
+    }
+
+    /// Fills freed slots with `0xDB`.
+    pub fn poison(mut self, on: bool) -> Self {
+        self.poison = Some(on);
+        self
+    }
+
+    /// Marks with the world stopped: for telling a bug of concurrency from another.
+    pub fn stop_the_world(mut self, on: bool) -> Self {
+        self.stop_the_world = Some(on);
+        self
+    }
+
+    /// Calls `sink` with each [`Event`], on the collector's thread. It must not wait for a mutator of this heap.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::sync::Arc;
+    ///
+    /// let cycles = Arc::new(AtomicU64::new(0));
+    /// let seen = cycles.clone();
+    /// let heap = greywave::Heap::builder()
+    ///     .on_event(move |event| {
+    ///         if let greywave::Event::CycleEnd { cycle, .. } = event {
+    ///             seen.store(*cycle, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// heap.collect();
+    /// assert!(cycles.load(Ordering::Relaxed) >= 1);
+    /// # Ok::<(), greywave::ConfigError>(())
+    /// ```
+    pub fn on_event(mut self, sink: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.sink = Some(Arc::new(sink));
+        self
+    }
+
+    /// Makes the heap.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a setting or a variable cannot be read, the address space cannot be had, or the OS refuses the
+    /// collector's thread.
+    pub fn build(self) -> Result<Heap, ConfigError> {
+        self.build_with(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+    }
+
+    /// [`build`](Self::build) with an environment of the caller's.
+    pub(crate) fn build_with(
+        self,
+        var: impl Fn(&str) -> Option<String>,
+    ) -> Result<Heap, ConfigError> {
+        let debug = match var("GREYWAVE") {
+            Some(list) => Debug::read(&list)?,
+            None => Debug::default(),
+        };
+        let processors = match self.workers {
+            Some(0) => {
+                return Err(ConfigError::unreadable(
+                    "workers",
+                    "0",
+                    "1 or more processors",
+                ));
+            }
+            Some(n) => n,
+            None => read(
+                &var,
+                "GOMAXPROCS",
+                "a number from 1 to 4096",
+                processors_from,
+            )?
+            .unwrap_or_else(thread::processors),
+        };
+        let gogc = match self.gogc {
+            Some(gogc) => gogc,
+            None => read(
+                &var,
+                "GOGC",
+                "a number from 0 to 4294967295, or off",
+                gogc_from,
+            )?
+            .unwrap_or(Some(100)),
+        };
+        let limit_allowed = "bytes, such as 1073741824, 512MiB or 2GiB, or off";
+        let memory_limit = match self.memory_limit {
+            Some(limit) => limit,
+            None => read(&var, "GOMEMLIMIT", limit_allowed, bytes_from)?.unwrap_or(u64::MAX),
+        };
+        let settings = Settings {
+            gogc,
+            memory_limit,
+            processors,
+            stress: self.stress.unwrap_or(debug.stress),
+            verify: self.verify.unwrap_or(debug.verify),
+            stop_the_world: self.stop_the_world.unwrap_or(debug.stop_the_world),
+            sink: self.sink,
+        };
+        let heap = reserve(self.reservation, self.poison.unwrap_or(debug.poison))?;
+        let collector = Collector::new(heap, settings);
+        collector.start().map_err(|e| {
+            ConfigError::refused("the collector's thread cannot be started".to_owned(), e)
+        })?;
+        Ok(Heap::from_collector(collector))
+    }
+}
+
+fn reserve(asked: Option<usize>, poison: bool) -> Result<MHeap, ConfigError> {
+    if let Some(bytes) = asked {
+        if !(MIN_RESERVATION..=MAX_RESERVATION).contains(&bytes) {
+            let allowed = format!("{MIN_RESERVATION} to {MAX_RESERVATION} bytes");
+            return Err(ConfigError::unreadable(
+                "reservation",
+                &bytes.to_string(),
+                &allowed,
+            ));
+        }
+        let bytes = bytes.next_multiple_of(HUGE_PAGE);
+        return MHeap::new(bytes, poison).map_err(|e| {
+            ConfigError::refused(
+                format!("a reservation of {bytes} bytes of address space cannot be had"),
+                e,
+            )
+        });
+    }
+    let mut bytes = DEFAULT_RESERVATION;
+    loop {
+        match MHeap::new(bytes, poison) {
+            Ok(heap) => return Ok(heap),
+            Err(e) if bytes / 2 < MIN_RESERVATION => {
+                let message = format!(
+                    "no reservation from {DEFAULT_RESERVATION} down to {bytes} bytes of address space can be had"
+                );
+                return Err(ConfigError::refused(message, e));
+            }
+            Err(_) => bytes /= 2,
+        }
+    }
+}
+
+fn read<T>(
+    var: impl Fn(&str) -> Option<String>,
+    name: &str,
+    allowed: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ConfigError> {
+    match var(name) {
+        None => Ok(None),
+        Some(value) => match parse(value.trim()) {
+            Some(parsed) => Ok(Some(parsed)),
+            None => Err(ConfigError::unreadable(name, &value, allowed)),
+        },
+    }
+}
+
+fn gogc_from(value: &str) -> Option<Option<u32>> {
+    if value == "off" {
+        Some(None)
+    } else {
+        value.parse().ok().map(Some)
+    }
+}
+
+fn processors_from(value: &str) -> Option<usize> {
+    value.parse().ok().filter(|n| (1..=4096).contains(n))
+}
+
+fn bytes_from(value: &str) -> Option<u64> {
+    if value == "off" {
+        return Some(u64::MAX);
+    }
+    let units = [
+        ("TiB", 40),
+        ("GiB", 30),
+        ("MiB", 20),
+        ("KiB", 10),
+        ("B", 0),
+        ("", 0),
+    ];
+    let (number, shift) = units
+        .iter()
+        .find_map(|&(unit, shift)| value.strip_suffix(unit).map(|n| (n, shift)))?;
+    let number: u64 = number.parse().ok()?;
+    number.checked_mul(1 << shift)
+}
+
+/// The switches of `GREYWAVE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Debug {
+    stress: bool,
+    verify: bool,
+    poison: bool,
+    stop_the_world: bool,
+}
+
+impl Debug {
+    fn read(list: &str) -> Result<Self, ConfigError> {
+        const ALLOWED: &str =
+            "a comma list of stress, verify, poison, gcstoptheworld, each =0 or =1";
+        let mut debug = Self::default();
+        for item in list.split(',').map(str::trim).filter(|i| !i.is_empty()) {
+            let refused = || ConfigError::unreadable("GREYWAVE", item, ALLOWED);
+            let (name, value) = item.split_once('=').ok_or_else(refused)?;
+            let on = match value {
+                "0" => false,
+                "1" => true,
+                _ => return Err(refused()),
+            };
+            match name {
+                "stress" => debug.stress = on,
+                "verify" => debug.verify = on,
+                "poison" => debug.poison = on,
+                "gcstoptheworld" => debug.stop_the_world = on,
+                _ => return Err(refused()),
+            }
+        }
+        Ok(debug)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn build(name: &str, value: &str) -> Result<Heap, ConfigError> {
+        Heap::builder()
+            .reservation(8 << 20)
+            .build_with(|n| (n == name).then(|| value.to_owned()))
+    }
+
+    #[test]
+    fn unreadable_variables_name_themselves_their_value_and_what_is_allowed() {
+        for (name, value, part) in [
+            ("GOGC", "many", "off"),
+            ("GOGC", "-1", "number"),
+            ("GOMEMLIMIT", "2 bananas", "MiB"),
+            ("GOMEMLIMIT", "99999999999TiB", "MiB"),
+            ("GOMAXPROCS", "0", "1 to 4096"),
+            ("GREYWAVE", "stress=2", "=0 or =1"),
+            ("GREYWAVE", "strss=1", "stress"),
+            ("GREYWAVE", "verify", "verify"),
+        ] {
+            let message = build(name, value)
+                .err()
+                .map(|e| e.to_string())
+                .unwrap_or_default();
+            assert!(
+                message.contains(name) && message.contains(part),
+                "{name}={value}: {message:?}"
+            );
+            let shown = value.split(',').next().unwrap_or_default();
+            assert!(message.contains(shown), "{name}={value}: {message:?}");
+        }
+    }
+
+    #[test]
+    fn readable_variables_take_effect_and_a_call_wins() {
+        let heap = build("GOGC", "off").expect("readable");
+        assert_eq!(heap.set_gogc(Some(50)), None);
+        let heap = build("GOMEMLIMIT", "64MiB").expect("readable");
+        assert_eq!(heap.set_memory_limit(5), 64 << 20);
+        let heap = Heap::builder()
+            .gogc(Some(7))
+            .reservation(8 << 20)
+            .build_with(|n| (n == "GOGC").then(|| "nonsense".into()));
+        assert_eq!(heap.expect("not read").set_gogc(None), Some(7));
+    }
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!(bytes_from("123"), Some(123));
+        assert_eq!(bytes_from("123B"), Some(123));
+        assert_eq!(bytes_from("4KiB"), Some(4096));
+        assert_eq!(bytes_from("2TiB"), Some(2 << 40));
+        assert_eq!(bytes_from("off"), Some(u64::MAX));
+        assert_eq!(bytes_from("4KB"), None);
+        assert_eq!(bytes_from("GiB"), None);
+    }
+
+    #[test]
+    fn reservations_out_of_range_are_refused_with_the_range() {
+        for bytes in [0, 4096, usize::MAX] {
+            let message = Heap::builder()
+                .reservation(bytes)
+                .build()
+                .err()
+                .map(|e| e.to_string())
+                .unwrap_or_default();
+            assert!(
+                message.contains(&bytes.to_string()) && message.contains("549755813888"),
+                "{message:?}"
+            );
+        }
+    }
+}

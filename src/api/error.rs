@@ -1,0 +1,143 @@
+//! Errors.
+
+use std::error::Error;
+use std::fmt;
+
+/// Why a heap could not be made: a setting that cannot be read, or memory or a thread that the OS refuses.
+///
+/// The message names the thing, the value and what is allowed.
+#[derive(Debug)]
+pub struct ConfigError {
+    message: String,
+    source: Option<std::io::Error>,
+}
+
+impl ConfigError {
+    /// `name` has the value `value`, which is not what is `allowed`.
+    pub(crate) fn unreadable(name: &str, value: &str, allowed: &str) -> Self {
+        Self {
+            message: format!("{name} is {value:?}; allowed: {allowed}"),
+            source: None,
+        }
+    }
+
+    pub(crate) fn refused(message: String, source: std::io::Error) -> Self {
+        Self {
+            message,
+            source: Some(source),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for ConfigError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|e| e as &(dyn Error + 'static))
+    }
+}
+
+/// Why a thread could not be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// This thread has a mutator already, of this heap or another. Two licences on one thread would let one pass a
+    /// safepoint while the other's `Gc`s live.
+    AlreadyAttached,
+    /// This is a collector's thread, in the middle of an object's `Drop`: what it would wait for waits for it.
+    InDrop,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AlreadyAttached => "this thread is attached to a heap already",
+            Self::InDrop => "a thread cannot be attached while it drops objects for the collector",
+        })
+    }
+}
+
+impl Error for AttachError {}
+
+/// The heap's reservation is exhausted; the value that was to be allocated comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AllocError<T> {
+    value: T,
+    bytes: usize,
+    reserved: usize,
+}
+
+impl<T> AllocError<T> {
+    pub(crate) fn new(value: T, bytes: usize, reserved: usize) -> Self {
+        Self {
+            value,
+            bytes,
+            reserved,
+        }
+    }
+
+    /// The value that could not be allocated.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+
+    /// Bytes that were asked for.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> AllocError<U> {
+        AllocError {
+            value: f(self.value),
+            bytes: self.bytes,
+            reserved: self.reserved,
+        }
+    }
+}
+
+impl<T> fmt::Debug for AllocError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AllocError")
+            .field("bytes", &self.bytes)
+            .field("reserved", &self.reserved)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for AllocError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "out of memory: {} bytes do not fit into the heap's reservation of {} bytes",
+            self.bytes, self.reserved
+        )
+    }
+}
+
+impl<T> Error for AllocError<T> {}
+
+/// A broken invariant of the heap, in words: a bug in this crate, or in somebody's `unsafe` code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyError(String);
+
+impl VerifyError {
+    pub(crate) fn new(message: String) -> Self {
+        Self(message)
+    }
+}
+
+impl fmt::Display for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the heap is broken: {}", self.0)
+    }
+}
+
+impl Error for VerifyError {}

@@ -1,0 +1,256 @@
+//! `Gc`: the pointer.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use crate::object::trace::{Rebrand, RebrandTarget, Trace, Tracer};
+
+/// A pointer to an object in the heap: one word (two for slices, `str` and trait objects), `Copy`, and as cheap to follow
+/// as a reference.
+///
+/// It lives as long as the borrow of the [`Mutator`](crate::Mutator) that it came from; to keep the object longer, put the
+/// pointer into another object, or make a [`Root`](crate::Root).
+///
+/// Comparison, hashing and formatting go by value, as with `Box`; [`ptr_eq`](Gc::ptr_eq) compares addresses.
+pub struct Gc<'gc, T: ?Sized> {
+    at: NonNull<T>,
+    /// Covariant in both, as a reference is; `NonNull` makes it neither `Send` nor `Sync`.
+    brand: PhantomData<&'gc T>,
+}
+
+impl<T: ?Sized> Clone for Gc<'_, T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Gc<'_, T> {}
+
+impl<'gc, T: ?Sized> Gc<'gc, T> {
+    /// A pointer to the object at `at`.
+    ///
+    /// # Safety
+    /// 1. An initialised object of the thread's heap, or a zero-sized one, is at `at`. 2. It is not freed during `'gc`:
+    ///    it is reachable, or fresh, and `'gc` ends before the mutator's next safepoint.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw(at: NonNull<T>) -> Self {
+        Self {
+            at,
+            brand: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn raw(self) -> NonNull<T> {
+        self.at
+    }
+
+    /// The object's address, for the marker.
+    #[inline(always)]
+    pub(crate) fn address(self) -> usize {
+        self.at.as_ptr().cast::<u8>().expose_provenance()
+    }
+
+    /// The object, for as long as the pointer lives. O(1).
+    ///
+    /// # Examples
+    /// ```
+    /// # let heap = greywave::Heap::new();
+    /// # let m = heap.attach().unwrap();
+    /// let text: &str = m.alloc_str("grey").as_ref();
+    /// assert_eq!(text, "grey");
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it returns the longer lifetime, which `AsRef` cannot"
+    )]
+    pub fn as_ref(self) -> &'gc T {
+        // SAFETY: `from_raw`'s clauses: alive for `'gc`. [G3] plain fields do not change; cells are atomics or locked.
+        unsafe { self.at.as_ref() }
+    }
+
+    /// Whether both point to the same object. O(1).
+    #[inline]
+    #[must_use]
+    pub fn ptr_eq(self, other: Self) -> bool {
+        std::ptr::addr_eq(self.at.as_ptr(), other.at.as_ptr())
+    }
+
+    /// The object's address. It stays the same for the object's life. O(1).
+    #[inline]
+    #[must_use]
+    pub fn as_ptr(self) -> *const T {
+        self.at.as_ptr()
+    }
+
+    /// The same object, seen as another type; `view` must return its argument's address.
+    #[doc(hidden)]
+    pub fn unsize_with<U: ?Sized + 'gc>(self, view: impl FnOnce(&'gc T) -> &'gc U) -> Gc<'gc, U> {
+        let seen = view(self.as_ref());
+        assert!(
+            std::ptr::addr_eq(seen, self.as_ptr()),
+            "unsize! must not change the address"
+        );
+        // SAFETY: 1. the same object; its type is known to its span, not to the pointer. 2. the same lifetime.
+        unsafe { Gc::from_raw(NonNull::from(seen)) }
+    }
+}
+
+/// Turns a `Gc<T>` into a `Gc<dyn Trait>`. O(1).
+///
+/// # Examples
+/// ```
+/// use greywave::{Gc, Heap, Trace, unsize};
+///
+/// trait Shape {
+///     fn area(&self) -> f64;
+/// }
+/// #[derive(Trace)]
+/// struct Square(f64);
+/// impl Shape for Square {
+///     fn area(&self) -> f64 {
+///         self.0 * self.0
+///     }
+/// }
+///
+/// let heap = Heap::new();
+/// let m = heap.attach()?;
+/// let shape: Gc<'_, dyn Shape> = unsize!(m.alloc(Square(3.0)) => dyn Shape);
+/// assert_eq!(shape.area(), 9.0);
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+#[macro_export]
+macro_rules! unsize {
+    ($gc:expr => $target:ty) => {
+        $crate::Gc::unsize_with($gc, |object| -> &$target { object })
+    };
+}
+
+/// Says that `Gc`s to a trait object may be rooted and be parameters of generic heap types.
+///
+/// A trait object type is named without a brand, so what it points to may hold `Gc`s of any; only pointers to it are
+/// rebranded. The trait must not have a lifetime parameter of its own.
+///
+/// # Examples
+/// ```
+/// use greywave::{Heap, Trace, dyn_target, unsize};
+///
+/// trait Shape {
+///     fn area(&self) -> f64;
+/// }
+/// dyn_target!(dyn Shape);
+/// #[derive(Trace)]
+/// struct Square(f64);
+/// impl Shape for Square {
+///     fn area(&self) -> f64 {
+///         self.0 * self.0
+///     }
+/// }
+///
+/// let heap = Heap::new();
+/// let mut m = heap.attach()?;
+/// let root = m.root(unsize!(m.alloc(Square(3.0)) => dyn Shape));
+/// m.collect();
+/// assert_eq!(root.get(&m).area(), 9.0);
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+#[macro_export]
+macro_rules! dyn_target {
+    (dyn $name:path) => {
+        // SAFETY: only the trait object's lifetime bound changes, which is not part of its layout or metadata.
+        #[allow(unsafe_code, reason = "the macro vouches for it: the type is a trait object, whose bound alone changes")]
+        unsafe impl<'a, 'b> $crate::__private::RebrandTarget<'b> for dyn $name + 'a {
+            type Target = dyn $name + 'b;
+        }
+    };
+}
+
+impl<T: ?Sized> Deref for Gc<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        Gc::as_ref(*self)
+    }
+}
+
+impl<T: ?Sized> AsRef<T> for Gc<'_, T> {
+    fn as_ref(&self) -> &T {
+        self
+    }
+}
+
+impl<T: ?Sized> Borrow<T> for Gc<'_, T> {
+    fn borrow(&self) -> &T {
+        self
+    }
+}
+
+// SAFETY: 1. the pointer itself is reported. 2. 3. a pointer is shared by copying; the object keeps its own contract.
+// 4. true. 5. 6. nothing else.
+unsafe impl<T: ?Sized> Trace for Gc<'_, T> {
+    #[inline(always)]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        tracer.edge(self.address());
+    }
+}
+
+// SAFETY: only the brand and what it brands change.
+unsafe impl<'b, T> Rebrand<'b> for Gc<'_, T>
+where
+    T: ?Sized + RebrandTarget<'b>,
+    T::Target: 'b,
+{
+    type To = Gc<'b, T::Target>;
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Gc<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for Gc<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized> fmt::Pointer for Gc<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Pointer::fmt(&self.at, f)
+    }
+}
+
+impl<T: ?Sized + PartialEq> PartialEq for Gc<'_, T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: ?Sized + Eq> Eq for Gc<'_, T> {}
+
+impl<T: ?Sized + PartialOrd> PartialOrd for Gc<'_, T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (**self).partial_cmp(&**other)
+    }
+}
+
+impl<T: ?Sized + Ord> Ord for Gc<'_, T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl<T: ?Sized + Hash> Hash for Gc<'_, T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}

@@ -1,0 +1,195 @@
+//! The heap's handle.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use crate::api::config::HeapBuilder;
+use crate::api::current::current;
+use crate::api::error::{AttachError, VerifyError};
+use crate::api::mutator::Mutator;
+use crate::api::stats::HeapStats;
+use crate::base::addr::PAGE_SHIFT;
+use crate::gc::collector::Collector;
+use crate::gc::cycle::{as_collecting_thread, collecting_for};
+use crate::sys::sync::Ordering;
+
+/// A garbage-collected heap: a shared handle, cheap to clone.
+///
+/// Objects are allocated through a [`Mutator`], which a thread gets from [`attach`](Heap::attach). The heap goes when the
+/// last handle and the last mutator are gone; every object that needs it is dropped then.
+///
+/// # Examples
+/// ```
+/// use greywave::Heap;
+///
+/// let heap = Heap::new();
+/// let mut m = heap.attach()?;
+/// let number = m.alloc(42_u64);
+/// assert_eq!(*number, 42);
+/// let kept = m.root(number);
+/// m.collect();
+/// assert_eq!(*kept.get(&m), 42);
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Heap {
+    handle: Arc<Handle>,
+}
+
+/// Shared by handles and mutators; the last one ends the collector.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) collector: Arc<Collector>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let collector = &self.collector;
+        if collecting_for() == collector.id {
+            // Inside an object's drop, on the collector's own thread: it finishes the sweep and drops the rest itself.
+            collector.shut_down_from_inside();
+            return;
+        }
+        collector.shut_down();
+        as_collecting_thread(collector.id, || collector.drop_everything());
+    }
+}
+
+impl Default for Heap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Heap {
+    /// A heap with the environment's settings; see [`HeapBuilder`] for them.
+    ///
+    /// # Panics
+    /// If [`HeapBuilder::build`] returns an error: a variable that cannot be read, no address space, no thread.
+    #[must_use]
+    #[track_caller]
+    #[allow(
+        clippy::panic,
+        reason = "documented; `Heap::builder().build()` is the form that returns the error"
+    )]
+    pub fn new() -> Self {
+        match Self::builder().build() {
+            Ok(heap) => heap,
+            Err(error) => panic!("the heap cannot be made: {error}"),
+        }
+    }
+
+    /// Settings for a new heap.
+    pub fn builder() -> HeapBuilder {
+        HeapBuilder::default()
+    }
+
+    pub(crate) fn from_collector(collector: Arc<Collector>) -> Self {
+        Self {
+            handle: Arc::new(Handle { collector }),
+        }
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    fn collector(&self) -> &Arc<Collector> {
+        &self.handle.collector
+    }
+
+    /// Makes this thread a mutator. Waits while the world is stopped.
+    ///
+    /// # Errors
+    /// [`AttachError::AlreadyAttached`] on a thread that has a mutator, of any heap; [`AttachError::InDrop`] inside an
+    /// object's `Drop` on a collector's thread.
+    #[track_caller]
+    pub fn attach(&self) -> Result<Mutator, AttachError> {
+        if current().is_some() {
+            return Err(AttachError::AlreadyAttached);
+        }
+        if collecting_for() != 0 {
+            return Err(AttachError::InDrop);
+        }
+        Ok(Mutator::attach(self, Location::caller()))
+    }
+
+    /// Runs a whole cycle that begins after this call, sweep included. For a thread that is not attached.
+    ///
+    /// # Panics
+    /// If this thread is attached: the cycle would wait for it. Use [`Mutator::collect`]. Also inside an object's `Drop`
+    /// on a collector's thread.
+    pub fn collect(&self) {
+        assert!(
+            !current().is_some_and(|c| c.running),
+            "this thread is attached to a heap: use Mutator::collect"
+        );
+        assert!(collecting_for() == 0, "a drop cannot wait for a cycle");
+        let number = self.collector().want_cycle();
+        self.collector().wait_for_cycle(number);
+    }
+
+    /// Figures of this moment. Stops nobody.
+    #[must_use]
+    pub fn stats(&self) -> HeapStats {
+        let collector = self.collector();
+        let (mapped, free) = collector.heap.page_figures();
+        let figures = collector.figures.lock().clone();
+        let g = &collector.gauges;
+        // Relaxed (all): figures.
+        let bytes = |gauge: &crate::sys::sync::AtomicU64| gauge.load(Ordering::Relaxed);
+        HeapStats {
+            cycles: figures.cycles,
+            forced_cycles: figures.forced_cycles,
+            live_bytes: figures.live_bytes,
+            heap_bytes: bytes(&g.heap_live),
+            goal_bytes: bytes(&g.goal),
+            trigger_bytes: bytes(&g.trigger),
+            span_bytes: bytes(&collector.heap.span_bytes),
+            free_bytes: u64::from(free) << PAGE_SHIFT,
+            mapped_bytes: u64::from(mapped) << PAGE_SHIFT,
+            metadata_bytes: collector.metadata_bytes(),
+            reserved_bytes: collector.heap.reserved() as u64,
+            allocated_bytes: bytes(&g.allocated),
+            external_bytes: bytes(&g.external),
+            objects_dropped: bytes(&g.dropped),
+            drop_panics: bytes(&g.drop_panics),
+            mark_time_ns: figures.mark_ns,
+            total_mark_ns: figures.total_mark_ns,
+            last_pause_ns: figures.last_pause_ns,
+            pauses: figures.pauses.summary(),
+            stopping: figures.stopping.summary(),
+        }
+    }
+
+    /// Sets the growth in percent before the next cycle should be over; `None` is off. Acts at once; returns the old
+    /// value.
+    pub fn set_gogc(&self, percent: Option<u32>) -> Option<u32> {
+        self.collector().set_gogc(percent)
+    }
+
+    /// Sets the soft memory limit in bytes; `u64::MAX` is none. Acts at once; returns the old value.
+    pub fn set_memory_limit(&self, bytes: u64) -> u64 {
+        self.collector().set_limit(bytes)
+    }
+
+    /// Stops the world and checks every invariant of the heap that can be looked at: page map, span states, bitmaps,
+    /// the page allocator, reachability, weak references, root slots. O(heap); for tests and debugging.
+    ///
+    /// On an attached thread its `Gc`s stay valid, but it must not hold a `GcLock` guard that another thread waits for.
+    ///
+    /// # Errors
+    /// The first broken invariant, in words.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        let me = current()
+            .filter(|c| std::ptr::eq(c.collector, &raw const **self.collector()) && c.running);
+        if collecting_for() == self.collector().id {
+            return Err(VerifyError::new(
+                "it cannot be verified from inside an object's drop".to_owned(),
+            ));
+        }
+        self.collector()
+            .verify(me.map(|c| c.mutator))
+            .map_err(VerifyError::new)
+    }
+}

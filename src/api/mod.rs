@@ -1,0 +1,17 @@
+//! What users hold.
+
+pub(crate) mod array;
+pub(crate) mod cell;
+pub(crate) mod config;
+pub(crate) mod current;
+pub(crate) mod error;
+pub(crate) mod frame;
+pub(crate) mod gc;
+pub(crate) mod heap;
+pub(crate) mod lock;
+pub(crate) mod mutator;
+#[doc(hidden)]
+pub mod private;
+pub(crate) mod root;
+pub(crate) mod stats;
+pub(crate) mod weak;

@@ -1,0 +1,341 @@
+//! The mutator: a thread's licence to touch the heap.
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::api::current::{self, Current};
+use crate::api::error::AllocError;
+use crate::api::gc::Gc;
+use crate::api::heap::{Handle, Heap};
+use crate::gc::alloc::{Fresh, MAX_SMALL, MAX_SMALL_ALIGN, Wanted, exact_slot};
+use crate::gc::collector::Collector;
+use crate::gc::mutator::{Local, MutatorRef, MutatorState};
+use crate::heap::size_class::{self, SizeClass};
+use crate::heap::span_class::ClassKey;
+use crate::object::trace::{BrandedBy, Collect, OtherwiseStatic};
+use crate::object::type_info::Sized_;
+use crate::sys::fatal::fatal_args;
+
+/// A thread's licence to touch the heap; a thread has at most one.
+///
+/// A [`Gc`] is valid while the `&Mutator` it came from is borrowed. [`safepoint`](Self::safepoint), [`collect`](Self::collect)
+/// and [`blocking`](Self::blocking) take `&mut self`, so no `Gc` can be live across them: what is to survive is held by a
+/// [`Root`](crate::Root) or a [`Frame`](crate::Frame), or is reachable from one.
+///
+/// A mutator that reaches no safepoint delays every collection, so call `safepoint` in loops.
+///
+/// # Examples
+/// ```
+/// use greywave::{GcCell, Heap, Trace};
+///
+/// #[derive(Trace)]
+/// struct Node<'gc> {
+///     value: u32,
+///     next: GcCell<'gc, Node<'gc>>,
+/// }
+///
+/// let heap = Heap::new();
+/// let mut m = heap.attach()?;
+/// let first = {
+///     let last = m.alloc(Node { value: 2, next: GcCell::null() });
+///     let first = m.alloc(Node { value: 1, next: GcCell::new(Some(last)) });
+///     last.next.set(&m, first); // a cycle
+///     m.root(first)
+/// };
+/// m.safepoint();
+/// let second = first.get(&m).next.get().expect("set above");
+/// assert_eq!(second.value, 2);
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+#[derive(Debug)]
+pub struct Mutator {
+    state: MutatorRef,
+    heap: Heap,
+    exit_note: *mut c_void,
+    /// Neither `Send` nor `Sync`.
+    not_shared: PhantomData<*mut ()>,
+}
+
+impl Mutator {
+    pub(crate) fn attach(heap: &Heap, attached_at: &'static Location<'static>) -> Self {
+        let collector = &heap.handle().collector;
+        let state = collector
+            .world
+            .register(attached_at, collector.settings.stress);
+        let exit_note = current::watch_exit(state, collector);
+        current::set_current(Some(Current {
+            mutator: state,
+            collector: &raw const **collector,
+            running: true,
+        }));
+        let mutator = Self {
+            state,
+            heap: heap.clone(),
+            exit_note,
+            not_shared: PhantomData,
+        };
+        mutator.enter();
+        mutator
+    }
+
+    /// Blocked -> Running.
+    fn enter(&self) {
+        let (collector, state) = (self.collector(), self.state());
+        collector
+            .world
+            .leave_blocked(state, &mut || collector.catch_up(state));
+        collector.catch_up(state);
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(&self) -> &MutatorState {
+        // SAFETY: 1. registered until `self` is dropped. 2. `self` is not Send or Sync, so this is the mutator's thread;
+        // methods that may find it Blocked touch the word only.
+        unsafe { self.state.get() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn local(&self) -> &Local {
+        &self.state().local
+    }
+
+    #[inline(always)]
+    pub(crate) fn collector(&self) -> &Collector {
+        &self.handle().collector
+    }
+
+    fn handle(&self) -> &Arc<Handle> {
+        self.heap.handle()
+    }
+
+    /// The heap that this mutator belongs to. O(1).
+    #[must_use]
+    pub fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    // ---- safepoints ------------------------------------------------------------------------------------------
+
+    /// A place where the collector may stop this thread for a phase change.
+    ///
+    /// One relaxed load and a predicted branch when nothing is asked. No `Gc` can be live across it, which the borrow
+    /// checker proves:
+    ///
+    /// ```compile_fail,E0502
+    /// # let heap = greywave::Heap::new();
+    /// # let mut m = heap.attach().unwrap();
+    /// let number = m.alloc(1);
+    /// m.safepoint();
+    /// println!("{number}");
+    /// ```
+    #[inline(always)]
+    pub fn safepoint(&mut self) {
+        if self.state().word.is_asked() {
+            self.safepoint_slow();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn safepoint_slow(&mut self) {
+        self.stop_and_catch_up();
+        if self.collector().settings.stress {
+            self.collect();
+        }
+    }
+
+    fn stop_and_catch_up(&mut self) {
+        let (collector, state) = (self.collector(), self.state());
+        collector
+            .world
+            .stop_and_act(state, &mut || collector.catch_up(state));
+        collector.catch_up(state);
+    }
+
+    /// Runs a whole cycle that begins after this call; returns when its sweep is done.
+    ///
+    /// Objects unreachable at the call are gone afterwards, and their drops have run. O(live heap).
+    pub fn collect(&mut self) {
+        let number = self.collector().want_cycle();
+        let heap = self.heap.clone();
+        self.blocking(|| heap.handle().collector.wait_for_cycle(number));
+    }
+
+    /// Runs `f` as a blocked mutator: collections go on without this thread.
+    ///
+    /// For anything that may wait: a system call, a lock, a join. `f` cannot touch the heap.
+    ///
+    /// # Examples
+    /// ```
+    /// # let heap = greywave::Heap::new();
+    /// # let mut m = heap.attach().unwrap();
+    /// let read = m.blocking(|| std::fs::read("Cargo.toml"));
+    /// ```
+    pub fn blocking<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        /// Comes back also when `f` panics.
+        struct Back<'a>(&'a Mutator);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.enter();
+                current::set_running(true);
+            }
+        }
+        let (collector, state) = (self.collector(), self.state());
+        collector
+            .world
+            .enter_blocked(state, &mut || collector.catch_up(state));
+        current::set_running(false);
+        let _back = Back(self);
+        f()
+    }
+
+    // ---- allocation ------------------------------------------------------------------------------------------
+
+    /// Moves `value` into the heap.
+    ///
+    /// A few instructions when the mutator's cache has a slot. Never a safepoint; may mark a little for the collector.
+    ///
+    /// The value's brand must be this mutator's ([`BrandedBy`](crate::BrandedBy)): a value branded `'static` could be rooted, come back branded
+    /// with a mutator's lifetime, and give out as `'static` what was stored through the other brand.
+    ///
+    /// # Panics
+    /// Never; when the reservation is exhausted the process is aborted with a message. [`try_alloc`](Self::try_alloc)
+    /// returns an error instead.
+    #[inline(always)]
+    pub fn alloc<'m, T>(&'m self, value: T) -> Gc<'m, T>
+    where
+        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+    {
+        match self.try_alloc(value) {
+            Ok(gc) => gc,
+            Err(error) => out_of_memory(&error.map(drop)),
+        }
+    }
+
+    /// As [`alloc`](Self::alloc), but an exhausted reservation is an error.
+    ///
+    /// # Errors
+    /// [`AllocError`] with the value, when its bytes do not fit into the reservation even after sweeping.
+    #[inline(always)]
+    pub fn try_alloc<'m, T>(&'m self, value: T) -> Result<Gc<'m, T>, AllocError<T>>
+    where
+        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+    {
+        let at = match self.sized_slot::<T>() {
+            Some(at) => at,
+            None => match self.sized_slot_slow::<T>() {
+                Some(at) => at,
+                None => {
+                    return Err(AllocError::new(
+                        value,
+                        size_of::<T>(),
+                        self.collector().heap.reserved(),
+                    ));
+                }
+            },
+        };
+        if std::mem::needs_drop::<T>() {
+            self.note_external(value.external_bytes());
+        }
+        // SAFETY: a fresh slot of at least the size and alignment of `T`, which nobody else has.
+        unsafe { at.write(value) };
+        // SAFETY: initialised, and this heap's; valid until the next safepoint, which `'m` ends before.
+        Ok(unsafe { Gc::from_raw(at) })
+    }
+
+    /// A slot for a `T` from the cache.
+    #[inline(always)]
+    fn sized_slot<T: crate::Trace>(&self) -> Option<NonNull<T>> {
+        let cache = &self.local().cache;
+        let address = if const { Sized_::<T>::TYPED } {
+            let slot = const { exact_slot(size_of::<T>(), align_of::<T>()) };
+            cache.bump_typed(ClassKey::exact(Sized_::<T>::INFO), slot)
+        } else {
+            match const { plain_class::<T>() } {
+                Some(class) => cache.fixed(class).bump(const { plain_slot::<T>() }),
+                None => None,
+            }
+        };
+        address.and_then(|a| NonNull::new(std::ptr::with_exposed_provenance_mut(a)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sized_slot_slow<T: crate::Trace>(&self) -> Option<NonNull<T>> {
+        if size_of::<T>() == 0 && !std::mem::needs_drop::<T>() {
+            return Some(self.nowhere());
+        }
+        let info = Sized_::<T>::TYPED.then_some(Sized_::<T>::INFO);
+        let wanted = Wanted {
+            info,
+            size: size_of::<T>(),
+            align: align_of::<T>(),
+            exact: true,
+        };
+        self.slot(wanted)
+            .and_then(|fresh| NonNull::new(self.pointer_to(fresh).cast()))
+    }
+
+    /// Where objects without a size live: aligned as the arena is, or as they want.
+    pub(crate) fn nowhere<T>(&self) -> NonNull<T> {
+        let base =
+            NonNull::new(self.collector().heap.at(0).cast::<T>()).unwrap_or(NonNull::dangling());
+        if base.is_aligned() {
+            base
+        } else {
+            NonNull::dangling()
+        }
+    }
+
+    /// A slot, the slow way.
+    pub(crate) fn slot(&self, wanted: Wanted) -> Option<Fresh> {
+        self.collector().alloc_slow(self.state(), wanted).ok()
+    }
+
+    pub(crate) fn pointer_to(&self, fresh: Fresh) -> *mut u8 {
+        let heap = &self.collector().heap;
+        heap.at(heap.offset_of(fresh.address).unwrap_or(0))
+    }
+
+    #[inline]
+    pub(crate) fn note_external(&self, bytes: usize) {
+        if bytes > 0 {
+            self.collector()
+                .note_external(self.local(), i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+impl Drop for Mutator {
+    fn drop(&mut self) {
+        // SAFETY: 1. this mutator's note, once.
+        unsafe { current::unwatch_exit(self.exit_note) };
+        current::detach(self.collector(), self.state);
+        current::set_current(None);
+    }
+}
+
+/// The fixed class of a type without trace or drop; `None` for zero-sized and large ones.
+const fn plain_class<T>() -> Option<SizeClass> {
+    if size_of::<T>() == 0 || size_of::<T>() > MAX_SMALL || align_of::<T>() > MAX_SMALL_ALIGN {
+        return None;
+    }
+    size_class::class_of(size_of::<T>(), align_of::<T>())
+}
+
+const fn plain_slot<T>() -> usize {
+    match plain_class::<T>() {
+        Some(class) => class.size(),
+        None => 0,
+    }
+}
+
+/// Ends the process: there is no value to return and nobody to tell.
+#[cold]
+#[inline(never)]
+pub(crate) fn out_of_memory<T>(error: &AllocError<T>) -> ! {
+    fatal_args(format_args!("{error}"))
+}

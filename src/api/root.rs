@@ -1,0 +1,242 @@
+//! `Root` and `WeakRoot`: owned handles that keep an object, or know of it, across safepoints and threads.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+use crate::api::current::current;
+use crate::api::gc::Gc;
+use crate::api::mutator::Mutator;
+use crate::api::weak::Weak;
+use crate::gc::roots::RawRoot;
+use crate::object::trace::{Rebrand, RebrandTarget, TargetAt, Trace, Tracer};
+
+/// Keeps an object alive until dropped. `'static`, `Send`, `Sync` and `Clone` (clones share a slot).
+///
+/// Making or dropping one takes no lock. It may be dropped on any thread, also one that is not attached, and after its
+/// heap.
+///
+/// # Examples
+/// ```
+/// use greywave::Heap;
+///
+/// let heap = Heap::new();
+/// let root = {
+///     let m = heap.attach()?;
+///     m.root(m.alloc_str("shared"))
+/// };
+/// let there = { let (heap, root) = (heap.clone(), root.clone()); std::thread::spawn(move || {
+///     let m = heap.attach().expect("a fresh thread");
+///     root.get(&m).len()
+/// })};
+/// assert_eq!(there.join().expect("no panic"), 6);
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+pub struct Root<T: ?Sized> {
+    raw: ManuallyDrop<RawRoot>,
+    at: NonNull<T>,
+}
+
+/// A weak reference that lives outside the heap. `'static`, `Send`, `Sync` and `Clone`.
+///
+/// See [`Mutator::root_weak`].
+pub struct WeakRoot<T: ?Sized> {
+    cell: Root<WeakAnchor>,
+    at: NonNull<T>,
+}
+
+/// Stands for the weak cell that a `WeakRoot` keeps.
+#[derive(Debug)]
+struct WeakAnchor;
+
+// SAFETY: a root is a number in a table of atomics and an address; the object is shareable by `Trace`'s contract, and
+// is reached only through a mutator.
+unsafe impl<T: ?Sized> Send for Root<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized> Sync for Root<T> {}
+// SAFETY: as for `Root`.
+unsafe impl<T: ?Sized> Send for WeakRoot<T> {}
+// SAFETY: as for `Root`.
+unsafe impl<T: ?Sized> Sync for WeakRoot<T> {}
+
+/// Changes the brand in a pointer's type.
+fn rebrand<'b, T: ?Sized + RebrandTarget<'b>>(at: NonNull<T>) -> NonNull<T::Target> {
+    const { assert!(size_of::<NonNull<T>>() == size_of::<NonNull<T::Target>>()) };
+    // SAFETY: `RebrandTarget`'s contract: the same type but for the brand, with the same metadata.
+    unsafe { std::mem::transmute_copy::<NonNull<T>, NonNull<T::Target>>(&at) }
+}
+
+/// The reverse: forgets a mutator's brand.
+fn unbrand<T: ?Sized + RebrandTarget<'static>>(at: NonNull<T>) -> NonNull<T::Target> {
+    rebrand::<T>(at)
+}
+
+impl Mutator {
+    /// Keeps the object across safepoints. O(1), no lock on the usual path.
+    pub fn root<'m, T>(&'m self, gc: Gc<'m, T>) -> Root<T::Target>
+    where
+        T: ?Sized + RebrandTarget<'static>,
+    {
+        Root {
+            raw: ManuallyDrop::new(self.take_root(gc.address())),
+            at: unbrand(gc.raw()),
+        }
+    }
+
+    /// Keeps a weak reference across safepoints.
+    pub fn root_weak<'m, T>(&'m self, weak: Weak<'m, T>) -> WeakRoot<T::Target>
+    where
+        T: ?Sized + RebrandTarget<'static>,
+    {
+        let raw = self.take_root(weak.cell.as_ptr().expose_provenance());
+        WeakRoot {
+            cell: Root {
+                raw: ManuallyDrop::new(raw),
+                at: NonNull::dangling(),
+            },
+            at: unbrand(weak.at),
+        }
+    }
+
+    fn take_root(&self, address: usize) -> RawRoot {
+        let local = self.local();
+        self.collector().roots.take(
+            address,
+            &mut local.free_roots.borrow_mut(),
+            !local.marking.get(),
+        )
+    }
+
+    #[track_caller]
+    fn assert_same_heap(&self, heap: usize) {
+        assert!(
+            heap == self.collector().id,
+            "this root belongs to another heap than the mutator"
+        );
+    }
+
+    /// Panics if `heap` is not this mutator's.
+    #[track_caller]
+    #[inline]
+    pub(crate) fn check_heap(&self, heap: usize) {
+        self.assert_same_heap(heap);
+    }
+}
+
+impl<T: ?Sized> Root<T> {
+    /// The object. O(1): two loads.
+    ///
+    /// # Panics
+    /// If the root belongs to another heap than `mu`.
+    #[track_caller]
+    #[inline]
+    pub fn get<'m>(&self, mu: &'m Mutator) -> Gc<'m, TargetAt<'m, T>>
+    where
+        T: RebrandTarget<'m>,
+    {
+        mu.check_heap(self.raw.heap());
+        // SAFETY: 1. the root's object, of this heap. 2. the root keeps it now; if the root goes, the object stays until
+        // a cycle that begins after this mutator's next safepoint.
+        unsafe { Gc::from_raw(rebrand(self.at)) }
+    }
+
+    /// Whether both keep the same object. O(1).
+    #[must_use]
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(self.at.as_ptr(), other.at.as_ptr())
+    }
+}
+
+impl<T: ?Sized> WeakRoot<T> {
+    /// The object, if it is alive. O(1).
+    ///
+    /// # Panics
+    /// If the root belongs to another heap than `mu`.
+    #[track_caller]
+    pub fn get<'m>(&self, mu: &'m Mutator) -> Option<Gc<'m, TargetAt<'m, T>>>
+    where
+        T: RebrandTarget<'m>,
+    {
+        self.weak(mu).upgrade(mu)
+    }
+
+    /// The weak reference itself.
+    ///
+    /// # Panics
+    /// If the root belongs to another heap than `mu`.
+    #[track_caller]
+    pub fn weak<'m>(&self, mu: &'m Mutator) -> Weak<'m, TargetAt<'m, T>>
+    where
+        T: RebrandTarget<'m>,
+    {
+        mu.check_heap(self.cell.raw.heap());
+        let cell = std::ptr::with_exposed_provenance_mut(self.cell.raw.target());
+        let cell = NonNull::new(cell).unwrap_or(NonNull::dangling());
+        // SAFETY: 1. the root keeps the cell, which was made for the object at `at`.
+        unsafe { Weak::from_parts(cell, rebrand(self.at)) }
+    }
+}
+
+impl<T: ?Sized> Clone for Root<T> {
+    /// O(1), one atomic increment.
+    fn clone(&self) -> Self {
+        Self {
+            raw: ManuallyDrop::new(self.raw.share()),
+            at: self.at,
+        }
+    }
+}
+
+impl<T: ?Sized> Clone for WeakRoot<T> {
+    fn clone(&self) -> Self {
+        Self {
+            cell: self.cell.clone(),
+            at: self.at,
+        }
+    }
+}
+
+impl<T: ?Sized> Drop for Root<T> {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here; the field is not used again.
+        let raw = unsafe { ManuallyDrop::take(&mut self.raw) };
+        let here = current().filter(|c| c.running);
+        let Some(here) = here else {
+            return raw.release();
+        };
+        // SAFETY: this thread's mutator keeps its collector alive.
+        let collector = unsafe { &*here.collector };
+        if collector.id != raw.heap() {
+            return raw.release();
+        }
+        // SAFETY: 1. this thread's mutator, registered. 2. it runs, on this thread.
+        let local = unsafe { &here.mutator.get().local };
+        // The deletion barrier: the root is about to lose its object.
+        if local.marking.get() {
+            collector.shade_later(local, raw.target());
+        }
+        raw.free_into(&mut local.free_roots.borrow_mut());
+    }
+}
+
+macro_rules! root_traits {
+    ($($name:ident)*) => { $(
+        // SAFETY: 1. 4. a root's object is reported by the root table, so the root itself holds no edge. 2. Send + Sync.
+        // 3. 5. 6. nothing of its own.
+        unsafe impl<T: ?Sized + 'static> Trace for $name<T> {
+            const NEEDS_TRACE: bool = false;
+            fn trace(&self, _: &mut Tracer<'_>) {}
+        }
+        // SAFETY: no brand.
+        unsafe impl<T: ?Sized + 'static> Rebrand<'_> for $name<T> {
+            type To = Self;
+        }
+        impl<T: ?Sized> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.at.as_ptr().cast::<u8>()).finish()
+            }
+        }
+    )* };
+}
+
+root_traits! { Root WeakRoot }

@@ -1,0 +1,173 @@
+//! Weak references.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use crate::api::error::AllocError;
+use crate::api::gc::Gc;
+use crate::api::mutator::{Mutator, out_of_memory};
+use crate::gc::weak::{Upgrade, WeakCell};
+use crate::object::trace::{Rebrand, RebrandTarget, Trace, Tracer};
+use crate::sys::sync::AtomicUsize;
+
+/// A reference that does not keep its object alive. `Copy`, two words (three for slices, `str` and trait objects).
+///
+/// Two weak references are equal if they were made from the same object; that stays true after its death.
+///
+/// # Examples
+/// ```
+/// use greywave::{Gc, Heap};
+///
+/// let heap = Heap::new();
+/// let mut m = heap.attach()?;
+/// let (root, weak) = {
+///     let object = m.alloc(String::from("short-lived"));
+///     (m.root(object), m.root_weak(Gc::downgrade(object, &m)))
+/// };
+/// m.collect();
+/// assert!(weak.get(&m).is_some());
+/// drop(root);
+/// m.collect();
+/// assert!(weak.get(&m).is_none());
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+pub struct Weak<'gc, T: ?Sized> {
+    pub(crate) cell: NonNull<WeakCell>,
+    pub(crate) at: NonNull<T>,
+    brand: PhantomData<&'gc T>,
+}
+
+impl<T: ?Sized> Clone for Weak<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Weak<'_, T> {}
+
+impl<'gc, T: ?Sized> Gc<'gc, T> {
+    /// A weak reference to the object. Allocates a cell of 16 bytes.
+    #[must_use]
+    pub fn downgrade(self, mu: &Mutator) -> Weak<'gc, T> {
+        match self.try_downgrade(mu) {
+            Ok(weak) => weak,
+            Err(error) => out_of_memory(&error),
+        }
+    }
+
+    /// As [`downgrade`](Self::downgrade), but an exhausted reservation is an error.
+    ///
+    /// # Errors
+    /// [`AllocError`] when the cell does not fit into the reservation.
+    pub fn try_downgrade(self, mu: &Mutator) -> Result<Weak<'gc, T>, AllocError<()>> {
+        let collector = mu.collector();
+        let Ok(fresh) = collector.alloc_weak_cell(mu.state()) else {
+            return Err(AllocError::new(
+                (),
+                size_of::<WeakCell>(),
+                collector.heap.reserved(),
+            ));
+        };
+        let Some(cell) = NonNull::new(mu.pointer_to(fresh).cast::<WeakCell>()) else {
+            return Err(AllocError::new(
+                (),
+                size_of::<WeakCell>(),
+                collector.heap.reserved(),
+            ));
+        };
+        // SAFETY: a fresh slot of 16 bytes at a multiple of 16.
+        unsafe {
+            cell.write(WeakCell {
+                target: AtomicUsize::new(self.address()),
+            })
+        };
+        Ok(Weak {
+            cell,
+            at: self.raw(),
+            brand: PhantomData,
+        })
+    }
+}
+
+impl<'gc, T: ?Sized> Weak<'gc, T> {
+    /// A weak reference through a cell that a root keeps.
+    ///
+    /// # Safety
+    /// 1. `cell` is a live weak cell of the thread's heap, made for the object at `at`.
+    pub(crate) unsafe fn from_parts(cell: NonNull<WeakCell>, at: NonNull<T>) -> Self {
+        Self {
+            cell,
+            at,
+            brand: PhantomData,
+        }
+    }
+
+    /// The object, if it is alive. O(1), no lock.
+    pub fn upgrade(self, mu: &'gc Mutator) -> Option<Gc<'gc, T>> {
+        let collector = mu.collector();
+        let idle = collector.weak.is_idle();
+        // SAFETY: the cell is alive: this reference, or the root it came from, keeps it.
+        let cell = unsafe { self.cell.as_ref() };
+        // Acquire: pairs with the Release in the census.
+        let target = cell.target.load(Ordering::Acquire);
+        if target == 0 {
+            return None;
+        }
+        if !idle {
+            let marked = || {
+                collector
+                    .heap
+                    .offset_of(target)
+                    .is_none_or(|o| collector.heap.mark.test(o))
+            };
+            match collector.weak.decide(marked) {
+                Upgrade::Strong => {}
+                Upgrade::ShadeFirst => collector.shade_later(mu.local(), target),
+                Upgrade::None => return None,
+            }
+        }
+        // SAFETY: 1. the cell names the object it was made for. 2. alive: marked, shaded, or not cleared while no cycle
+        // runs; it is freed only after a cycle that begins after this mutator's next safepoint.
+        Some(unsafe { Gc::from_raw(self.at) })
+    }
+
+    /// Whether both were made from the same object. O(1).
+    #[must_use]
+    pub fn ptr_eq(self, other: Self) -> bool {
+        // An address may be used again after its object's death, so two references to different objects can share it;
+        // but then the older one's cell is cleared, and the younger one's is not.
+        std::ptr::addr_eq(self.at.as_ptr(), other.at.as_ptr())
+            && self.is_cleared() == other.is_cleared()
+    }
+
+    fn is_cleared(self) -> bool {
+        // SAFETY: as in `upgrade`.
+        let cell = unsafe { self.cell.as_ref() };
+        // Relaxed: an equality, no access.
+        cell.target.load(Ordering::Relaxed) == 0
+    }
+}
+
+// SAFETY: 1. the cell is reported, the object on purpose not. 2. 3. a pointer; cells are atomics. 4. true. 5. 6. nothing.
+unsafe impl<T: ?Sized> Trace for Weak<'_, T> {
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        tracer.edge(self.cell.as_ptr().expose_provenance());
+    }
+}
+
+// SAFETY: only the brand and what it brands change.
+unsafe impl<'b, T> Rebrand<'b> for Weak<'_, T>
+where
+    T: ?Sized + RebrandTarget<'b>,
+    T::Target: 'b,
+{
+    type To = Weak<'b, T::Target>;
+}
+
+impl<T: ?Sized> fmt::Debug for Weak<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(Weak)")
+    }
+}

@@ -1,0 +1,5 @@
+//! Units and small structures that the layers above share.
+
+pub(crate) mod addr;
+pub(crate) mod div;
+pub(crate) mod ptr_buf;

@@ -1,0 +1,222 @@
+//! The slow half of an allocation: another run of slots, a large object, the charge, the trigger and the assist.
+
+use crate::gc::collector::Collector;
+use crate::gc::mark::Marker;
+use crate::gc::mutator::{Local, MutatorState};
+use crate::heap::mcache::Cursor;
+use crate::heap::mheap::{OutOfPages, Paint};
+use crate::heap::size_class::{self, SizeClass};
+use crate::heap::span_class::{ClassKey, ClassRef, Kind};
+use crate::heap::sweep::DeadObjects;
+use crate::object::type_info::TypeInfo;
+use crate::sys::sync::Ordering;
+
+/// The least an assist scans, in bytes: less is not worth the way.
+const ASSIST_MIN: i64 = 16 << 10;
+/// The most that one allocation scans, in bytes: about 20 microseconds.
+const ASSIST_MAX: i64 = 64 << 10;
+/// An object larger than this, or aligned to more than a page, has a span of its own.
+pub(crate) const MAX_SMALL: usize = SizeClass::MAX_SIZE;
+/// The largest alignment of a small slot.
+pub(crate) const MAX_SMALL_ALIGN: usize = crate::base::addr::PAGE_SIZE;
+
+/// What is to be allocated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// The type, for objects that are traced or dropped.
+    pub(crate) info: Option<&'static TypeInfo>,
+    pub(crate) size: usize,
+    pub(crate) align: usize,
+    /// Slots of exactly `size` bytes (a sized type), or of a size class (a list).
+    pub(crate) exact: bool,
+}
+
+/// A fresh slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fresh {
+    pub(crate) address: usize,
+    /// Bytes from there to the slot's end.
+    pub(crate) slot: usize,
+}
+
+/// A mutator that sweeps on its way runs no user code.
+#[derive(Debug)]
+pub(crate) struct NoDrops;
+
+impl DeadObjects for NoDrops {
+    fn may_drop(&self) -> bool {
+        false
+    }
+    fn drop_object(&mut self, _: ClassRef, _: *mut u8, _: usize) {
+        crate::sys::fatal::fatal("a mutator swept a span whose objects need a drop");
+    }
+    fn freed(&mut self, _: u64, _: u64) {}
+}
+
+/// The slot size of a sized type of its own class.
+pub(crate) const fn exact_slot(size: usize, align: usize) -> usize {
+    let align = if align < 8 { 8 } else { align };
+    let size = if size == 0 { 1 } else { size };
+    size.next_multiple_of(align)
+}
+
+impl Collector {
+    /// A slot for `wanted`: everything but the hit of a mutator's cache.
+    ///
+    /// # Errors
+    /// [`OutOfPages`] when the reservation is exhausted, also after sweeping.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_slow(
+        &self,
+        mutator: &MutatorState,
+        wanted: Wanted,
+    ) -> Result<Fresh, OutOfPages> {
+        let local = &mutator.local;
+        let got = match self.try_alloc_slow(local, wanted) {
+            Ok(got) => Ok(got),
+            Err(OutOfPages) => {
+                // Dead spans may still be unswept.
+                self.sweep_plain_spans();
+                self.try_alloc_slow(local, wanted)
+            }
+        };
+        if self.settings.stress {
+            self.ask_for_cycle();
+        }
+        got
+    }
+
+    fn try_alloc_slow(&self, local: &Local, wanted: Wanted) -> Result<Fresh, OutOfPages> {
+        if wanted.size > MAX_SMALL || wanted.align > MAX_SMALL_ALIGN {
+            return self.alloc_large(local, wanted);
+        }
+        let Some(info) = wanted.info else {
+            let Some(class) = size_class::class_of(wanted.size.max(1), wanted.align) else {
+                return self.alloc_large(local, wanted);
+            };
+            let cursor = local.cache.fixed(class);
+            if cursor.class.get().is_none() {
+                cursor.class.set(Some(self.heap.fixed_class(class)));
+            }
+            return self.from_cursor(local, cursor);
+        };
+        let (key, slot) = if wanted.exact {
+            (ClassKey::exact(info), exact_slot(wanted.size, wanted.align))
+        } else {
+            let Some(class) = size_class::class_of(wanted.size.max(1), wanted.align) else {
+                return self.alloc_large(local, wanted);
+            };
+            (ClassKey::list(info, class), class.size())
+        };
+        let intern = || self.heap.intern(key, Kind::Object, slot, info);
+        local
+            .cache
+            .with_typed(key, intern, |cursor| self.from_cursor(local, cursor))
+    }
+
+    /// A slot of the weak cells' class.
+    pub(crate) fn alloc_weak_cell(&self, mutator: &MutatorState) -> Result<Fresh, OutOfPages> {
+        // Relaxed: set before the first cell is published; the collector reads it while the world is stopped.
+        self.uses_weak.store(1, Ordering::Relaxed);
+        let class = self.heap.weak_class();
+        // A key that no type has: an odd small number.
+        let key = ClassKey(1);
+        mutator.local.cache.with_typed(
+            key,
+            || class,
+            |cursor| self.from_cursor(&mutator.local, cursor),
+        )
+    }
+
+    fn from_cursor(&self, local: &Local, cursor: &Cursor) -> Result<Fresh, OutOfPages> {
+        let slot = cursor.class.get().map_or(0, |c| c.slot);
+        loop {
+            if let Some(address) = cursor.bump(slot) {
+                return Ok(Fresh { address, slot });
+            }
+            let bytes = self
+                .heap
+                .refill(&local.cache, cursor, local.paint.get(), &mut NoDrops)?;
+            self.charge(local, bytes as u64);
+        }
+    }
+
+    fn alloc_large(&self, local: &Local, wanted: Wanted) -> Result<Fresh, OutOfPages> {
+        static NO_TYPE: &TypeInfo = crate::object::type_info::Slice::<u8>::INFO;
+        let info = wanted.info.unwrap_or(NO_TYPE);
+        let class = self
+            .heap
+            .intern(ClassKey::large(info), Kind::Large, 0, info);
+        let paint = if local.marking.get() {
+            Paint::Black
+        } else {
+            Paint::White
+        };
+        let large = self
+            .heap
+            .alloc_large(class, wanted.size, wanted.align, paint)?;
+        self.charge(local, large.span_bytes as u64);
+        Ok(Fresh {
+            address: self.heap.at(large.offset).addr(),
+            slot: large.slot,
+        })
+    }
+
+    /// Charges `bytes` to the heap, asks for a cycle past the trigger, and assists while marking runs.
+    fn charge(&self, local: &Local, bytes: u64) {
+        // Relaxed (both): figures.
+        let live = self.gauges.heap_live.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.gauges.allocated.fetch_add(bytes, Ordering::Relaxed);
+        if local.marking.get() {
+            self.assist(local, bytes);
+        } else if live >= self.gauges.trigger.load(Ordering::Relaxed) {
+            self.ask_for_cycle();
+        }
+    }
+
+    /// Marks in proportion to what was allocated.
+    fn assist(&self, local: &Local, bytes: u64) {
+        // Relaxed: a figure.
+        let ratio = f64::from_bits(self.gauges.assist_ratio.load(Ordering::Relaxed));
+        let owed = (bytes as f64 * ratio).min(1e15) as i64;
+        let credit = local.credit.get().saturating_sub(owed);
+        local.credit.set(credit);
+        if credit >= 0 {
+            return;
+        }
+        let Some(work) = self.pool.join_with_work() else {
+            // Nothing is queued: the workers keep up. The debt does not grow without bound.
+            local.credit.set(credit.max(-ASSIST_MAX));
+            return;
+        };
+        let env = self.mark_env(local.cycle.get());
+        let mut marker = Marker::new();
+        marker.load(work);
+        marker.drain(env, (-credit).clamp(ASSIST_MIN, ASSIST_MAX).unsigned_abs());
+        let done = marker.take_done();
+        local
+            .credit
+            .set(credit.saturating_add_unsigned(done.scanned));
+        marker.give_all(env);
+        self.count_marked(marker.take_done());
+        self.count_marked(done);
+        self.pool.leave();
+    }
+
+    /// Sweeps everything that needs no drop, for a mutator that is out of memory.
+    fn sweep_plain_spans(&self) {
+        if !self.heap.sweep_is_open() {
+            return;
+        }
+        for head in 1..self.heap.top() {
+            if self
+                .heap
+                .class_at((head as usize) << crate::base::addr::PAGE_SHIFT)
+                .is_some_and(|c| !c.drop)
+            {
+                self.heap.sweep_span(head, &mut NoDrops);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The write barrier's slow half: what happens to the value that an edge is about to lose.
+//!
+//! ```text
+//! set(edge, new):
+//!     if marking:                    // own record, plain
+//!         buffer.push(edge.load())   // Yuasa: shade what goes, before it goes
+//!     edge.store(new, Release)       // publishes what `new` points to
+//! ```
+//! The deletion half is enough: at the first stop no mutator has a `Gc` in a Rust frame, roots and frames are scanned
+//! before anybody can lose them, and what a mutator loads or allocates later is protected by the snapshot or black.
+//! The push comes before the store, so a termination that finds the buffer empty has seen every store that came first.
+
+use crate::base::ptr_buf::PtrBuf;
+use crate::gc::collector::Collector;
+use crate::gc::mark::Marker;
+use crate::gc::mutator::Local;
+use crate::object::trace::{LockView, Spill, Tracer};
+
+/// Spills a mutator's full barrier buffer.
+struct SpillBarrier<'a> {
+    collector: &'a Collector,
+    cycle: u32,
+}
+
+impl Spill for SpillBarrier<'_> {
+    fn spill(&mut self, buf: &mut PtrBuf) {
+        self.collector.shade_buffer(buf, self.cycle);
+    }
+}
+
+impl Collector {
+    /// The barrier: the object at `address` is about to lose an edge to it. Marking runs.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn shade_later(&self, local: &Local, address: usize) {
+        let mut buf = local.barrier.borrow_mut();
+        if buf.is_full() {
+            self.shade_buffer(&mut buf, local.cycle.get());
+        }
+        buf.push(address);
+    }
+
+    /// Reports everything that `trace` finds to the barrier: a lock's old content, a frame before it is opened.
+    pub(crate) fn shade_all_later(&self, local: &Local, trace: impl FnOnce(&mut Tracer<'_>)) {
+        let cycle = local.cycle.get();
+        let mut buf = local.barrier.borrow_mut();
+        let mut spill = SpillBarrier {
+            collector: self,
+            cycle,
+        };
+        trace(&mut Tracer::new(
+            &mut buf,
+            &mut spill,
+            LockView::Concurrent { cycle },
+        ));
+    }
+
+    /// Shades what is in the mutator's buffer.
+    pub(crate) fn flush_barrier(&self, local: &Local) {
+        let mut buf = local.barrier.borrow_mut();
+        if !buf.is_empty() {
+            self.shade_buffer(&mut buf, local.cycle.get());
+        }
+    }
+
+    fn shade_buffer(&self, buf: &mut PtrBuf, cycle: u32) {
+        let env = self.mark_env(cycle);
+        let mut marker = Marker::new();
+        marker.shade_buffer(env, buf);
+        self.count_marked(marker.take_done());
+        marker.give_all(env);
+    }
+}

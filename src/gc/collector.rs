@@ -1,0 +1,416 @@
+//! The collector of one heap: everything its threads and its mutators share.
+//!
+//! **Invariants**
+//! - `[G1]` While marking runs, every object reachable when it began is marked, or grey, or reachable from a grey object
+//!   through unmarked ones (Yuasa's snapshot; held by the deletion barrier).
+//! - `[G2]` Every object allocated while marking runs is black: marked, and not scanned in this cycle.
+//! - `[G3]` An object's plain fields are written before its address is first stored with Release, and never after.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize as StdAtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::gc::events::{Event, EventSink, Figures};
+use crate::gc::frames::FrameTable;
+use crate::gc::mark::MarkEnv;
+use crate::gc::mutator::{Local, MutatorState};
+use crate::gc::roots::RootTable;
+use crate::gc::weak::WeakState;
+use crate::gc::work::WorkPool;
+use crate::gc::world::{Laggard, World};
+use crate::heap::mheap::{MHeap, Paint};
+use crate::object::trace::{LockView, Tracer};
+use crate::pace::goal::{self, CycleReport, Knobs, MIN_HEAP, Plan};
+use crate::sys::lock::{Rank, Ranked};
+use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// How a collector is to behave.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) gogc: Option<u32>,
+    pub(crate) memory_limit: u64,
+    /// Processors that marking may use when nothing else runs.
+    pub(crate) processors: usize,
+    pub(crate) stress: bool,
+    pub(crate) verify: bool,
+    pub(crate) stop_the_world: bool,
+    pub(crate) sink: Option<EventSink>,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("gogc", &self.gogc)
+            .field("memory_limit", &self.memory_limit)
+            .field("processors", &self.processors)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Roots that the collector does not know of itself; the scheduler lists its own this way.
+pub(crate) trait RootSource: Send + Sync + std::fmt::Debug {
+    /// The number of root jobs of this cycle. The world is stopped.
+    fn begin(&self, cycle: u32) -> usize;
+    /// Reports the roots of one job; concurrent.
+    fn scan(&self, job: usize, cycle: u32, tracer: &mut Tracer<'_>);
+    /// Marking is over. The world is stopped.
+    fn end(&self);
+}
+
+impl RootSource for RootTable {
+    fn begin(&self, _cycle: u32) -> usize {
+        self.jobs()
+    }
+    fn scan(&self, job: usize, _cycle: u32, tracer: &mut Tracer<'_>) {
+        RootTable::scan(self, job, tracer);
+    }
+    fn end(&self) {}
+}
+
+impl RootSource for FrameTable {
+    fn begin(&self, _cycle: u32) -> usize {
+        self.set_marking(true)
+    }
+    fn scan(&self, job: usize, cycle: u32, tracer: &mut Tracer<'_>) {
+        FrameTable::scan(self, job, cycle, tracer);
+    }
+    fn end(&self) {
+        self.set_marking(false);
+    }
+}
+
+/// What mutators ask of the collector's thread.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    /// Cycles begun and cycles whose sweep is done.
+    pub(crate) begun: u64,
+    pub(crate) done: u64,
+    /// Run cycles until this many have begun.
+    pub(crate) wanted: u64,
+    /// The heap has reached its trigger.
+    pub(crate) triggered: bool,
+    pub(crate) shutdown: bool,
+    /// The last handle went inside a drop: the collector's thread drops what is left.
+    pub(crate) drop_everything: bool,
+}
+
+/// Bytes that decide when to collect.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    /// Bytes of objects, as far as charged, and external bytes.
+    pub(crate) heap_live: AtomicU64,
+    pub(crate) external: AtomicU64,
+    pub(crate) trigger: AtomicU64,
+    pub(crate) goal: AtomicU64,
+    /// Bytes ever allocated.
+    pub(crate) allocated: AtomicU64,
+    /// While marking: bytes to scan per byte allocated, as f64 bits.
+    pub(crate) assist_ratio: AtomicU64,
+    /// While marking: done so far.
+    pub(crate) marked: AtomicU64,
+    pub(crate) scanned: AtomicU64,
+    pub(crate) gogc: AtomicU64,
+    pub(crate) limit: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) drop_panics: AtomicU64,
+}
+
+/// "GOGC is off" in `Gauges::gogc`.
+const OFF: u64 = u64::MAX;
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    /// The number of the heap, unique in the process.
+    pub(crate) id: usize,
+    pub(crate) heap: MHeap,
+    pub(crate) world: World,
+    pub(crate) roots: RootTable,
+    pub(crate) frames: FrameTable,
+    pub(crate) pool: WorkPool,
+    pub(crate) weak: WeakState,
+    pub(crate) uses_weak: AtomicU32,
+    pub(crate) gauges: Gauges,
+    pub(crate) settings: Settings,
+    pub(crate) figures: Ranked<Figures>,
+    /// What the last cycle showed, for the next plan.
+    pub(crate) last: Ranked<(CycleReport, u64)>,
+    pub(crate) mailbox: Ranked<Mailbox>,
+    pub(crate) mail: Condvar,
+    /// Held by whoever changes spans without being a mutator, and by the verifier.
+    pub(crate) turnstile: Mutex<()>,
+    /// Root jobs of this cycle: how many there are of each source, and the next to do.
+    pub(crate) job_limits: [AtomicUsize; 2],
+    pub(crate) next_job: AtomicUsize,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+static NEXT_ID: StdAtomicUsize = StdAtomicUsize::new(1);
+
+impl Collector {
+    /// A collector for `heap`, without threads.
+    pub(crate) fn new(heap: MHeap, settings: Settings) -> Arc<Self> {
+        // Relaxed: uniqueness is all.
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let collector = Self {
+            id,
+            heap,
+            world: World::new(),
+            roots: RootTable::new(id),
+            frames: FrameTable::new(),
+            pool: WorkPool::new(),
+            weak: WeakState::new(),
+            uses_weak: AtomicU32::new(0),
+            gauges: Gauges {
+                heap_live: AtomicU64::new(0),
+                external: AtomicU64::new(0),
+                trigger: AtomicU64::new(MIN_HEAP),
+                goal: AtomicU64::new(MIN_HEAP),
+                allocated: AtomicU64::new(0),
+                assist_ratio: AtomicU64::new(0),
+                marked: AtomicU64::new(0),
+                scanned: AtomicU64::new(0),
+                gogc: AtomicU64::new(settings.gogc.map_or(OFF, u64::from)),
+                limit: AtomicU64::new(settings.memory_limit),
+                dropped: AtomicU64::new(0),
+                drop_panics: AtomicU64::new(0),
+            },
+            settings,
+            figures: Ranked::new(Rank::Stats, Figures::new()),
+            last: Ranked::new(Rank::Stats, (CycleReport::default(), 0)),
+            mailbox: Ranked::new(
+                Rank::Mailbox,
+                Mailbox {
+                    begun: 0,
+                    done: 0,
+                    wanted: 0,
+                    triggered: false,
+                    shutdown: false,
+                    drop_everything: false,
+                },
+            ),
+            mail: Condvar::new(),
+            turnstile: Mutex::new(()),
+            job_limits: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            next_job: AtomicUsize::new(0),
+            threads: Mutex::new(Vec::new()),
+        };
+        collector.replan();
+        Arc::new(collector)
+    }
+
+    pub(crate) fn sources(&self) -> [&dyn RootSource; 2] {
+        [&self.roots, &self.frames]
+    }
+
+    /// What marking works on, in the cycle of that number.
+    pub(crate) fn mark_env(&self, cycle: u32) -> MarkEnv<'_> {
+        MarkEnv {
+            heap: &self.heap,
+            pool: &self.pool,
+            locks: LockView::Concurrent { cycle },
+        }
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        if let Some(sink) = &self.settings.sink {
+            sink(event);
+        }
+    }
+
+    pub(crate) fn tell_laggard(&self, laggard: Laggard) {
+        let Laggard {
+            waited,
+            thread,
+            attached_at,
+        } = laggard;
+        self.tell(&Event::SlowSafepoint {
+            waited,
+            thread,
+            attached_at,
+        });
+    }
+
+    // ---- pacing ----------------------------------------------------------------------------------------------
+
+    fn knobs(&self) -> Knobs {
+        let (top, free) = self.heap.page_figures();
+        let in_spans = u64::from(top - free) << crate::base::addr::PAGE_SHIFT;
+        // Relaxed (all): figures.
+        let live = self.gauges.heap_live.load(Ordering::Relaxed);
+        let gogc = self.gauges.gogc.load(Ordering::Relaxed);
+        Knobs {
+            gogc: u32::try_from(gogc).ok(),
+            limit: self.gauges.limit.load(Ordering::Relaxed),
+            overhead: self.metadata_bytes() + in_spans.saturating_sub(live),
+        }
+    }
+
+    /// Bytes of tables: two bitmaps (1/64 each), three page tables (8 + 4 + 16 bytes a page) for what is mapped, and the
+    /// page allocator's own.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        let mapped = u64::from(self.heap.top()) << crate::base::addr::PAGE_SHIFT;
+        mapped / 32 + u64::from(self.heap.top()) * 28 + self.heap.page_heap_bytes() as u64
+    }
+
+    /// Computes goal and trigger again, after a cycle or a change of a knob.
+    pub(crate) fn replan(&self) {
+        let knobs = self.knobs();
+        let (report, runway) = *self.last.lock();
+        let Plan { goal, trigger } = goal::plan(report, runway, knobs);
+        // Relaxed (both): a mutator that sees an old value collects a little earlier or later.
+        self.gauges.goal.store(goal, Ordering::Relaxed);
+        self.gauges.trigger.store(trigger, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_gogc(&self, percent: Option<u32>) -> Option<u32> {
+        // Relaxed: a figure.
+        let old = self
+            .gauges
+            .gogc
+            .swap(percent.map_or(OFF, u64::from), Ordering::Relaxed);
+        self.replan();
+        self.ask_if_triggered();
+        u32::try_from(old).ok()
+    }
+
+    pub(crate) fn set_limit(&self, bytes: u64) -> u64 {
+        // Relaxed: a figure.
+        let old = self.gauges.limit.swap(bytes, Ordering::Relaxed);
+        self.replan();
+        self.ask_if_triggered();
+        old
+    }
+
+    // ---- asking for cycles -----------------------------------------------------------------------------------
+
+    /// Asks for a cycle if the heap has reached its trigger.
+    pub(crate) fn ask_if_triggered(&self) {
+        // Relaxed (both): figures.
+        if self.gauges.heap_live.load(Ordering::Relaxed)
+            >= self.gauges.trigger.load(Ordering::Relaxed)
+        {
+            self.ask_for_cycle();
+        }
+    }
+
+    /// Asks for a cycle, without waiting.
+    #[cold]
+    pub(crate) fn ask_for_cycle(&self) {
+        let mut mail = self.mailbox.lock();
+        if !mail.triggered {
+            mail.triggered = true;
+            drop(mail);
+            self.mail.notify_all();
+        }
+    }
+
+    /// Asks for a cycle that begins after this call; returns its number.
+    pub(crate) fn want_cycle(&self) -> u64 {
+        let mut mail = self.mailbox.lock();
+        let number = mail.begun + 1;
+        mail.wanted = mail.wanted.max(number);
+        drop(mail);
+        self.mail.notify_all();
+        self.figures.lock().forced_cycles += 1;
+        number
+    }
+
+    /// Waits until cycle `number`, its sweep included, is done.
+    pub(crate) fn wait_for_cycle(&self, number: u64) {
+        let mut mail = self.mailbox.lock();
+        while mail.done < number && !mail.shutdown {
+            mail.wait_on(&self.mail, Duration::from_secs(1));
+        }
+    }
+
+    // ---- what a mutator does at a safepoint --------------------------------------------------------------------
+
+    /// The action of a handshake, and of leaving a stop: hands the barrier's buffer over, and brings the cache in line
+    /// with the phase. By the mutator's thread, or by the collector while it holds the mutator.
+    pub(crate) fn catch_up(&self, mutator: &MutatorState) {
+        let local = &mutator.local;
+        self.flush_barrier(local);
+        self.tell_external(local);
+        let now = self.heap.generation().0;
+        let marking = local.marking.get();
+        if local.filled_in.get() != now {
+            self.flush_cache(local);
+        }
+        if marking && local.paint.get() == Paint::White {
+            // [G2] what the cursors still hold is handed out black from now on.
+            local.cache.for_each_cached(|c| self.heap.blacken_run(c));
+            local.paint.set(Paint::Black);
+        }
+    }
+
+    /// Gives every cursor's span back.
+    pub(crate) fn flush_cache(&self, local: &Local) {
+        let paint = local.paint.get();
+        let mut unused = 0;
+        local
+            .cache
+            .for_each_cached(|c| unused += self.heap.give_back(c, paint) as u64);
+        if unused > 0 {
+            self.uncharge(unused);
+        }
+        local.paint.set(if local.marking.get() {
+            Paint::Black
+        } else {
+            Paint::White
+        });
+        local.filled_in.set(self.heap.generation().0);
+    }
+
+    fn uncharge(&self, bytes: u64) {
+        // Relaxed (both): figures.
+        let _ = self
+            .gauges
+            .heap_live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| {
+                Some(l.saturating_sub(bytes))
+            });
+        self.gauges.allocated.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a change of bytes owned outside the heap.
+    pub(crate) fn add_external(&self, delta: i64) {
+        for gauge in [&self.gauges.external, &self.gauges.heap_live] {
+            // Relaxed: figures.
+            let _ = gauge.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_add_signed(delta))
+            });
+        }
+    }
+
+    fn tell_external(&self, local: &Local) {
+        let delta = local.external.replace(0);
+        if delta != 0 {
+            self.add_external(delta);
+        }
+    }
+
+    /// Counts a change of external bytes made by a mutator; told to everybody in steps of 64 KiB.
+    pub(crate) fn note_external(&self, local: &Local, delta: i64) {
+        let sum = local.external.get().saturating_add(delta);
+        local.external.set(sum);
+        if sum.unsigned_abs() >= 64 << 10 {
+            self.tell_external(local);
+            self.ask_if_triggered();
+        }
+    }
+
+    // ---- figures -----------------------------------------------------------------------------------------------
+
+    /// Adds what a worker has done.
+    pub(crate) fn count_marked(&self, done: crate::gc::mark::Done) {
+        // Relaxed (both): summed up at the end of marking, when the workers' last hand-over orders them.
+        self.gauges.marked.fetch_add(done.marked, Ordering::Relaxed);
+        self.gauges
+            .scanned
+            .fetch_add(done.scanned, Ordering::Relaxed);
+    }
+}

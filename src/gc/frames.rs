@@ -1,0 +1,236 @@
+//! Frames: rooted values owned by Rust code, such as an operand stack.
+//!
+//! A frame's value sits in a box that the table lists. While marking runs, a frame is scanned once: by a worker, or by
+//! whoever opens it first (scan before open). After that its content is black for the cycle, and changes without a
+//! barrier. Outside marking, opening costs nothing: a scan cannot begin before the opener's mutator has passed a
+//! safepoint, and a guard does not live that long. A guard that was forgotten changes nothing either: by the time of
+//! the next cycle its borrow of the mutator is over.
+//!
+//! **Invariants**
+//! - `[F1]` A box is on the list until its frame is dropped; while marking runs it is only marked dead, and freed after.
+//! - `[F2]` The value is read by a scan only between `claim` and `finish_scan`, and changed only by the opener when no scan
+//!   is going on.
+
+use std::ptr::NonNull;
+
+use crate::object::trace::Tracer;
+use crate::sys::lock::{Rank, Ranked};
+use crate::sys::sync::{AtomicU64, Ordering, yield_now};
+
+/// In `FrameHeader::scan`: a scan is going on.
+const SCANNING: u64 = 1 << 32;
+
+/// What the table knows of a frame's box. First in the box.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct FrameHeader {
+    /// The cycle in which the value was last scanned, and [`SCANNING`].
+    scan: AtomicU64,
+    heap: usize,
+    trace: unsafe fn(NonNull<FrameHeader>, &mut Tracer<'_>),
+    free: unsafe fn(NonNull<FrameHeader>),
+}
+
+/// Who scans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// The caller; it calls `finish_scan`.
+    Mine,
+    /// It has been done in this cycle.
+    Done,
+    /// Somebody else is at it.
+    Busy,
+}
+
+impl FrameHeader {
+    /// A header for a box that `trace` and `free` know.
+    pub(crate) fn new(
+        heap: usize,
+        trace: unsafe fn(NonNull<Self>, &mut Tracer<'_>),
+        free: unsafe fn(NonNull<Self>),
+    ) -> Self {
+        Self {
+            scan: AtomicU64::new(0),
+            heap,
+            trace,
+            free,
+        }
+    }
+
+    /// The number of the heap the frame belongs to.
+    pub(crate) fn heap(&self) -> usize {
+        self.heap
+    }
+
+    /// Claims the scan of `cycle`.
+    pub(crate) fn claim(&self, cycle: u32) -> Claim {
+        // Acquire: pairs with the Release in `finish_scan`.
+        let mut word = self.scan.load(Ordering::Acquire);
+        loop {
+            if word & SCANNING != 0 {
+                return Claim::Busy;
+            }
+            if word == u64::from(cycle) {
+                return Claim::Done;
+            }
+            let next = u64::from(cycle) | SCANNING;
+            // Acquire: what the last opener wrote is seen (its mutator's stop released it). Acquire on failure: looked at.
+            match self
+                .scan
+                .compare_exchange(word, next, Ordering::Acquire, Ordering::Acquire)
+            {
+                Ok(_) => return Claim::Mine,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// The scan of `cycle` is done; the value may change.
+    pub(crate) fn finish_scan(&self, cycle: u32) {
+        // Release: our reads of the value come before the opener's writes; pairs with the Acquire in `claim`.
+        self.scan.store(u64::from(cycle), Ordering::Release);
+    }
+}
+
+/// Makes sure that `frame` has been scanned in `cycle`, by this thread or another.
+///
+/// # Safety
+/// 1. The frame is alive, and the caller may read its value.
+pub(crate) unsafe fn scan_before_open(
+    frame: NonNull<FrameHeader>,
+    cycle: u32,
+    tracer: &mut Tracer<'_>,
+) {
+    // SAFETY: clause 1.
+    let header = unsafe { frame.as_ref() };
+    loop {
+        match header.claim(cycle) {
+            Claim::Done => return,
+            Claim::Busy => yield_now(),
+            Claim::Mine => {
+                // SAFETY: [F2] claimed.
+                unsafe { (header.trace)(frame, tracer) };
+                header.finish_scan(cycle);
+                return;
+            }
+        }
+    }
+}
+
+/// The list of frames.
+#[derive(Debug)]
+pub(crate) struct FrameTable {
+    inner: Ranked<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    frames: Vec<FrameRef>,
+    marking: bool,
+    dead: Vec<FrameRef>,
+}
+
+/// A box on the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FrameRef(NonNull<FrameHeader>);
+
+// SAFETY: the value in the box is handed between threads by the rules of `[F1]` and `[F2]`; `Trace` makes it shareable.
+unsafe impl Send for FrameRef {}
+
+impl FrameTable {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Ranked::new(
+                Rank::Frames,
+                Inner {
+                    frames: Vec::new(),
+                    marking: false,
+                    dead: Vec::new(),
+                },
+            ),
+        }
+    }
+
+    /// Lists a frame. A frame made while marking runs holds no `Gc` yet, so it counts as scanned in `cycle`.
+    pub(crate) fn add(&self, frame: NonNull<FrameHeader>, cycle: u32) {
+        let mut inner = self.inner.lock();
+        if inner.marking {
+            // SAFETY: [F1] the box was just made by the caller.
+            unsafe { frame.as_ref() }.finish_scan(cycle);
+        }
+        inner.frames.push(FrameRef(frame));
+    }
+
+    /// The frame is dropped: freed now, or after marking.
+    pub(crate) fn remove(&self, frame: NonNull<FrameHeader>) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.marking {
+                inner.dead.push(FrameRef(frame));
+                return;
+            }
+            inner.frames.retain(|&f| f != FrameRef(frame));
+        }
+        // Outside the lock: the value's drop is user code.
+        // SAFETY: [F1] off the list and dropped by its owner.
+        unsafe { free(frame) }
+    }
+
+    /// The number of root jobs: one a frame. `marking` is whether scans may begin. Called while the world is stopped.
+    pub(crate) fn set_marking(&self, marking: bool) -> usize {
+        let mut inner = self.inner.lock();
+        inner.marking = marking;
+        inner.frames.len()
+    }
+
+    /// Reports what frame `job` holds, unless somebody has done it in `cycle`.
+    pub(crate) fn scan(&self, job: usize, cycle: u32, tracer: &mut Tracer<'_>) {
+        let Some(FrameRef(frame)) = self.inner.lock().frames.get(job).copied() else {
+            return;
+        };
+        // SAFETY: [F1] marking runs, so the box stays.
+        let header = unsafe { frame.as_ref() };
+        // Busy: the opener reports it before its mutator's next safepoint, which marking waits for.
+        if header.claim(cycle) == Claim::Mine {
+            // SAFETY: [F2] claimed.
+            unsafe { (header.trace)(frame, tracer) };
+            header.finish_scan(cycle);
+        }
+    }
+
+    /// Reports what every frame holds, with the world stopped.
+    pub(crate) fn scan_all(&self, tracer: &mut Tracer<'_>) {
+        let frames: Vec<_> = self.inner.lock().frames.clone();
+        for FrameRef(frame) in frames {
+            // SAFETY: [F1] the world is stopped; frames dropped on other threads are kept by `set_marking(true)`.
+            let header = unsafe { frame.as_ref() };
+            // SAFETY: [F2] the world is stopped.
+            unsafe { (header.trace)(frame, tracer) };
+        }
+    }
+
+    /// Frees the frames that were dropped while marking ran.
+    pub(crate) fn free_dead(&self) {
+        let dead = {
+            let mut inner = self.inner.lock();
+            let dead = std::mem::take(&mut inner.dead);
+            inner.frames.retain(|f| !dead.contains(f));
+            dead
+        };
+        for FrameRef(frame) in dead {
+            // SAFETY: [F1] off the list; dropped by its owner.
+            unsafe { free(frame) }
+        }
+    }
+}
+
+/// Frees a frame's box.
+///
+/// # Safety
+/// 1. The box is off the list and its owner is gone.
+unsafe fn free(frame: NonNull<FrameHeader>) {
+    // SAFETY: clause 1.
+    let free = unsafe { frame.as_ref() }.free;
+    // SAFETY: clause 1; `free` was given for this box.
+    unsafe { free(frame) }
+}

@@ -1,0 +1,25 @@
+//! The cycle: phases, safepoints and handshakes, barrier, marking, sweep, weak references, verifier.
+//!
+//! # Note \[heap fields\]
+//! The one deliberate sharing without a lock: a marker reads an edge that a mutator writes. Edges are atomics: the
+//! mutator stores with Release (publication: what the new value points to is initialised), the marker loads with
+//! Acquire. Plain fields are written before publication and never after. Locked values are read under their lock.
+
+pub(crate) mod alloc;
+pub(crate) mod barrier;
+pub(crate) mod check;
+pub(crate) mod collector;
+pub(crate) mod cycle;
+pub(crate) mod events;
+pub(crate) mod frames;
+pub(crate) mod lock_word;
+pub(crate) mod mark;
+pub(crate) mod mutator;
+pub(crate) mod roots;
+pub(crate) mod state_word;
+pub(crate) mod sweeper;
+pub(crate) mod verify;
+pub(crate) mod weak;
+pub(crate) mod work;
+pub(crate) mod worker;
+pub(crate) mod world;

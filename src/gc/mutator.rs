@@ -1,0 +1,93 @@
+//! The record of a mutator: plain data, which its thread uses while it runs and the collector while it is held.
+
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+use std::ptr::NonNull;
+
+use crate::base::ptr_buf::PtrBuf;
+use crate::gc::roots::RootSlot;
+use crate::gc::state_word::StateWord;
+use crate::heap::mcache::MCache;
+use crate::heap::mheap::Paint;
+
+/// What the mutator's own thread works with.
+///
+/// Cells without locks. **Concurrency:** touched by the mutator's thread while it is Running; by the collector while the
+/// mutator is Stopped or Claimed (the state word's Release and Acquire order the two).
+#[derive(Debug)]
+pub(crate) struct Local {
+    /// Whether the write barrier is on. Written at stops.
+    pub(crate) marking: Cell<bool>,
+    /// The number of the cycle that is running, or was last. Written at stops.
+    pub(crate) cycle: Cell<u32>,
+    pub(crate) cache: MCache,
+    /// How the cache's cursors were filled.
+    pub(crate) paint: Cell<Paint>,
+    /// The heap generation in which the cache's cursors were filled.
+    pub(crate) filled_in: Cell<u32>,
+    /// Addresses that the barrier has seen and nobody has shaded yet.
+    pub(crate) barrier: RefCell<PtrBuf>,
+    /// Free root slots.
+    pub(crate) free_roots: RefCell<Vec<NonNull<RootSlot>>>,
+    /// Bytes of scanning this mutator has done beyond what its allocations owed.
+    pub(crate) credit: Cell<i64>,
+    /// Change of external bytes not yet told.
+    pub(crate) external: Cell<i64>,
+}
+
+/// A mutator as the collector sees it.
+#[derive(Debug)]
+pub(crate) struct MutatorState {
+    pub(crate) word: StateWord,
+    pub(crate) local: Local,
+    pub(crate) attached_at: &'static Location<'static>,
+    pub(crate) thread: String,
+}
+
+/// A registered mutator.
+///
+/// The box behind it is freed only after it has been taken off the registry, under the registry's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MutatorRef(pub(crate) NonNull<MutatorState>);
+
+// SAFETY: the record's plain parts are handed between threads by its state word; see `Local`.
+unsafe impl Send for MutatorRef {}
+// SAFETY: as above.
+unsafe impl Sync for MutatorRef {}
+
+impl MutatorRef {
+    /// The record.
+    ///
+    /// # Safety
+    /// 1. The mutator is still registered, and stays so while the reference lives. 2. `local` is touched only as its
+    ///    rules say.
+    pub(crate) unsafe fn get<'a>(self) -> &'a MutatorState {
+        // SAFETY: clause 1: the box is alive.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl MutatorState {
+    pub(crate) fn new(word: StateWord, attached_at: &'static Location<'static>) -> Self {
+        let current = std::thread::current();
+        let thread = current
+            .name()
+            .map_or_else(|| format!("{:?}", current.id()), str::to_owned);
+        Self {
+            word,
+            local: Local {
+                marking: Cell::new(false),
+                cycle: Cell::new(0),
+                cache: MCache::new(),
+                paint: Cell::new(Paint::White),
+                filled_in: Cell::new(0),
+                barrier: RefCell::new(PtrBuf::new()),
+                free_roots: RefCell::new(Vec::new()),
+                credit: Cell::new(0),
+                external: Cell::new(0),
+            },
+            attached_at,
+            thread,
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! One word per mutator: where it is, and what is asked of it.
+//!
+//! | state | meaning | who may touch the mutator's record |
+//! |---|---|---|
+//! | Running | executes user code | its thread |
+//! | Blocked | in `blocking`, or being attached: counts as at a safepoint | nobody; after a claim, the claimer |
+//! | Stopped | at a safepoint, waiting | the collector that asked |
+//! | Claimed | Blocked, and the collector acts for it | the claimer |
+//! | Looking | in user code that waits to verify the heap: stopped for another verifier, Running for everybody else | its thread |
+//!
+//! Requests are bits beside the state. Every change is a read-modify-write of this one word, so all changes are in one
+//! order and nobody needs a fence: a request either sees Running, and the mutator will see the bit when it polls or
+//! tries to change state; or it sees another state, and the mutator cannot get back to Running before it has looked.
+//!
+//! **Invariants**
+//! - `[W1]` Only its own thread moves a mutator out of Running, and only while no stop is asked moves it back.
+//! - `[W2]` Only the collector moves Blocked to Claimed and back.
+
+use crate::sys::sync::{AtomicU32, Ordering};
+
+const STATE: u32 = 0b111;
+const RUNNING: u32 = 0;
+const BLOCKED: u32 = 1;
+const STOPPED: u32 = 2;
+const CLAIMED: u32 = 3;
+const LOOKING: u32 = 4;
+
+/// Something asked of a mutator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Request {
+    /// Stop for a phase change.
+    Stop = 1 << 3,
+    /// Stop for the verifier.
+    StopToVerify = 1 << 4,
+    /// Act once, then go on.
+    Handshake = 1 << 5,
+    /// Always set in stress mode: every poll takes the slow path.
+    Stress = 1 << 6,
+}
+
+const STOPS: u32 = Request::Stop as u32 | Request::StopToVerify as u32;
+
+/// The requests that a mutator found when it stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked(u32);
+
+impl Asked {
+    pub(crate) fn has(self, request: Request) -> bool {
+        self.0 & request as u32 != 0
+    }
+}
+
+/// Where a mutator was when something was asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It will act at its next poll.
+    Running,
+    /// It waits at a safepoint; it will look again before it goes on.
+    Stopped,
+    /// It counts as stopped, and can be claimed.
+    Blocked,
+}
+
+/// The word.
+#[derive(Debug)]
+pub(crate) struct StateWord(AtomicU32);
+
+impl StateWord {
+    /// A mutator that is being attached: Blocked, with the requests that are open.
+    pub(crate) fn attaching(stop: bool, verify: bool, stress: bool) -> Self {
+        let mut word = BLOCKED;
+        for (on, request) in [
+            (stop, Request::Stop),
+            (verify, Request::StopToVerify),
+            (stress, Request::Stress),
+        ] {
+            if on {
+                word |= request as u32;
+            }
+        }
+        Self(AtomicU32::new(word))
+    }
+
+    /// Whether anything is asked. One relaxed load.
+    #[inline(always)]
+    pub(crate) fn is_asked(&self) -> bool {
+        // Relaxed: a late look costs time only; the slow path reads again with Acquire.
+        self.0.load(Ordering::Relaxed) != RUNNING
+    }
+
+    /// What is asked now.
+    pub(crate) fn asked(&self) -> Asked {
+        // Acquire: what the collector wrote before it asked is seen; pairs with `ask`.
+        Asked(self.0.load(Ordering::Acquire) & !STATE)
+    }
+
+    /// Whether the mutator runs although `request` is open.
+    pub(crate) fn is_running_with(&self, request: Request) -> bool {
+        // Relaxed: for a report.
+        let word = self.0.load(Ordering::Relaxed);
+        matches!(word & STATE, RUNNING | LOOKING) && word & request as u32 != 0
+    }
+
+    /// The collector asks. Says where the mutator was.
+    pub(crate) fn ask(&self, request: Request) -> Found {
+        // AcqRel: releases what the mutator needs to act; acquires what a Blocked or Stopped one wrote before.
+        let old = self.0.fetch_or(request as u32, Ordering::AcqRel);
+        match old & STATE {
+            RUNNING => Found::Running,
+            LOOKING if request == Request::StopToVerify => Found::Stopped,
+            LOOKING => Found::Running,
+            STOPPED => Found::Stopped,
+            _ => Found::Blocked,
+        }
+    }
+
+    /// Takes a request back (a stop is over, a handshake is done).
+    pub(crate) fn withdraw(&self, request: Request) {
+        // AcqRel: releases what the collector did meanwhile; pairs with the Acquire in `try_resume`, `try_unblock`.
+        self.0.fetch_and(!(request as u32), Ordering::AcqRel);
+    }
+
+    /// Running -> Stopped, if a stop is asked; returns what was asked at that moment, for the acknowledgement.
+    pub(crate) fn try_stop(&self) -> Option<Asked> {
+        // Acquire: as in `asked`.
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            if word & STOPS == 0 {
+                return None;
+            }
+            debug_assert_eq!(word & STATE, RUNNING);
+            // AcqRel: releases the mutator's record to the collector; pairs with its Acquire of the count of
+            // acknowledgements. Acquire on failure: the new requests are looked at.
+            match self
+                .0
+                .compare_exchange(word, word | STOPPED, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return Some(Asked(word & !STATE)),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Stopped -> Running, if no stop is asked.
+    pub(crate) fn try_resume(&self) -> bool {
+        self.try_leave(STOPPED)
+    }
+
+    /// Blocked -> Running, if no stop is asked and nobody acts for it.
+    pub(crate) fn try_unblock(&self) -> bool {
+        self.try_leave(BLOCKED)
+    }
+
+    fn try_leave(&self, state: u32) -> bool {
+        // Acquire: as in `asked`.
+        let mut word = self.0.load(Ordering::Acquire);
+        while word & STOPS == 0 && word & STATE == state {
+            // AcqRel: acquires what the collector did to the record; pairs with `withdraw` and `release`.
+            // Acquire on failure: looked at again.
+            match self
+                .0
+                .compare_exchange(word, word & !STATE, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Running -> Blocked, if nothing but stress is asked.
+    pub(crate) fn try_block(&self) -> bool {
+        // Acquire: as in `asked`.
+        let mut word = self.0.load(Ordering::Acquire);
+        while word & !(Request::Stress as u32) == RUNNING {
+            // AcqRel: releases the mutator's record; pairs with the Acquire in `try_claim` and `ask`.
+            // Acquire on failure: looked at again.
+            match self
+                .0
+                .compare_exchange(word, word | BLOCKED, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Running -> Looking; returns what was asked at that moment: a stop to verify is acknowledged by the caller.
+    pub(crate) fn look(&self) -> Asked {
+        // AcqRel: as in `try_stop`.
+        Asked(self.0.fetch_or(LOOKING, Ordering::AcqRel) & !STATE)
+    }
+
+    /// Looking -> Running, when no stop to verify is asked.
+    pub(crate) fn try_unlook(&self) -> bool {
+        // Acquire: as in `asked`.
+        let mut word = self.0.load(Ordering::Acquire);
+        while word & Request::StopToVerify as u32 == 0 {
+            // AcqRel: as in `try_leave`. Acquire on failure: looked at again.
+            match self
+                .0
+                .compare_exchange(word, word & !STATE, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Blocked -> Claimed: the collector may act for the mutator until [`release`](Self::release).
+    pub(crate) fn try_claim(&self) -> bool {
+        // Acquire: as in `asked`.
+        let mut word = self.0.load(Ordering::Acquire);
+        while word & STATE == BLOCKED {
+            // AcqRel: acquires the record (Release in `try_block`). Acquire on failure: looked at again.
+            match self
+                .0
+                .compare_exchange(word, word | CLAIMED, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Claimed -> Blocked, with `request` done.
+    pub(crate) fn release(&self, request: Request) {
+        // AcqRel: releases the record to its owner; pairs with `try_unblock`.
+        self.0
+            .fetch_and(!(request as u32 | CLAIMED ^ BLOCKED), Ordering::AcqRel);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn running() -> StateWord {
+        let word = StateWord::attaching(false, false, false);
+        assert!(word.try_unblock());
+        word
+    }
+
+    #[test]
+    fn a_running_mutator_stops_and_resumes() {
+        let word = running();
+        assert!(!word.is_asked());
+        assert!(word.try_stop().is_none(), "nobody asked");
+        assert_eq!(word.ask(Request::Stop), Found::Running);
+        assert!(word.is_asked());
+        assert!(!word.try_block(), "a stop is to be honoured first");
+        let asked = word.try_stop().expect("asked");
+        assert!(asked.has(Request::Stop) && !asked.has(Request::StopToVerify));
+        assert_eq!(word.ask(Request::StopToVerify), Found::Stopped);
+        word.withdraw(Request::Stop);
+        assert!(!word.try_resume(), "the verifier still looks");
+        word.withdraw(Request::StopToVerify);
+        assert!(word.try_resume());
+        assert!(!word.is_asked());
+    }
+
+    #[test]
+    fn a_blocked_mutator_is_acted_for() {
+        let word = running();
+        assert!(word.try_block());
+        assert_eq!(word.ask(Request::Handshake), Found::Blocked);
+        assert!(word.try_claim());
+        assert!(!word.try_unblock(), "somebody acts for it");
+        word.release(Request::Handshake);
+        assert!(!word.asked().has(Request::Handshake));
+        assert!(word.try_unblock());
+    }
+
+    #[test]
+    fn stress_stays_and_does_not_hinder() {
+        let word = StateWord::attaching(false, false, true);
+        assert!(word.try_unblock());
+        assert!(word.is_asked());
+        assert!(word.try_block() && word.try_unblock());
+        assert!(word.asked().has(Request::Stress));
+    }
+}
+
+#[cfg(loom)]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicBool, AtomicU32 as LoomU32};
+    use loom::thread;
+
+    use super::*;
+
+    /// Stop against a poll: nobody runs inside the stop, and the acknowledgement comes exactly once.
+    #[test]
+    fn loom_stop_against_poll() {
+        loom::model(|| {
+            let word = Arc::new(StateWord::attaching(false, false, false));
+            assert!(word.try_unblock());
+            let inside = Arc::new(AtomicBool::new(false));
+            let acks = Arc::new(LoomU32::new(0));
+            let mutator = {
+                let (word, inside, acks) = (word.clone(), inside.clone(), acks.clone());
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        if word.is_asked() && word.try_stop().is_some() {
+                            acks.fetch_add(1, Ordering::Release);
+                            while !word.try_resume() {
+                                thread::yield_now();
+                            }
+                        }
+                        assert!(
+                            !inside.load(Ordering::Relaxed),
+                            "user code runs while the world is stopped"
+                        );
+                    }
+                    // The mutator goes away: it blocks for good, after honouring what is asked.
+                    while !word.try_block() {
+                        if word.try_stop().is_some() {
+                            acks.fetch_add(1, Ordering::Release);
+                            while !word.try_resume() {
+                                thread::yield_now();
+                            }
+                        }
+                    }
+                })
+            };
+            let expect = u32::from(word.ask(Request::Stop) == Found::Running);
+            while acks.load(Ordering::Acquire) < expect {
+                thread::yield_now();
+            }
+            inside.store(true, Ordering::Relaxed);
+            inside.store(false, Ordering::Relaxed);
+            word.withdraw(Request::Stop);
+            mutator.join().unwrap();
+            assert_eq!(acks.load(Ordering::Acquire), expect);
+        });
+    }
+
+    /// Handshake against a return from blocking: the action runs exactly once, by one of the two.
+    #[test]
+    fn loom_handshake_against_unblock() {
+        loom::model(|| {
+            let word = Arc::new(StateWord::attaching(false, false, false));
+            let done = Arc::new(LoomU32::new(0));
+            let mutator = {
+                let (word, done) = (word.clone(), done.clone());
+                thread::spawn(move || {
+                    while !word.try_unblock() {
+                        thread::yield_now();
+                    }
+                    if word.asked().has(Request::Handshake) {
+                        done.fetch_add(1, Ordering::Relaxed);
+                        word.withdraw(Request::Handshake);
+                    }
+                })
+            };
+            let mut acted_for = false;
+            if word.ask(Request::Handshake) == Found::Blocked && word.try_claim() {
+                done.fetch_add(1, Ordering::Relaxed);
+                word.release(Request::Handshake);
+                acted_for = true;
+            }
+            mutator.join().unwrap();
+            let after = done.load(Ordering::Relaxed);
+            let pending = word.asked().has(Request::Handshake);
+            assert!(
+                after + u32::from(pending) == 1,
+                "once, or still to be done at the next poll"
+            );
+            assert!(!(acted_for && pending));
+        });
+    }
+}

@@ -1,0 +1,117 @@
+//! The background sweep, and drops.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::base::addr::PAGE_SHIFT;
+use crate::gc::collector::Collector;
+use crate::gc::events::Event;
+use crate::heap::span_class::ClassRef;
+use crate::heap::sweep::DeadObjects;
+use crate::sys::sync::{Ordering, yield_now};
+
+/// Pages looked at for each turn at the turnstile.
+const BATCH: u32 = 64;
+
+/// The background sweeper drops dead objects.
+#[derive(Debug)]
+pub(crate) struct Dropper<'a> {
+    collector: &'a Collector,
+    dropped: u64,
+}
+
+impl<'a> Dropper<'a> {
+    pub(crate) fn new(collector: &'a Collector) -> Self {
+        Self {
+            collector,
+            dropped: 0,
+        }
+    }
+}
+
+impl Drop for Dropper<'_> {
+    fn drop(&mut self) {
+        // Relaxed: a figure.
+        self.collector
+            .gauges
+            .dropped
+            .fetch_add(self.dropped, Ordering::Relaxed);
+    }
+}
+
+impl DeadObjects for Dropper<'_> {
+    fn may_drop(&self) -> bool {
+        true
+    }
+
+    fn drop_object(&mut self, class: ClassRef, at: *mut u8, slot: usize) {
+        let Some(info) = class.info else { return };
+        let Some(drop) = info.drop else { return };
+        self.dropped += 1;
+        // SAFETY: [O1] a dead object of the class's type; nobody else reaches it.
+        let external = unsafe { (info.external)(at, slot) };
+        if external > 0 {
+            self.collector
+                .add_external(-i64::try_from(external).unwrap_or(i64::MAX));
+        }
+        // SAFETY: [O1], and the caller drops each dead object once.
+        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { drop(at, slot) }));
+        if let Err(panic) = outcome {
+            // Relaxed: a figure.
+            self.collector
+                .gauges
+                .drop_panics
+                .fetch_add(1, Ordering::Relaxed);
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "(not a string)".to_owned());
+            // A payload whose own drop panics is the user's second bug in a row; it is leaked.
+            std::mem::forget(panic);
+            self.collector.tell(&Event::DropPanic {
+                type_name: class.type_name(),
+                message,
+            });
+        }
+    }
+
+    fn freed(&mut self, _objects: u64, _bytes: u64) {}
+}
+
+impl Collector {
+    /// Sweeps every unswept span; returns when all are swept. On the collector's thread.
+    pub(crate) fn sweep_all(&self) {
+        let mut dropper = Dropper::new(self);
+        let mut page = 1;
+        while page < self.heap.top() {
+            let turn = self.turnstile.lock();
+            let end = page.saturating_add(BATCH).min(self.heap.top());
+            while page < end {
+                self.heap.sweep_span(page, &mut dropper);
+                page += 1;
+            }
+            drop(turn);
+        }
+        // Acquire: pairs with the Release at the end of a mutator's sweep.
+        while self.heap.sweeping.load(Ordering::Acquire) != 0 {
+            yield_now();
+        }
+    }
+
+    /// Drops every object that needs it: the heap goes. No mutator and no collector thread is left.
+    pub(crate) fn drop_everything(&self) {
+        let mut dropper = Dropper::new(self);
+        for head in 1..self.heap.top() {
+            let start = (head as usize) << PAGE_SHIFT;
+            let Some(class) = self.heap.class_at(start) else {
+                continue;
+            };
+            if !class.drop || self.heap.head_at(start) != head {
+                continue;
+            }
+            self.heap.for_each_allocated(head, class, |offset, slot| {
+                dropper.drop_object(class, self.heap.at(offset), slot);
+            });
+        }
+    }
+}

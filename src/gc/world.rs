@@ -1,0 +1,381 @@
+//! All mutators: who they are, how they are stopped, and the handshake.
+//!
+//! A stop: under the registry's lock every mutator is asked; those found Running are counted and acknowledge when they
+//! reach a safepoint; Blocked ones cannot leave. A handshake is a stop that does not wait: each mutator acts at its
+//! next poll, and the collector acts for the Blocked ones.
+//!
+//! Two kinds of stop exist: for a phase change (by the collector's thread only), and to verify (by any thread, also an
+//! attached one). They are counted apart.
+//!
+//! **Invariants**
+//! - `[R1]` `pending` of a request is the number of mutators found Running that have not acknowledged, plus one while
+//!   the asker is still asking.
+
+use std::panic::Location;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::gc::mutator::{MutatorRef, MutatorState};
+use crate::gc::state_word::{Asked, Found, Request, StateWord};
+use crate::sys::clock::Moment;
+use crate::sys::fatal::fatal;
+use crate::sys::lock::{Held, Rank, Ranked};
+use crate::sys::sync::{AtomicUsize, Ordering, spin_hint};
+
+/// How long a stopped mutator spins before it parks: about as long as a short stop.
+const SPINS: u32 = 400;
+/// How often the asker looks for a mutator that keeps it waiting.
+pub(crate) const WATCHDOG: Duration = Duration::from_millis(10);
+
+/// The mutators and what is asked of them now.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) mutators: Vec<MutatorRef>,
+    stopping: bool,
+    verifying: bool,
+    /// What a new mutator is born with.
+    pub(crate) marking: bool,
+    pub(crate) cycle: u32,
+}
+
+impl Registry {
+    /// All mutators.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &MutatorState> + '_ {
+        // SAFETY: 1. registered, and the registry's lock is held while `self` is borrowed. 2. the callers' part.
+        self.mutators.iter().map(|m| unsafe { m.get() })
+    }
+}
+
+/// Acknowledgements that one kind of asker waits for.
+#[derive(Debug)]
+struct Pending {
+    count: AtomicUsize,
+    lock: Mutex<()>,
+    zero: Condvar,
+}
+
+impl Pending {
+    fn new() -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            lock: Mutex::new(()),
+            zero: Condvar::new(),
+        }
+    }
+
+    fn add(&self) {
+        // Relaxed: the asker's own count; the acknowledgement is the ordered part.
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn acknowledge(&self) {
+        // AcqRel: releases the mutator's record to the asker, and gathers the other mutators' releases.
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            drop(self.lock.lock());
+            self.zero.notify_all();
+        }
+    }
+
+    fn is_zero(&self) -> bool {
+        // Acquire: pairs with `acknowledge`.
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits for zero; calls `late` each time [`WATCHDOG`] has passed.
+    fn wait(&self, mut late: impl FnMut(Duration)) {
+        let start = Moment::now();
+        let mut guard = self.lock.lock();
+        while !self.is_zero() {
+            if self.zero.wait_for(&mut guard, WATCHDOG).timed_out() && !self.is_zero() {
+                late(Duration::from_nanos(start.elapsed_ns()));
+            }
+        }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct World {
+    registry: Ranked<Registry>,
+    stops: Pending,
+    verify_stops: Pending,
+    handshakes: Pending,
+    gate: Mutex<()>,
+    open: Condvar,
+    /// Mutators that run user code, for the number of idle processors.
+    running: AtomicUsize,
+}
+
+/// A mutator that keeps a stop or handshake waiting.
+#[derive(Clone, Debug)]
+pub(crate) struct Laggard {
+    pub(crate) thread: String,
+    pub(crate) attached_at: &'static Location<'static>,
+    pub(crate) waited: Duration,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let registry = Registry {
+            mutators: Vec::new(),
+            stopping: false,
+            verifying: false,
+            marking: false,
+            cycle: 0,
+        };
+        Self {
+            registry: Ranked::new(Rank::Registry, registry),
+            stops: Pending::new(),
+            verify_stops: Pending::new(),
+            handshakes: Pending::new(),
+            gate: Mutex::new(()),
+            open: Condvar::new(),
+            running: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> Held<'_, Registry> {
+        self.registry.lock()
+    }
+
+    /// Mutators that run just now (an estimate).
+    pub(crate) fn running(&self) -> usize {
+        // Relaxed: an estimate.
+        self.running.load(Ordering::Relaxed)
+    }
+
+    // ---- the mutator's side ----------------------------------------------------------------------------------
+
+    /// Registers a mutator for this thread; it is Blocked, and enters by [`leave_blocked`](Self::leave_blocked).
+    pub(crate) fn register(
+        &self,
+        attached_at: &'static Location<'static>,
+        stress: bool,
+    ) -> MutatorRef {
+        let mut registry = self.registry.lock();
+        let word = StateWord::attaching(registry.stopping, registry.verifying, stress);
+        let state = MutatorState::new(word, attached_at);
+        state.local.marking.set(registry.marking);
+        state.local.cycle.set(registry.cycle);
+        let mutator = MutatorRef(std::ptr::NonNull::from(Box::leak(Box::new(state))));
+        registry.mutators.push(mutator);
+        mutator
+    }
+
+    /// Takes a Blocked mutator off the list and frees its record.
+    pub(crate) fn unregister(&self, mutator: MutatorRef) {
+        let mut registry = self.registry.lock();
+        let Some(at) = registry.mutators.iter().position(|&m| m == mutator) else {
+            fatal("a mutator was detached twice");
+        };
+        registry.mutators.swap_remove(at);
+        drop(registry);
+        // SAFETY: leaked in `register`; off the registry now, so this is the last reference.
+        drop(unsafe { Box::from_raw(mutator.0.as_ptr()) });
+    }
+
+    /// Runs until no stop is asked: the slow half of a safepoint. `act` is the handshake's action.
+    pub(crate) fn stop_and_act(&self, mutator: &MutatorState, act: &mut dyn FnMut()) {
+        while let Some(asked) = mutator.word.try_stop() {
+            // Relaxed: an estimate.
+            self.running.fetch_sub(1, Ordering::Relaxed);
+            self.acknowledge_stop(asked);
+            self.wait_until(|| mutator.word.try_resume());
+            // Relaxed: an estimate.
+            self.running.fetch_add(1, Ordering::Relaxed);
+        }
+        self.act_if_asked(mutator, act);
+    }
+
+    fn acknowledge_stop(&self, asked: Asked) {
+        if asked.has(Request::Stop) {
+            self.stops.acknowledge();
+        }
+        if asked.has(Request::StopToVerify) {
+            self.verify_stops.acknowledge();
+        }
+    }
+
+    fn act_if_asked(&self, mutator: &MutatorState, act: &mut dyn FnMut()) {
+        if mutator.word.asked().has(Request::Handshake) {
+            act();
+            mutator.word.withdraw(Request::Handshake);
+            self.handshakes.acknowledge();
+        }
+    }
+
+    /// Running -> Blocked; honours what is asked first.
+    pub(crate) fn enter_blocked(&self, mutator: &MutatorState, act: &mut dyn FnMut()) {
+        while !mutator.word.try_block() {
+            self.stop_and_act(mutator, act);
+        }
+        // Relaxed: an estimate.
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Blocked -> Running, when no stop is asked.
+    pub(crate) fn leave_blocked(&self, mutator: &MutatorState, act: &mut dyn FnMut()) {
+        self.wait_until(|| mutator.word.try_unblock());
+        // Relaxed: an estimate.
+        self.running.fetch_add(1, Ordering::Relaxed);
+        self.act_if_asked(mutator, act);
+    }
+
+    fn wait_until(&self, mut done: impl FnMut() -> bool) {
+        for _ in 0..SPINS {
+            if done() {
+                return;
+            }
+            spin_hint();
+        }
+        let mut gate = self.gate.lock();
+        while !done() {
+            self.open.wait_for(&mut gate, WATCHDOG);
+        }
+    }
+
+    // ---- the collector's side --------------------------------------------------------------------------------
+
+    /// Asks every mutator to stop for a phase change and waits until all have. Only the collector's thread.
+    pub(crate) fn stop(&self, late: impl FnMut(Laggard)) {
+        self.stops.add();
+        {
+            let mut registry = self.registry.lock();
+            registry.stopping = true;
+            self.ask_all(&registry, Request::Stop, &self.stops, None);
+        }
+        self.stops.acknowledge();
+        self.wait_for(&self.stops, Request::Stop, late);
+    }
+
+    /// The stop is over.
+    pub(crate) fn start(&self) {
+        {
+            let mut registry = self.registry.lock();
+            registry.stopping = false;
+            for mutator in registry.iter() {
+                mutator.word.withdraw(Request::Stop);
+            }
+        }
+        self.open_gate();
+    }
+
+    /// Stops everybody but `me`, to look at the heap; one verifier at a time.
+    ///
+    /// `me` may hold `Gc`s, so for a phase change it goes on counting as running; for another verifier, which only
+    /// reads as well, it counts as stopped while it waits here.
+    pub(crate) fn stop_to_verify(&self, me: Option<MutatorRef>) {
+        while !self.try_become_verifier(me) {
+            match me {
+                None => self.wait_until(|| !self.registry.lock().verifying),
+                Some(me) => {
+                    // SAFETY: 1. it is this thread's own mutator. 2. only the word is used.
+                    let word = &unsafe { me.get() }.word;
+                    if word.look().has(Request::StopToVerify) {
+                        self.verify_stops.acknowledge();
+                    }
+                    self.wait_until(|| word.try_unlook());
+                }
+            }
+        }
+        self.wait_for(&self.verify_stops, Request::StopToVerify, |_| {});
+    }
+
+    fn try_become_verifier(&self, me: Option<MutatorRef>) -> bool {
+        let mut registry = self.registry.lock();
+        if registry.verifying {
+            return false;
+        }
+        registry.verifying = true;
+        self.verify_stops.add();
+        self.ask_all(&registry, Request::StopToVerify, &self.verify_stops, me);
+        self.verify_stops.acknowledge();
+        true
+    }
+
+    /// The counterpart of [`stop_to_verify`](Self::stop_to_verify).
+    pub(crate) fn start_after_verify(&self) {
+        {
+            let mut registry = self.registry.lock();
+            registry.verifying = false;
+            for mutator in registry.iter() {
+                mutator.word.withdraw(Request::StopToVerify);
+            }
+        }
+        self.open_gate();
+    }
+
+    fn open_gate(&self) {
+        drop(self.gate.lock());
+        self.open.notify_all();
+    }
+
+    fn ask_all(
+        &self,
+        registry: &Registry,
+        request: Request,
+        pending: &Pending,
+        except: Option<MutatorRef>,
+    ) {
+        for &mutator in &registry.mutators {
+            if Some(mutator) == except {
+                continue;
+            }
+            // Before the question: the answer may come at once. [R1]
+            pending.add();
+            // SAFETY: 1. registered, and the registry's lock is held. 2. only the word is used.
+            if unsafe { mutator.get() }.word.ask(request) != Found::Running {
+                pending.acknowledge();
+            }
+        }
+    }
+
+    fn wait_for(&self, pending: &Pending, request: Request, mut late: impl FnMut(Laggard)) {
+        pending.wait(|waited| {
+            for laggard in self.laggards(request, waited) {
+                late(laggard);
+            }
+        });
+    }
+
+    fn laggards(&self, request: Request, waited: Duration) -> Vec<Laggard> {
+        let registry = self.registry.lock();
+        registry
+            .iter()
+            .filter(|m| m.word.is_running_with(request))
+            .map(|m| Laggard {
+                thread: m.thread.clone(),
+                attached_at: m.attached_at,
+                waited,
+            })
+            .collect()
+    }
+
+    /// Asks every mutator to act once; `act_for` is called for those the collector acts for. Then
+    /// [`wait_for_handshake`](Self::wait_for_handshake).
+    pub(crate) fn ask_handshake(&self, mut act_for: impl FnMut(&MutatorState)) {
+        self.handshakes.add();
+        {
+            let registry = self.registry.lock();
+            for mutator in registry.iter() {
+                // [R1] before the question.
+                self.handshakes.add();
+                let found = mutator.word.ask(Request::Handshake);
+                if found == Found::Blocked && mutator.word.try_claim() {
+                    act_for(mutator);
+                    mutator.word.release(Request::Handshake);
+                    self.handshakes.acknowledge();
+                }
+            }
+        }
+        // Those who wanted to leave Blocked meanwhile wait at the gate for nothing but the claim.
+        self.open_gate();
+        self.handshakes.acknowledge();
+    }
+
+    /// Waits until every mutator has acted.
+    pub(crate) fn wait_for_handshake(&self, late: impl FnMut(Laggard)) {
+        self.wait_for(&self.handshakes, Request::Handshake, late);
+    }
+}

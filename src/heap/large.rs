@@ -1,0 +1,57 @@
+//! Large objects: above the last size class, or aligned to more than a page. Each has a span of its own.
+
+use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE, pages_for};
+use crate::heap::mheap::{MHeap, OutOfPages, Paint};
+use crate::heap::span_class::ClassRef;
+use crate::sys::sync::Ordering;
+
+/// A large object just allocated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LargeObject {
+    /// Offset of the object in the arena.
+    pub(crate) offset: usize,
+    /// Bytes from there to the end of its span.
+    pub(crate) slot: usize,
+    /// Bytes of its span.
+    pub(crate) span_bytes: usize,
+}
+
+impl MHeap {
+    /// Allocates a span for one object of `class`, `size` bytes at a multiple of `align`.
+    ///
+    /// # Errors
+    /// [`OutOfPages`] when the reservation is exhausted.
+    pub(crate) fn alloc_large(
+        &self,
+        class: ClassRef,
+        size: usize,
+        align: usize,
+        paint: Paint,
+    ) -> Result<LargeObject, OutOfPages> {
+        let pages = u32::try_from(pages_for(size.max(1))).map_err(|_| OutOfPages)?;
+        let align_pages = u32::try_from(align.div_ceil(PAGE_SIZE)).map_err(|_| OutOfPages)?;
+        // The arena's base is aligned to a huge page only; beyond that, take more and align inside.
+        let inside = align > crate::sys::mem::HUGE_PAGE;
+        let (total, page_align) = if inside {
+            (pages.checked_add(align_pages).ok_or(OutOfPages)?, 1)
+        } else {
+            (pages, align_pages)
+        };
+        let head = self.new_span(class, total, page_align, false, None)?;
+        let start = (head as usize) << PAGE_SHIFT;
+        let offset = start + self.at(start).align_offset(align);
+        // Relaxed: published with the object.
+        self.span(head)
+            .object_at
+            .store((offset - start) as u32, Ordering::Relaxed);
+        if paint == Paint::Black {
+            self.mark.set(offset);
+        }
+        let span_bytes = (total as usize) << PAGE_SHIFT;
+        Ok(LargeObject {
+            offset,
+            slot: start + span_bytes - offset,
+            span_bytes,
+        })
+    }
+}

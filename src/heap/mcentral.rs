@@ -1,0 +1,61 @@
+//! The middle tier: for each span class, the spans that no mutator caches.
+//!
+//! Three lists. At the end of marking every swept span becomes unswept at once; instead of moving them then, each
+//! class turns its lists over when it is first asked in the new generation.
+//!
+//! A list may hold stale entries (spans that the background sweeper has swept or freed since); an entry counts only if
+//! the span can be claimed, so it is harmless, and `unswept` is emptied at the turn.
+
+use crate::heap::span::HeapGen;
+use crate::sys::lock::{Held, Rank, Ranked};
+
+/// The sets of one span class.
+#[derive(Debug)]
+pub(crate) struct Central {
+    sets: Ranked<Sets>,
+}
+
+/// Spans by first page.
+#[derive(Debug)]
+pub(crate) struct Sets {
+    generation: u32,
+    /// Swept, with free slots.
+    pub(crate) partial: Vec<u32>,
+    /// Swept, no free slot.
+    pub(crate) full: Vec<u32>,
+    /// To be swept; may be stale.
+    pub(crate) unswept: Vec<u32>,
+}
+
+impl Central {
+    pub(crate) fn new() -> Self {
+        let sets = Sets {
+            generation: HeapGen::FIRST.0,
+            partial: Vec::new(),
+            full: Vec::new(),
+            unswept: Vec::new(),
+        };
+        Self {
+            sets: Ranked::new(Rank::Central, sets),
+        }
+    }
+
+    /// The sets, turned over to generation `now`.
+    pub(crate) fn lock(&self, now: HeapGen) -> Held<'_, Sets> {
+        let mut sets = self.sets.lock();
+        if sets.generation != now.0 {
+            sets.generation = now.0;
+            sets.unswept.clear();
+            let Sets {
+                partial,
+                full,
+                unswept,
+                ..
+            } = &mut *sets;
+            // Partial ones last, so that they are popped first: they have free slots for sure.
+            unswept.append(full);
+            unswept.append(partial);
+        }
+        sets
+    }
+}

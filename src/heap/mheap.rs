@@ -1,0 +1,537 @@
+//! The last tier: the arena, its tables, and spans by the page.
+//!
+//! A request comes from a mutator's cache ([`MHeap::refill`]): next run of the cached span, else a span of the class
+//! from its central set (swept first if need be), else fresh pages. It goes back as spans: at the end of a cycle and
+//! when a mutator detaches ([`MHeap::give_back`]).
+//!
+//! **Invariants**
+//! - `[H1]` Page 0 holds no span, so offset 0 is no object.
+//! - `[H2]` The page map: every page of a span maps to its first page and class; other pages to no class.
+//! - `[H3]` A page's allocation and mark bits are clear when it belongs to no span.
+//! - `[H4]` A span is in one place: a cursor, one central list, large, or free.
+
+use std::io;
+use std::sync::atomic::{AtomicPtr, AtomicU32 as StdAtomicU32};
+
+use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::heap::bits::BitTable;
+use crate::heap::mcache::{Cursor, MCache, NO_SPAN};
+use crate::heap::pages::{PageHeap, PageId};
+use crate::heap::size_class::SizeClass;
+use crate::heap::span::{HeapGen, Span, SweepState};
+use crate::heap::span_class::{ClassKey, ClassRef, Classes, Kind, SpanClass};
+use crate::heap::sweep::{DeadObjects, POISON};
+use crate::object::type_info::TypeInfo;
+use crate::sys::fatal::fatal;
+use crate::sys::lock::{Rank, Ranked};
+use crate::sys::mem::{Reservation, Table};
+use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// How the arena grows: at least this many pages at a time (4 MiB).
+const GROW_PAGES: u32 = 512;
+/// From here on the arena asks for huge pages; a small heap stays small.
+const HUGE_FROM: usize = 32 << 20;
+/// How many unswept spans of its class a refill looks at before it takes fresh pages (Go's budget: at most 1 % space).
+const SWEEP_BUDGET: usize = 100;
+/// Spans of fewer pages than this come from the mutator's page cache.
+const CACHED_PAGES: u32 = 16;
+
+/// The reservation is exhausted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfPages;
+
+/// Black or white: whether the mark bits of handed-out slots are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Paint {
+    White,
+    Black,
+}
+
+/// The heap's memory.
+#[derive(Debug)]
+pub(crate) struct MHeap {
+    arena: Reservation,
+    base: usize,
+    pub(crate) mark: BitTable,
+    pub(crate) alloc: BitTable,
+    class_of: Table<AtomicPtr<SpanClass>>,
+    head_of: Table<StdAtomicU32>,
+    spans: Table<Span>,
+    pages: Ranked<PageHeap>,
+    /// Pages ever handed out by the page heap, for iteration.
+    top: AtomicU32,
+    classes: Ranked<Classes>,
+    fixed: Box<[ClassRef]>,
+    weak: ClassRef,
+    /// Written when the world is stopped, at the end of marking.
+    generation: AtomicU32,
+    /// 0 while nobody may sweep: marking, or the census of weak references.
+    sweep_open: AtomicU32,
+    /// Claims being swept by mutators just now.
+    pub(crate) sweeping: AtomicUsize,
+    /// Bytes of pages in spans.
+    pub(crate) span_bytes: AtomicU64,
+    pub(crate) poison: bool,
+}
+
+impl MHeap {
+    /// A heap over a reservation of `bytes`.
+    ///
+    /// # Errors
+    /// What the OS says when it refuses the reservation or a table for it.
+    pub(crate) fn new(bytes: usize, poison: bool) -> io::Result<Self> {
+        let arena = Reservation::new(bytes)?;
+        let mark = BitTable::new(bytes)?;
+        // Zero-sized objects live at offset 0: always marked, never an object of a span.
+        mark.set(0);
+        let pages = bytes / PAGE_SIZE;
+        let mut classes = Classes::new();
+        let fixed = (0..SizeClass::COUNT)
+            .map(|c| classes.add(Kind::Object, SizeClass(c as u8).size(), None))
+            .collect();
+        let weak = classes.add(Kind::WeakCell, 16, None);
+        let mut page_heap =
+            PageHeap::new(u32::try_from(pages).map_err(|_| io::ErrorKind::OutOfMemory)?);
+        // [H1]
+        page_heap.grow(1);
+        let _ = page_heap.alloc(1, 1);
+        Ok(Self {
+            base: arena.base().addr(),
+            mark,
+            alloc: BitTable::new(bytes)?,
+            class_of: Table::new(pages)?,
+            head_of: Table::new(pages)?,
+            spans: Table::new(pages)?,
+            pages: Ranked::new(Rank::Pages, page_heap),
+            top: AtomicU32::new(1),
+            classes: Ranked::new(Rank::Classes, classes),
+            fixed,
+            weak,
+            generation: AtomicU32::new(HeapGen::FIRST.0),
+            sweep_open: AtomicU32::new(1),
+            sweeping: AtomicUsize::new(0),
+            span_bytes: AtomicU64::new(0),
+            poison,
+            arena,
+        })
+    }
+
+    // ---- addresses -------------------------------------------------------------------------------------------
+
+    /// The offset of an address in the arena, or `None` for any other address (such as a zero-sized object's).
+    #[inline(always)]
+    pub(crate) fn offset_of(&self, address: usize) -> Option<usize> {
+        let offset = address.wrapping_sub(self.base);
+        (offset < self.arena.len()).then_some(offset)
+    }
+
+    /// The pointer to an offset.
+    #[inline(always)]
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        self.arena.base().wrapping_add(offset)
+    }
+
+    /// Bytes reserved.
+    pub(crate) fn reserved(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// The class of the span that holds `offset`, if any.
+    #[inline(always)]
+    pub(crate) fn class_at(&self, offset: usize) -> Option<ClassRef> {
+        // Relaxed: whoever holds a pointer into the span got it after the span was born (publication of the object).
+        let ptr = self
+            .class_of
+            .get(offset >> PAGE_SHIFT)
+            .load(Ordering::Relaxed);
+        // SAFETY: 1. stored by `birth` from a class of this heap, or null.
+        unsafe { ClassRef::from_ptr(ptr) }
+    }
+
+    /// The first page of the span that holds `offset`.
+    pub(crate) fn head_at(&self, offset: usize) -> u32 {
+        // Relaxed: as in `class_at`.
+        self.head_of
+            .get(offset >> PAGE_SHIFT)
+            .load(Ordering::Relaxed)
+    }
+
+    /// The record of the span whose first page is `head`.
+    pub(crate) fn span(&self, head: u32) -> &Span {
+        self.spans.get(head as usize)
+    }
+
+    /// Finds the object that holds the byte at `address`: its offset, class and the bytes from it to its slot's end.
+    ///
+    /// Any address is allowed; whether the slot is allocated is not asked. O(1).
+    pub(crate) fn find_object(&self, address: usize) -> Option<(usize, ClassRef, usize)> {
+        let offset = self.offset_of(address)?;
+        let class = self.class_at(offset)?;
+        let head = self.head_at(offset);
+        let start = (head as usize) << PAGE_SHIFT;
+        if class.kind == Kind::Large {
+            let object = start + self.object_at(head);
+            let slot = self.slot_bytes(object, class);
+            return (offset >= object && offset < object + slot).then_some((object, class, slot));
+        }
+        let index = class.slot_index(offset - start);
+        (index < class.slots as usize).then(|| (start + index * class.slot, class, class.slot))
+    }
+
+    /// For a large object's span: bytes from the span's start to the object.
+    pub(crate) fn object_at(&self, head: u32) -> usize {
+        // Relaxed: written at the span's birth.
+        self.span(head).object_at.load(Ordering::Relaxed) as usize
+    }
+
+    /// Bytes from the object at `offset` to its slot's end.
+    #[inline]
+    pub(crate) fn slot_bytes(&self, offset: usize, class: ClassRef) -> usize {
+        if class.kind != Kind::Large {
+            return class.slot;
+        }
+        let head = self.head_at(offset);
+        // Relaxed: written at the span's birth.
+        let pages = self.span(head).pages.load(Ordering::Relaxed) as usize;
+        ((head as usize + pages) << PAGE_SHIFT)
+            - ((head as usize) << PAGE_SHIFT)
+            - self.object_at(head)
+    }
+
+    /// Pages that spans may be found in: `1 .. top`.
+    pub(crate) fn top(&self) -> u32 {
+        // Acquire: pairs with the Release in `birth`.
+        self.top.load(Ordering::Acquire)
+    }
+
+    // ---- generations -----------------------------------------------------------------------------------------
+
+    pub(crate) fn generation(&self) -> HeapGen {
+        // Relaxed: changes only while every mutator is stopped; leaving the safepoint orders it.
+        HeapGen(self.generation.load(Ordering::Relaxed))
+    }
+
+    /// All swept spans become unswept. The caller has stopped the world and finished the last sweep.
+    pub(crate) fn advance_generation(&self) {
+        let next = self.generation().next();
+        // Relaxed: as in `generation`.
+        self.generation.store(next.0, Ordering::Relaxed);
+        self.set_sweep_open(false);
+    }
+
+    pub(crate) fn set_sweep_open(&self, open: bool) {
+        // Release: the census of weak references is over before a mark bit is cleared; pairs with `sweep_is_open`.
+        self.sweep_open.store(u32::from(open), Ordering::Release);
+    }
+
+    pub(crate) fn sweep_is_open(&self) -> bool {
+        // Acquire: pairs with `set_sweep_open`.
+        self.sweep_open.load(Ordering::Acquire) != 0
+    }
+
+    // ---- classes ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn fixed_class(&self, class: SizeClass) -> ClassRef {
+        self.fixed[usize::from(class.0)]
+    }
+
+    pub(crate) fn weak_class(&self) -> ClassRef {
+        self.weak
+    }
+
+    /// The class of `key`, made on first use.
+    pub(crate) fn intern(
+        &self,
+        key: ClassKey,
+        kind: Kind,
+        slot: usize,
+        info: &'static TypeInfo,
+    ) -> ClassRef {
+        self.classes.lock().intern(key, kind, slot, info)
+    }
+
+    pub(crate) fn all_classes(&self) -> Vec<ClassRef> {
+        self.classes.lock().iter().collect()
+    }
+
+    // ---- spans -----------------------------------------------------------------------------------------------
+
+    /// Pages for a span of `class`, cached by the caller if `cached`.
+    pub(crate) fn new_span(
+        &self,
+        class: ClassRef,
+        pages: u32,
+        align: u32,
+        cached: bool,
+        cache: Option<&MCache>,
+    ) -> Result<u32, OutOfPages> {
+        let head = match cache {
+            Some(cache) if pages < CACHED_PAGES && align == 1 => self.cached_pages(cache, pages)?,
+            _ => self.take_pages(pages, align)?,
+        };
+        let span = self.span(head);
+        // Relaxed (all three): published by `birth`'s Release.
+        span.pages.store(pages, Ordering::Relaxed);
+        span.object_at.store(0, Ordering::Relaxed);
+        span.all_allocated
+            .store(u32::from(class.kind == Kind::Large), Ordering::Relaxed);
+        for page in head..head + pages {
+            // Relaxed (both): published with the first object of the span.
+            self.head_of
+                .get(page as usize)
+                .store(head, Ordering::Relaxed);
+            self.class_of
+                .get(page as usize)
+                .store(class.as_ptr(), Ordering::Relaxed);
+        }
+        self.poison_pages(head, pages);
+        span.sweep_gen.birth(self.generation(), cached);
+        // Relaxed: a figure.
+        self.span_bytes
+            .fetch_add(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
+        Ok(head)
+    }
+
+    fn cached_pages(&self, cache: &MCache, pages: u32) -> Result<u32, OutOfPages> {
+        let mut slot = cache.pages.borrow_mut();
+        if let Some(run) = slot.as_mut().and_then(|c| c.alloc(pages)) {
+            return Ok(run.at.0);
+        }
+        let mut heap = self.pages.lock();
+        if let Some(old) = slot.take() {
+            heap.give_cache(old);
+        }
+        if pages <= 4 {
+            if let Some(mut fresh) = heap.take_cache() {
+                let got = fresh.alloc(pages);
+                if got.is_some() {
+                    *slot = Some(fresh);
+                } else {
+                    heap.give_cache(fresh);
+                }
+                if let Some(run) = got {
+                    return Ok(run.at.0);
+                }
+            }
+        }
+        self.take_locked(&mut heap, pages, 1)
+    }
+
+    fn take_pages(&self, pages: u32, align: u32) -> Result<u32, OutOfPages> {
+        self.take_locked(&mut self.pages.lock(), pages, align)
+    }
+
+    fn take_locked(&self, heap: &mut PageHeap, pages: u32, align: u32) -> Result<u32, OutOfPages> {
+        loop {
+            if let Some(run) = heap.alloc(pages, align) {
+                return Ok(run.at.0);
+            }
+            let top = heap.top().0;
+            let room = heap.capacity() - top;
+            if room == 0 {
+                return Err(OutOfPages);
+            }
+            let grow = pages.saturating_add(align - 1).max(GROW_PAGES).min(room);
+            heap.grow(grow);
+            // Release: publishes the zeroed records of the new pages; pairs with `top`.
+            self.top.store(heap.top().0, Ordering::Release);
+            let (from, bytes) = ((top as usize) << PAGE_SHIFT, (grow as usize) << PAGE_SHIFT);
+            if from >= HUGE_FROM {
+                self.arena.want_huge_pages(from & !(PAGE_SIZE - 1), bytes);
+                self.mark
+                    .want_huge_pages((from + bytes) & !((256 << 20) - 1));
+            }
+        }
+    }
+
+    /// In poison mode a new span's slots are filled like freed ones.
+    fn poison_pages(&self, head: u32, pages: u32) {
+        if self.poison {
+            let (at, bytes) = (
+                self.at((head as usize) << PAGE_SHIFT),
+                (pages as usize) << PAGE_SHIFT,
+            );
+            // SAFETY: [H4] pages just taken from the page allocator, which nobody else has.
+            unsafe { at.write_bytes(POISON, bytes) };
+        }
+    }
+
+    /// Gives the pages of a dead span back. The caller holds the span's sweep claim and has cleared its bits.
+    pub(crate) fn free_pages(&self, head: u32, pages: u32) {
+        for page in head..head + pages {
+            // Relaxed (both): nobody has a pointer into the span; its pages come back through the page lock.
+            self.class_of
+                .get(page as usize)
+                .store(std::ptr::null_mut(), Ordering::Relaxed);
+            self.head_of.get(page as usize).store(0, Ordering::Relaxed);
+        }
+        // Relaxed: a figure.
+        self.span_bytes
+            .fetch_sub(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
+        self.pages.lock().free(PageId(head), pages);
+    }
+
+    /// Bytes that the page allocator itself occupies.
+    pub(crate) fn page_heap_bytes(&self) -> usize {
+        self.pages.lock().metadata_bytes()
+    }
+
+    /// Pages mapped so far, and how many of them are free.
+    pub(crate) fn page_figures(&self) -> (u32, u32) {
+        let heap = self.pages.lock();
+        (heap.top().0, heap.free_pages())
+    }
+
+    /// Checks the page allocator against `in_use`, which says for each page whether a span or a page cache has it.
+    pub(crate) fn verify_pages(&self, mut in_use: impl FnMut(u32) -> bool) -> Result<(), String> {
+        let heap = self.pages.lock();
+        heap.verify().map_err(str::to_owned)?;
+        for page in 1..heap.top().0 {
+            let (free, used) = (heap.is_free(PageId(page)), in_use(page));
+            if free == used {
+                return Err(format!(
+                    "page {page}: free = {free} in the page heap, in use = {used} by spans and caches"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- cursors ---------------------------------------------------------------------------------------------
+
+    /// Points `cursor` at another run of free slots of its class; returns the run's bytes.
+    ///
+    /// `dead` takes the objects of spans that are swept on the way.
+    pub(crate) fn refill(
+        &self,
+        cache: &MCache,
+        cursor: &Cursor,
+        paint: Paint,
+        dead: &mut dyn DeadObjects,
+    ) -> Result<usize, OutOfPages> {
+        let Some(class) = cursor.class.get() else {
+            fatal("cursor without a class")
+        };
+        loop {
+            if cursor.span.get() != NO_SPAN {
+                if let Some(bytes) = self.next_run(cursor, class, paint) {
+                    return Ok(bytes);
+                }
+                self.retire_full(cursor, class);
+            }
+            let head = match self.from_central(class, dead) {
+                Some(head) => head,
+                None => self.new_span(class, class.span_pages, 1, true, Some(cache))?,
+            };
+            let start = self.at((head as usize) << PAGE_SHIFT).addr();
+            cursor.span.set(head);
+            cursor.cur.set(start);
+            cursor.end.set(start);
+        }
+    }
+
+    /// Moves the cursor to the next run of free slots of its span.
+    fn next_run(&self, cursor: &Cursor, class: ClassRef, paint: Paint) -> Option<usize> {
+        let head = cursor.span.get();
+        let start = (head as usize) << PAGE_SHIFT;
+        let limit = start + class.slots as usize * class.slot;
+        let mut from = cursor.end.get() - self.base;
+        while from < limit && self.alloc.test(from) {
+            from += class.slot;
+        }
+        if from >= limit {
+            return None;
+        }
+        let to = self.alloc.next_set(from, limit).unwrap_or(limit);
+        if paint == Paint::Black {
+            self.mark.set_run(from, to, class.slot);
+        }
+        cursor.cur.set(self.base + from);
+        cursor.end.set(self.base + to);
+        Some(to - from)
+    }
+
+    /// The cursor's span has no free slot left: back to the central set.
+    fn retire_full(&self, cursor: &Cursor, class: ClassRef) {
+        let head = cursor.span.replace(NO_SPAN);
+        cursor.cur.set(0);
+        cursor.end.set(0);
+        // Relaxed: published by `uncache`.
+        self.span(head).all_allocated.store(1, Ordering::Relaxed);
+        let now = self.generation();
+        let mut sets = class.central.lock(now);
+        match self.span(head).sweep_gen.uncache(now) {
+            SweepState::CachedStale => sets.unswept.push(head),
+            _ => sets.full.push(head),
+        }
+    }
+
+    fn from_central(&self, class: ClassRef, dead: &mut dyn DeadObjects) -> Option<u32> {
+        let now = self.generation();
+        let sweep = self.sweep_is_open() && (!class.drop || dead.may_drop());
+        let mut budget = SWEEP_BUDGET;
+        loop {
+            let candidate = {
+                let mut sets = class.central.lock(now);
+                if let Some(head) = sets.partial.pop() {
+                    self.span(head).sweep_gen.cache(now);
+                    return Some(head);
+                }
+                if !sweep || budget == 0 {
+                    return None;
+                }
+                sets.unswept.pop()?
+            };
+            budget -= 1;
+            if self.sweep_for_cache(candidate, class, dead) {
+                return Some(candidate);
+            }
+        }
+    }
+
+    /// Takes the unused rest of a cursor's run, and its span, back. `paint` is how the run was handed out.
+    ///
+    /// Returns the bytes that were not used.
+    pub(crate) fn give_back(&self, cursor: &Cursor, paint: Paint) -> usize {
+        let head = cursor.span.replace(NO_SPAN);
+        let Some(class) = cursor.class.get() else {
+            fatal("cursor without a class")
+        };
+        let (cur, end) = (
+            cursor.cur.replace(0) - self.base,
+            cursor.end.replace(0) - self.base,
+        );
+        if paint == Paint::Black {
+            self.mark.clear_run(cur, end, class.slot);
+        }
+        let start = (head as usize) << PAGE_SHIFT;
+        // [C2] all below `cur` is allocated.
+        self.alloc.set_run(start, cur, class.slot);
+        let now = self.generation();
+        let mut sets = class.central.lock(now);
+        match self.span(head).sweep_gen.uncache(now) {
+            SweepState::CachedStale => sets.unswept.push(head),
+            _ => sets.partial.push(head),
+        }
+        end - cur
+    }
+
+    /// Sets the mark bits of a cursor's unused run: from now on it allocates black.
+    pub(crate) fn blacken_run(&self, cursor: &Cursor) {
+        let Some(class) = cursor.class.get() else {
+            fatal("cursor without a class")
+        };
+        self.mark.set_run(
+            cursor.cur.get() - self.base,
+            cursor.end.get() - self.base,
+            class.slot,
+        );
+    }
+
+    /// Gives a mutator's page cache back.
+    pub(crate) fn give_back_pages(&self, cache: &MCache) {
+        if let Some(pages) = cache.pages.borrow_mut().take() {
+            self.pages.lock().give_cache(pages);
+        }
+    }
+}

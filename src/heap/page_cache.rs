@@ -1,0 +1,172 @@
+//! A page cache: the free pages of one aligned group of 64, taken from the page heap at once.
+//!
+//! A mutator that holds one allocates short runs of pages without the lock of the page heap. It comes from
+//! `PageHeap::take_cache`, is used up by `alloc`, and whatever is left goes back by `PageHeap::give_cache`; pages that
+//! were allocated from it are freed to the page heap, never to the cache.
+//!
+//! ```text
+//! base            base + 63
+//!  |0010 1110 ... 0111|  free    1 = in the cache; all else belongs to somebody else
+//!  |0000 0000 ... 0111|  fresh   never handed out before: a part of `free`, at its upper end
+//! ```
+//!
+//! **Invariants**
+//! - [K1] `base` is a multiple of 64, and the page heap holds every page of `free` to be in use.
+//! - [K2] `fresh` is a subset of `free`.
+//!
+//! **Concurrency.** Owned by one mutator, moved and never shared; it is not `Clone`, so no page can be given
+//! back twice.
+
+use crate::heap::pages::{PageId, PageRun};
+
+/// Free pages of one group of 64; a bit for each, the lowest bit for the lowest page.
+#[derive(Debug)]
+#[must_use = "the pages of a dropped cache are lost to the heap"]
+pub(crate) struct PageCache {
+    /// The first page of the group [K1].
+    pub(crate) base: PageId,
+    /// The pages in this cache.
+    pub(crate) free: u64,
+    /// Those of `free` that read as zero [K2].
+    pub(crate) fresh: u64,
+}
+
+impl PageCache {
+    /// The longest run that is worth asking a cache for; longer ones rarely exist in a group of 64.
+    pub(crate) const MAX_PAGES: u32 = 16;
+
+    /// Takes the lowest run of `pages` pages, in `1..=MAX_PAGES`. O(log `pages`), no lock.
+    #[inline]
+    pub(crate) const fn alloc(&mut self, pages: u32) -> Option<PageRun> {
+        debug_assert!(1 <= pages && pages <= Self::MAX_PAGES);
+        let starts = run_starts(self.free, pages);
+        if starts == 0 {
+            return None;
+        }
+        let first = starts.trailing_zeros();
+        let taken = low_bits(pages) << first;
+        let needs_zero = self.fresh & taken != taken;
+        self.free &= !taken;
+        self.fresh &= !taken;
+        Some(PageRun {
+            at: PageId(self.base.0 + first),
+            pages,
+            needs_zero,
+        })
+    }
+
+    /// Whether no page is left.
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.free == 0
+    }
+
+    /// How many pages are left.
+    #[inline]
+    pub(crate) const fn free_pages(&self) -> u32 {
+        self.free.count_ones()
+    }
+}
+
+/// A word whose lowest `bits` bits, 1 to 64, are set.
+#[inline]
+pub(crate) const fn low_bits(bits: u32) -> u64 {
+    u64::MAX >> (64 - bits)
+}
+
+/// The bits of `free` at which a run of `pages` ones, 1 to 64, starts and also ends within the word.
+#[inline]
+pub(crate) const fn run_starts(free: u64, pages: u32) -> u64 {
+    // A bit of `starts` stands for a run of `length` from there; two such runs that overlap or touch make a longer
+    // one. The length doubles in each round but the last.
+    let mut starts = free;
+    let mut length = 1;
+    while length < pages {
+        let step = if length < pages - length {
+            length
+        } else {
+            pages - length
+        };
+        starts &= starts >> step;
+        length += step;
+    }
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PageCache, low_bits, run_starts};
+    use crate::heap::pages::{PageId, PageRun};
+
+    fn starts_one_by_one(free: u64, pages: u32) -> u64 {
+        (0..=64 - pages)
+            .filter(|&at| (free >> at) & low_bits(pages) == low_bits(pages))
+            .fold(0, |starts, at| starts | 1 << at)
+    }
+
+    fn words() -> impl Iterator<Item = u64> {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let random = std::iter::from_fn(move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            Some(state)
+        });
+        // Thinned out, plain and with long runs of ones.
+        let mixed = random
+            .take(if cfg!(miri) { 5 } else { 500 })
+            .flat_map(|word| {
+                let gap = word.rotate_left(9) & word.rotate_left(21) & word.rotate_left(43);
+                [word, word & word.rotate_left(7), !gap]
+            });
+        [0, 1, u64::MAX, 1 << 63, u64::MAX >> 1, u64::MAX << 1]
+            .into_iter()
+            .chain(mixed)
+    }
+
+    #[test]
+    fn run_starts_agrees_with_looking_at_every_bit() {
+        for free in words() {
+            for pages in 1..=64 {
+                assert_eq!(
+                    run_starts(free, pages),
+                    starts_one_by_one(free, pages),
+                    "{free:#066b} {pages}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn alloc_takes_the_lowest_run_until_none_is_left() {
+        for word in words() {
+            for pages in 1..=PageCache::MAX_PAGES {
+                let mut cache = PageCache {
+                    base: PageId(128),
+                    free: word,
+                    fresh: word & 0xFFFF_FFFF_F000_0000,
+                };
+                let mut free = word;
+                loop {
+                    let starts = starts_one_by_one(free, pages);
+                    if starts == 0 {
+                        break;
+                    }
+                    let first = starts.trailing_zeros();
+                    let expected = PageRun {
+                        at: PageId(128 + first),
+                        pages,
+                        needs_zero: first < 28,
+                    };
+                    assert_eq!(cache.alloc(pages), Some(expected), "{free:#066b} {pages}");
+                    free &= !(low_bits(pages) << first);
+                    assert_eq!(cache.free, free);
+                    assert_eq!(cache.fresh, free & 0xFFFF_FFFF_F000_0000);
+                    assert_eq!(cache.free_pages(), free.count_ones());
+                }
+                assert_eq!(cache.alloc(pages), None, "{free:#066b} {pages}");
+                assert_eq!(cache.is_empty(), free == 0);
+            }
+        }
+    }
+}

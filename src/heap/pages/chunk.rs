@@ -1,0 +1,218 @@
+//! A chunk: the bits of 512 pages, what they say in summary, and the search for a place among them.
+//!
+//! The leaves of the page heap's tree. `PageHeap` comes here with pages numbered from the start of the chunk (to mark),
+//! or with the number of the chunk's first page (to search), and leaves with numbers of the same kind.
+//!
+//! **Invariants**
+//! - [H1] `summary()` depends on the bits alone; `head <= longest`, `tail <= longest`.
+//! - [H2] `first_fit` returns the lowest place. A run that comes in from the chunk before starts lower than any within,
+//!   so it is asked first, and so on from word to word.
+//!
+//! **Concurrency.** Part of the page heap, behind its lock.
+
+use crate::heap::page_cache::{low_bits, run_starts};
+
+/// The pages of a word of the bitmap, and so of a page cache.
+pub(super) const WORD_PAGES: u32 = 64;
+
+/// The words of a chunk.
+pub(super) const WORDS: usize = 8;
+
+/// The pages of a chunk.
+pub(super) const CHUNK_PAGES: u32 = WORD_PAGES * WORDS as u32;
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fit {
+    pub(super) pages: u32,
+    pub(super) align_pages: u32,
+}
+
+impl Fit {
+    pub(super) const ANY_PAGE: Self = Self {
+        pages: 1,
+        align_pages: 1,
+    };
+
+    /// The lowest place in the free run `start..end`.
+    pub(super) fn first_in(self, start: u32, end: u32) -> Option<u32> {
+        let mask = self.align_pages - 1;
+        let at = (start + mask) & !mask;
+        (at + self.pages <= end).then_some(at)
+    }
+
+    /// The places that lie wholly within a word of free bits. For alignments of a word and more none is given: only
+    /// the first page of the word could be one, and a run from there is part of the one that comes in [H2].
+    fn starts_in(self, free: u64) -> u64 {
+        /// The multiples of 1, 2, 4 ... 32.
+        const ALIGNED: [u64; 6] = [
+            u64::MAX,
+            0x5555_5555_5555_5555,
+            0x1111_1111_1111_1111,
+            0x0101_0101_0101_0101,
+            0x0001_0001_0001_0001,
+            0x0000_0001_0000_0001,
+        ];
+        match ALIGNED.get(self.align_pages.trailing_zeros() as usize) {
+            Some(aligned) if self.pages <= WORD_PAGES => run_starts(free, self.pages) & aligned,
+            _ => 0,
+        }
+    }
+}
+
+/// The lengths of free runs among some pages: at their start, anywhere, at their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) head: u32,
+    pub(super) longest: u32,
+    pub(super) tail: u32,
+}
+
+impl Summary {
+    /// Of pages in use.
+    pub(super) const NONE: Self = Self {
+        head: 0,
+        longest: 0,
+        tail: 0,
+    };
+}
+
+/// The bits of 512 pages: a cache line. What else is to be known of each page joins them here.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub(super) struct Chunk {
+    /// 1 = in use, or above the top [P1].
+    pub(super) used: [u64; WORDS],
+}
+
+impl Chunk {
+    pub(super) const USED: Self = Self {
+        used: [u64::MAX; WORDS],
+    };
+
+    /// The lowest fit that starts at `open` or above, for a chunk that starts at page `base`; `open` is where the free
+    /// run begins that ends just before the chunk, or `base` if there is none [H2].
+    pub(super) fn first_fit(&self, base: u32, mut open: u32, fit: Fit) -> Option<u32> {
+        let mut at = base;
+        for used in self.used {
+            let free = !used;
+            if free != u64::MAX {
+                let found = fit.first_in(open, at + free.trailing_ones());
+                if found.is_some() {
+                    return found;
+                }
+                let starts = fit.starts_in(free);
+                if starts != 0 {
+                    return Some(at + starts.trailing_zeros());
+                }
+                open = at + WORD_PAGES - free.leading_ones();
+            }
+            at += WORD_PAGES;
+        }
+        fit.first_in(open, at)
+    }
+
+    /// The summary, from the bits.
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            head: self.free_after(0),
+            longest: self.longest_run(),
+            tail: self.free_before(CHUNK_PAGES),
+        }
+    }
+
+    /// The length of the longest free run.
+    pub(super) fn longest_run(&self) -> u32 {
+        let mut longest = 0;
+        let mut open = 0;
+        for used in self.used {
+            let free = !used;
+            if free == u64::MAX {
+                open += WORD_PAGES;
+                continue;
+            }
+            longest = longest.max(open + free.trailing_ones());
+            open = free.leading_ones();
+            // A run with used pages on both sides is at most 62 long. Most words have none that is longer than what
+            // was found already, and cost one question.
+            if longest < WORD_PAGES - 2 {
+                let mut starts = run_starts(free, longest + 1);
+                while starts != 0 {
+                    longest += 1;
+                    starts &= free >> longest;
+                }
+            }
+        }
+        longest.max(open)
+    }
+
+    /// The length of the free run that ends just below `page`.
+    pub(super) fn free_before(&self, page: u32) -> u32 {
+        let (mut word, bit) = ((page / WORD_PAGES) as usize, page % WORD_PAGES);
+        let mut run = 0;
+        if bit > 0 {
+            run = (self.used[word] << (WORD_PAGES - bit))
+                .leading_zeros()
+                .min(bit);
+            if run < bit {
+                return run;
+            }
+        }
+        while word > 0 {
+            word -= 1;
+            let more = self.used[word].leading_zeros();
+            run += more;
+            if more < WORD_PAGES {
+                break;
+            }
+        }
+        run
+    }
+
+    /// The length of the free run that starts at `page`.
+    pub(super) fn free_after(&self, page: u32) -> u32 {
+        let (mut word, bit) = ((page / WORD_PAGES) as usize, page % WORD_PAGES);
+        let mut run = 0;
+        if bit > 0 {
+            let rest = WORD_PAGES - bit;
+            run = (self.used[word] >> bit).trailing_zeros().min(rest);
+            if run < rest {
+                return run;
+            }
+            word += 1;
+        }
+        while word < WORDS {
+            let more = self.used[word].trailing_zeros();
+            run += more;
+            if more < WORD_PAGES {
+                break;
+            }
+            word += 1;
+        }
+        run
+    }
+
+    /// Marks the pages `from..to` in use.
+    pub(super) fn set_used(&mut self, from: u32, to: u32) {
+        self.for_each_word(from, to, |word, bits| *word |= bits);
+    }
+
+    /// Marks the pages `from..to` free.
+    pub(super) fn set_free(&mut self, from: u32, to: u32) {
+        self.for_each_word(from, to, |word, bits| *word &= !bits);
+    }
+
+    /// Calls `mark` with each word that has pages of `from..to`, and the bits of those pages.
+    fn for_each_word(&mut self, from: u32, to: u32, mark: impl Fn(&mut u64, u64)) {
+        let mut at = from;
+        while at < to {
+            let bit = at % WORD_PAGES;
+            let pages = (WORD_PAGES - bit).min(to - at);
+            mark(
+                &mut self.used[(at / WORD_PAGES) as usize],
+                low_bits(pages) << bit,
+            );
+            at += pages;
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Span classes: what all slots of a span have in common.
+//!
+//! A class is interned, not a row of a fixed table. The fixed size classes (noscan, no drop) come first, one for each
+//! [`SizeClass`]; a type that is traced or dropped gets classes of its own: one of its exact size, and for its slices
+//! and arrays one for each size class in use. So an object needs no header: its page names the class, the class names
+//! the type, and a span's objects are all traced by the same function.
+
+use std::collections::HashMap;
+use std::ptr::NonNull;
+
+use crate::base::div::MagicDiv;
+use crate::heap::mcentral::Central;
+use crate::heap::size_class::{self, SizeClass};
+use crate::object::type_info::TypeInfo;
+
+/// What the slots of a class are for, beyond size and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Ordinary objects.
+    Object,
+    /// Cells of weak references: the collector visits all of them after marking.
+    WeakCell,
+    /// One object per span, of any size.
+    Large,
+}
+
+/// A span class.
+#[derive(Debug)]
+pub(crate) struct SpanClass {
+    pub(crate) kind: Kind,
+    /// Bytes per slot; 0 for large objects.
+    pub(crate) slot: usize,
+    pub(crate) span_pages: u32,
+    pub(crate) slots: u32,
+    divide: MagicDiv,
+    /// `None`: noscan and no drop, of no particular type.
+    pub(crate) info: Option<&'static TypeInfo>,
+    /// Whether objects are traced.
+    pub(crate) scan: bool,
+    /// Whether dead objects are dropped.
+    pub(crate) drop: bool,
+    pub(crate) central: Central,
+}
+
+impl SpanClass {
+    fn new(kind: Kind, slot: usize, info: Option<&'static TypeInfo>) -> Self {
+        let small = kind != Kind::Large;
+        let span_pages = if small {
+            size_class::span_pages(slot)
+        } else {
+            0
+        };
+        let slots = if small { size_class::slots(slot) } else { 1 };
+        Self {
+            kind,
+            slot: if small { slot } else { 0 },
+            span_pages: span_pages as u32,
+            slots: slots as u32,
+            divide: MagicDiv::new(if small { slot as u32 } else { 1 }),
+            info,
+            scan: info.is_some_and(|i| i.needs_trace),
+            drop: info.is_some_and(|i| i.drop.is_some()),
+            central: Central::new(),
+        }
+    }
+
+    /// The index of the slot that holds byte `at` of a span.
+    pub(crate) fn slot_index(&self, at: usize) -> usize {
+        self.divide.div(at as u32) as usize
+    }
+
+    /// The type's name, for reports.
+    pub(crate) fn type_name(&self) -> &'static str {
+        self.info.map_or("(bytes)", |i| (i.name)())
+    }
+}
+
+/// A reference to a class of a heap.
+///
+/// Classes are made by [`Classes::intern`] and live until the heap goes; a `ClassRef` is kept only in structures of
+/// that heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClassRef(NonNull<SpanClass>);
+
+// SAFETY: it is a shared reference to a `SpanClass`, which is `Sync`.
+unsafe impl Send for ClassRef {}
+// SAFETY: as above.
+unsafe impl Sync for ClassRef {}
+
+impl ClassRef {
+    pub(crate) fn as_ptr(self) -> *mut SpanClass {
+        self.0.as_ptr()
+    }
+
+    /// The class at `ptr`, or `None` for null.
+    ///
+    /// # Safety
+    /// 1. `ptr` is null or came from [`as_ptr`](Self::as_ptr) of a class whose heap is alive.
+    #[inline]
+    pub(crate) unsafe fn from_ptr(ptr: *mut SpanClass) -> Option<Self> {
+        NonNull::new(ptr).map(Self)
+    }
+}
+
+impl std::ops::Deref for ClassRef {
+    type Target = SpanClass;
+    #[inline]
+    fn deref(&self) -> &SpanClass {
+        // SAFETY: made from a leaked box that `Classes` frees only with the heap; see the type's contract.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// Names a class for interning and for the mcache: a type and how it is laid out.
+///
+/// The type's address in the high bits, the layout in the low 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClassKey(pub(crate) u64);
+
+impl ClassKey {
+    const EXACT: u64 = 0xff;
+    const LARGE: u64 = 0xfe;
+
+    /// Objects of exactly this sized type.
+    #[inline]
+    pub(crate) fn exact(info: &'static TypeInfo) -> Self {
+        Self::of(info, Self::EXACT)
+    }
+
+    /// Slices or arrays of this type, in slots of that size class.
+    #[inline]
+    pub(crate) fn list(info: &'static TypeInfo, class: SizeClass) -> Self {
+        Self::of(info, u64::from(class.0))
+    }
+
+    /// Large objects of this type.
+    #[inline]
+    pub(crate) fn large(info: &'static TypeInfo) -> Self {
+        Self::of(info, Self::LARGE)
+    }
+
+    #[inline]
+    fn of(info: &'static TypeInfo, layout: u64) -> Self {
+        let address = std::ptr::from_ref(info).addr() as u64;
+        Self(address << 8 | layout)
+    }
+}
+
+/// All classes of a heap.
+#[derive(Debug)]
+pub(crate) struct Classes {
+    by_key: HashMap<ClassKey, ClassRef>,
+    all: Vec<ClassRef>,
+}
+
+impl Classes {
+    pub(crate) fn new() -> Self {
+        Self {
+            by_key: HashMap::new(),
+            all: Vec::new(),
+        }
+    }
+
+    /// The class of `key`, made on first use.
+    pub(crate) fn intern(
+        &mut self,
+        key: ClassKey,
+        kind: Kind,
+        slot: usize,
+        info: &'static TypeInfo,
+    ) -> ClassRef {
+        if let Some(&class) = self.by_key.get(&key) {
+            return class;
+        }
+        let class = self.add(kind, slot, Some(info));
+        self.by_key.insert(key, class);
+        class
+    }
+
+    /// A class without a type.
+    pub(crate) fn add(
+        &mut self,
+        kind: Kind,
+        slot: usize,
+        info: Option<&'static TypeInfo>,
+    ) -> ClassRef {
+        let class = ClassRef(NonNull::from(Box::leak(Box::new(SpanClass::new(
+            kind, slot, info,
+        )))));
+        self.all.push(class);
+        class
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ClassRef> + '_ {
+        self.all.iter().copied()
+    }
+}
+
+impl Drop for Classes {
+    fn drop(&mut self) {
+        for class in &self.all {
+            // SAFETY: leaked in `add`, freed only here, when the heap that owns every `ClassRef` goes.
+            drop(unsafe { Box::from_raw(class.as_ptr()) });
+        }
+    }
+}

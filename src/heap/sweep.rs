@@ -1,0 +1,198 @@
+//! The sweep of one span: dead objects are dropped, allocation bits become what the mark bits were, mark bits clear.
+//!
+//! A span whose objects need no drop is swept by its bitmaps alone; none of its objects is touched. Whoever holds the
+//! [`SweepClaim`] sweeps: the background sweeper, or a mutator that looks for a free slot of that class. Objects that
+//! need a drop are left to the background sweeper: user code does not run in the middle of somebody's allocation.
+
+use crate::base::addr::PAGE_SHIFT;
+use crate::heap::mheap::MHeap;
+use crate::heap::span::{SweepClaim, SweepState};
+use crate::heap::span_class::{ClassRef, Kind};
+use crate::sys::fatal::fatal;
+use crate::sys::sync::Ordering;
+
+/// The byte that fills freed slots in poison mode: a poisoned pointer is far outside user space.
+pub(crate) const POISON: u8 = 0xDB;
+
+/// What happens to dead objects; the collector implements it.
+pub(crate) trait DeadObjects {
+    /// Whether this caller may run user code.
+    fn may_drop(&self) -> bool;
+    /// The object at `at`, of `class`, in a slot of `slot` bytes, is dead and is to be dropped, now.
+    fn drop_object(&mut self, class: ClassRef, at: *mut u8, slot: usize);
+    /// `objects` dead objects and `bytes` of slots were freed.
+    fn freed(&mut self, objects: u64, bytes: u64);
+}
+
+impl MHeap {
+    /// Sweeps the span at `head` if it is unswept; true if this call swept it.
+    pub(crate) fn sweep_span(&self, head: u32, dead: &mut dyn DeadObjects) -> bool {
+        let now = self.generation();
+        if self.span(head).sweep_gen.state(now) != SweepState::Unswept {
+            return false;
+        }
+        let Some(claim) = self.span(head).sweep_gen.try_claim(now) else {
+            return false;
+        };
+        // The claim makes the span ours, so the page map's entry for it is stable.
+        let Some(class) = self.class_at((head as usize) << PAGE_SHIFT) else {
+            return false;
+        };
+        match self.sweep_claimed(head, class, dead) {
+            0 => self.free_span(head, claim),
+            live if live == class.slots as usize => {
+                if class.kind == Kind::Large {
+                    claim.finish_sweep();
+                } else {
+                    let mut sets = class.central.lock(now);
+                    claim.finish_sweep();
+                    sets.full.push(head);
+                }
+            }
+            _ => {
+                let mut sets = class.central.lock(now);
+                claim.finish_sweep();
+                sets.partial.push(head);
+            }
+        }
+        true
+    }
+
+    /// Sweeps the span at `head` for a mutator that wants a free slot of `class`; true if it now has the span cached.
+    pub(crate) fn sweep_for_cache(
+        &self,
+        head: u32,
+        class: ClassRef,
+        dead: &mut dyn DeadObjects,
+    ) -> bool {
+        // Relaxed: a mutator that sweeps is not at a safepoint, which is what the next cycle waits for; the count is
+        // for those who wait for the end of the sweep only. Pairs with the Acquire there by the Release below.
+        self.sweeping.fetch_add(1, Ordering::Relaxed);
+        let kept = self.sweep_into_cache(head, class, dead);
+        // Release: the sweep is done; pairs with the Acquire in the collector's wait.
+        self.sweeping.fetch_sub(1, Ordering::Release);
+        kept
+    }
+
+    fn sweep_into_cache(&self, head: u32, class: ClassRef, dead: &mut dyn DeadObjects) -> bool {
+        let now = self.generation();
+        let Some(claim) = self.span(head).sweep_gen.try_claim(now) else {
+            return false;
+        };
+        // A stale entry can name a page that is another class's span by now, but such a span was born swept.
+        if self.class_at((head as usize) << PAGE_SHIFT) != Some(class) {
+            fatal("an unswept set names a span of another class");
+        }
+        if self.sweep_claimed(head, class, dead) < class.slots as usize {
+            claim.finish_cached();
+            return true;
+        }
+        let mut sets = class.central.lock(now);
+        claim.finish_sweep();
+        sets.full.push(head);
+        false
+    }
+
+    fn free_span(&self, head: u32, claim: SweepClaim<'_>) {
+        // Relaxed: written at birth, and ours.
+        let pages = self.span(head).pages.load(Ordering::Relaxed);
+        claim.finish_free();
+        self.free_pages(head, pages);
+    }
+
+    /// The sweep proper; returns the number of live objects. The caller holds the claim.
+    fn sweep_claimed(&self, head: u32, class: ClassRef, dead: &mut dyn DeadObjects) -> usize {
+        let span = self.span(head);
+        let start = (head as usize) << PAGE_SHIFT;
+        // Relaxed (both): [S2] ours.
+        let end = start + ((span.pages.load(Ordering::Relaxed) as usize) << PAGE_SHIFT);
+        let all = span.all_allocated.load(Ordering::Relaxed) != 0;
+        if class.kind == Kind::Large {
+            return self.sweep_large(start, end, class, dead);
+        }
+        let before = if all {
+            class.slots as usize
+        } else {
+            self.alloc.count(start, end)
+        };
+        if class.drop || self.poison {
+            self.visit_dead(start, class, all, dead);
+        }
+        let live = self.mark.move_into(&self.alloc, start, end);
+        // Relaxed: [S2] ours.
+        span.all_allocated.store(0, Ordering::Relaxed);
+        if before > live {
+            dead.freed(
+                (before - live) as u64,
+                ((before - live) * class.slot) as u64,
+            );
+        }
+        live
+    }
+
+    fn visit_dead(&self, start: usize, class: ClassRef, all: bool, dead: &mut dyn DeadObjects) {
+        for slot in 0..class.slots as usize {
+            let offset = start + slot * class.slot;
+            if self.mark.test(offset) {
+                continue;
+            }
+            let at = self.at(offset);
+            if class.drop && (all || self.alloc.test(offset)) {
+                dead.drop_object(class, at, class.slot);
+            }
+            self.poison_slot(at, class.slot);
+        }
+    }
+
+    fn sweep_large(
+        &self,
+        start: usize,
+        end: usize,
+        class: ClassRef,
+        dead: &mut dyn DeadObjects,
+    ) -> usize {
+        let offset = start + self.object_at((start >> PAGE_SHIFT) as u32);
+        if self.mark.test(offset) {
+            self.mark.clear(offset);
+            return 1;
+        }
+        if class.drop {
+            dead.drop_object(class, self.at(offset), end - offset);
+        }
+        self.poison_slot(self.at(offset), end - offset);
+        dead.freed(1, (end - start) as u64);
+        0
+    }
+
+    /// Calls `f` with each allocated slot of the span at `head`, which no mutator caches: offset and slot bytes.
+    pub(crate) fn for_each_allocated(
+        &self,
+        head: u32,
+        class: ClassRef,
+        mut f: impl FnMut(usize, usize),
+    ) {
+        let span = self.span(head);
+        let start = (head as usize) << PAGE_SHIFT;
+        if class.kind == Kind::Large {
+            let offset = start + self.object_at(head);
+            f(offset, self.slot_bytes(offset, class));
+            return;
+        }
+        // Relaxed: the caller has the span to itself, or the world is stopped.
+        let all = span.all_allocated.load(Ordering::Relaxed) != 0;
+        for slot in 0..class.slots as usize {
+            let offset = start + slot * class.slot;
+            if all || self.alloc.test(offset) {
+                f(offset, class.slot);
+            }
+        }
+    }
+
+    /// Fills a free slot in poison mode.
+    fn poison_slot(&self, at: *mut u8, bytes: usize) {
+        if self.poison {
+            // SAFETY: [S2] the slot is free and its span is claimed by the caller, so nobody else touches it.
+            unsafe { at.write_bytes(POISON, bytes) };
+        }
+    }
+}

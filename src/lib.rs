@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+
+mod api;
+mod base;
+mod gc;
+mod heap;
+mod object;
+mod pace;
+mod sys;
+
+pub use greywave_derive::Trace;
+
+#[doc(hidden)]
+pub use crate::api::private as __private;
+pub use crate::api::{
+    array::GcArray,
+    cell::{GcCell, GcOnce},
+    config::HeapBuilder,
+    error::{AllocError, AttachError, ConfigError, VerifyError},
+    frame::{Frame, FrameGuard},
+    gc::Gc,
+    heap::Heap,
+    lock::{GcLock, ReadGuard, WriteGuard},
+    mutator::Mutator,
+    root::{Root, WeakRoot},
+    stats::HeapStats,
+    weak::Weak,
+};
+pub use crate::gc::events::{Event, PauseSummary};
+pub use crate::object::trace::{
+    At, BrandedBy, Collect, OtherwiseStatic, Rebrand, RebrandTarget, TargetAt, Trace, Tracer,
+};

@@ -1,0 +1,285 @@
+//! `Trace` and `Rebrand` for the standard library's types.
+//!
+//! Three groups. *Leaves* hold no `Gc` and are `Send + Sync`. *Shared* ones (`Arc`, std locks, `&'static T`) are
+//! allowed for content that is `Send + Sync + 'static`: a `Gc` is neither `Send` nor `Sync`, so none can hide inside.
+//! *Containers* own their items and pass the trace on.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+
+use crate::object::trace::{Rebrand, Trace, Tracer};
+
+macro_rules! leaf {
+    ($($(#[$m:meta])* [$($p:tt)*] $t:ty;)*) => { $(
+        // SAFETY: 1. to 4. and 6. the type holds no `Gc` and is Send + Sync by its bounds. 5. `trace` does nothing.
+        $(#[$m])* unsafe impl<$($p)*> Trace for $t {
+            const NEEDS_TRACE: bool = false;
+            #[inline]
+            fn trace(&self, _: &mut Tracer<'_>) {}
+        }
+    )* };
+}
+
+macro_rules! leaf_sized {
+    ($($(#[$m:meta])* [$($p:tt)*] $t:ty;)*) => { $(
+        leaf! { $(#[$m])* [$($p)*] $t; }
+        // SAFETY: the type has no brand, so it is its own rebranding.
+        $(#[$m])* unsafe impl<$($p)*> Rebrand<'_> for $t {
+            type To = Self;
+        }
+    )* };
+}
+
+leaf_sized! {
+    [] (); [] bool; [] char;
+    [] u8; [] u16; [] u32; [] u64; [] u128; [] usize;
+    [] i8; [] i16; [] i32; [] i64; [] i128; [] isize;
+    [] f32; [] f64;
+    [] std::num::NonZeroU8; [] std::num::NonZeroU16; [] std::num::NonZeroU32; [] std::num::NonZeroU64;
+    [] std::num::NonZeroU128; [] std::num::NonZeroUsize;
+    [] std::num::NonZeroI8; [] std::num::NonZeroI16; [] std::num::NonZeroI32; [] std::num::NonZeroI64;
+    [] std::num::NonZeroI128; [] std::num::NonZeroIsize;
+    [] std::sync::atomic::AtomicBool;
+    [] std::sync::atomic::AtomicU8; [] std::sync::atomic::AtomicU16; [] std::sync::atomic::AtomicU32;
+    [] std::sync::atomic::AtomicU64; [] std::sync::atomic::AtomicUsize;
+    [] std::sync::atomic::AtomicI8; [] std::sync::atomic::AtomicI16; [] std::sync::atomic::AtomicI32;
+    [] std::sync::atomic::AtomicI64; [] std::sync::atomic::AtomicIsize;
+    [] std::cmp::Ordering; [] std::sync::atomic::Ordering;
+    [] std::time::Duration; [] std::time::Instant; [] std::time::SystemTime;
+    [] std::ffi::OsString; [] std::ffi::CString; [] std::path::PathBuf;
+    [] std::net::IpAddr; [] std::net::Ipv4Addr; [] std::net::Ipv6Addr;
+    [] std::net::SocketAddr; [] std::net::SocketAddrV4; [] std::net::SocketAddrV6;
+    [] std::net::TcpStream; [] std::net::TcpListener; [] std::net::UdpSocket;
+    [] std::fs::File; [] std::io::Error;
+    [] std::any::TypeId; [] std::thread::ThreadId; [] std::alloc::Layout;
+    [] std::hash::RandomState; [H] std::hash::BuildHasherDefault<H>;
+    [] std::ops::RangeFull; [] std::convert::Infallible;
+    [] std::sync::Condvar; [] std::sync::Barrier; [] std::sync::Once;
+    [T: ?Sized + Send + Sync + 'static] std::sync::Arc<T>;
+    [T: ?Sized + Send + Sync + 'static] std::sync::Weak<T>;
+    [T: Send + 'static] std::sync::Mutex<T>;
+    [T: Send + Sync + 'static] std::sync::RwLock<T>;
+    [T: Send + Sync + 'static] std::sync::OnceLock<T>;
+    [T: Send + 'static] std::sync::mpsc::Sender<T>;
+    [T: Send + 'static] std::sync::mpsc::SyncSender<T>;
+    [T: Send + 'static] std::thread::JoinHandle<T>;
+    [T: ?Sized + Sync + 'static] &'static T;
+    [T: 'static] std::sync::atomic::AtomicPtr<T>;
+}
+
+leaf! {
+    [] str; [] std::ffi::OsStr; [] std::ffi::CStr; [] std::path::Path;
+}
+
+macro_rules! function_pointers {
+    ($($a:ident)*) => {
+        leaf_sized! {
+            [R, $($a),*] fn($($a),*) -> R;
+            [R, $($a),*] extern "C" fn($($a),*) -> R;
+        }
+    };
+}
+function_pointers!();
+function_pointers!(A0);
+function_pointers!(A0 A1);
+function_pointers!(A0 A1 A2);
+function_pointers!(A0 A1 A2 A3);
+function_pointers!(A0 A1 A2 A3 A4);
+function_pointers!(A0 A1 A2 A3 A4 A5);
+function_pointers!(A0 A1 A2 A3 A4 A5 A6);
+
+// SAFETY: 1. to 6. holds no `Gc`.
+unsafe impl Trace for String {
+    const NEEDS_TRACE: bool = false;
+    #[inline]
+    fn trace(&self, _: &mut Tracer<'_>) {}
+    fn external_bytes(&self) -> usize {
+        self.capacity()
+    }
+}
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for String {
+    type To = Self;
+}
+
+// SAFETY: 1. to 6. a phantom is not a value; nothing is followed.
+unsafe impl<T: ?Sized> Trace for PhantomData<T> {
+    const NEEDS_TRACE: bool = false;
+    #[inline]
+    fn trace(&self, _: &mut Tracer<'_>) {}
+}
+// SAFETY: a phantom holds nothing that a brand could protect.
+unsafe impl<T: ?Sized> Rebrand<'_> for PhantomData<T> {
+    type To = Self;
+}
+
+/// Containers that are traced item by item: parameters, type, what it becomes, how items are visited, bytes owned.
+macro_rules! container {
+    ($([$($p:ident),*] [$($extra:tt)*] $t:ty => $to:ty; |$this:ident, $tracer:ident| $body:expr; $external:expr;)*) => { $(
+        // SAFETY: 1. every item is visited. 2. 3. the container is owned and changes only through `&mut`, and its items
+        // keep the contract. 4. from the items. 5. 6. nothing of its own.
+        unsafe impl<$($p: Trace,)* $($extra)*> Trace for $t {
+            const NEEDS_TRACE: bool = false $(|| $p::NEEDS_TRACE)*;
+            #[inline]
+            fn trace(&self, $tracer: &mut Tracer<'_>) {
+                if Self::NEEDS_TRACE {
+                    let $this = self;
+                    $body
+                }
+            }
+            #[inline]
+            fn external_bytes(&self) -> usize {
+                let $this = self;
+                let _ = $this;
+                $external
+            }
+        }
+        // SAFETY: 1. 2. only the items' brands change.
+        unsafe impl<'b, $($p: Rebrand<'b>,)* $($extra)*> Rebrand<'b> for $t {
+            type To = $to;
+        }
+    )* };
+}
+
+container! {
+    [T] [] Vec<T> => Vec<T::To>; |this, tracer| this.as_slice().trace(tracer); this.capacity() * size_of::<T>();
+    [T] [] VecDeque<T> => VecDeque<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.capacity() * size_of::<T>();
+    [T] [] LinkedList<T> => LinkedList<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.len() * (size_of::<T>() + 16);
+    [T] [] BinaryHeap<T> => BinaryHeap<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.capacity() * size_of::<T>();
+    [T] [] BTreeSet<T> => BTreeSet<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.len() * size_of::<T>();
+    [K, V] [] BTreeMap<K, V> => BTreeMap<K::To, V::To>;
+        |this, tracer| this.iter().for_each(|(k, v)| { k.trace(tracer); v.trace(tracer) });
+        this.len() * (size_of::<K>() + size_of::<V>());
+    [K, V] [S: Send + Sync + 'static] HashMap<K, V, S> => HashMap<K::To, V::To, S>;
+        |this, tracer| this.iter().for_each(|(k, v)| { k.trace(tracer); v.trace(tracer) });
+        this.capacity() * (size_of::<(K, V)>() + 1);
+    [K] [S: Send + Sync + 'static] HashSet<K, S> => HashSet<K::To, S>;
+        |this, tracer| this.iter().for_each(|k| k.trace(tracer)); this.capacity() * (size_of::<K>() + 1);
+    [T] [] Option<T> => Option<T::To>; |this, tracer| if let Some(x) = this { x.trace(tracer) }; this.as_ref().map_or(0, Trace::external_bytes);
+    [T, E] [] Result<T, E> => Result<T::To, E::To>;
+        |this, tracer| match this { Ok(x) => x.trace(tracer), Err(e) => e.trace(tracer) };
+        match this { Ok(x) => x.external_bytes(), Err(e) => e.external_bytes() };
+    [T] [] std::task::Poll<T> => std::task::Poll<T::To>;
+        |this, tracer| if let std::task::Poll::Ready(x) = this { x.trace(tracer) };
+        if let std::task::Poll::Ready(x) = this { x.external_bytes() } else { 0 };
+    [T] [] std::cmp::Reverse<T> => std::cmp::Reverse<T::To>; |this, tracer| this.0.trace(tracer); this.0.external_bytes();
+    [T] [] std::num::Wrapping<T> => std::num::Wrapping<T::To>; |this, tracer| this.0.trace(tracer); this.0.external_bytes();
+    [T] [] std::num::Saturating<T> => std::num::Saturating<T::To>; |this, tracer| this.0.trace(tracer); this.0.external_bytes();
+    [T] [] ManuallyDrop<T> => ManuallyDrop<T::To>; |this, tracer| (**this).trace(tracer); (**this).external_bytes();
+    [T] [] std::ops::Range<T> => std::ops::Range<T::To>;
+        |this, tracer| { this.start.trace(tracer); this.end.trace(tracer) }; this.start.external_bytes() + this.end.external_bytes();
+    [T] [] std::ops::RangeInclusive<T> => std::ops::RangeInclusive<T::To>;
+        |this, tracer| { this.start().trace(tracer); this.end().trace(tracer) }; 0;
+    [T] [] std::ops::RangeFrom<T> => std::ops::RangeFrom<T::To>; |this, tracer| this.start.trace(tracer); this.start.external_bytes();
+    [T] [] std::ops::RangeTo<T> => std::ops::RangeTo<T::To>; |this, tracer| this.end.trace(tracer); this.end.external_bytes();
+    [T] [] std::ops::Bound<T> => std::ops::Bound<T::To>;
+        |this, tracer| match this { std::ops::Bound::Included(x) | std::ops::Bound::Excluded(x) => x.trace(tracer), std::ops::Bound::Unbounded => {} }; 0;
+    [B, C] [] std::ops::ControlFlow<B, C> => std::ops::ControlFlow<B::To, C::To>;
+        |this, tracer| match this { std::ops::ControlFlow::Break(x) => x.trace(tracer), std::ops::ControlFlow::Continue(x) => x.trace(tracer) }; 0;
+    [T] [const N: usize] [T; N] => [T::To; N]; |this, tracer| this.as_slice().trace(tracer);
+        if std::mem::needs_drop::<T>() { this.iter().map(Trace::external_bytes).sum() } else { 0 };
+}
+
+// SAFETY: 1. every item is visited. 2. to 6. as the items.
+unsafe impl<T: Trace> Trace for [T] {
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        if T::NEEDS_TRACE {
+            for item in self {
+                item.trace(tracer);
+            }
+        }
+    }
+}
+
+// SAFETY: 1. the content is visited. 2. to 6. as the content, which the box owns.
+unsafe impl<T: ?Sized + Trace> Trace for Box<T> {
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        if T::NEEDS_TRACE {
+            (**self).trace(tracer);
+        }
+    }
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        size_of_val::<T>(self)
+    }
+}
+// SAFETY: only the content's brand changes.
+unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for Box<T> {
+    type To = Box<T::To>;
+}
+// SAFETY: only the items' brand changes.
+unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for Box<[T]> {
+    type To = Box<[T::To]>;
+}
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for Box<str> {
+    type To = Self;
+}
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for Box<std::path::Path> {
+    type To = Self;
+}
+
+// SAFETY: 1. to 6. the pinned box is owned; its content is visited through a shared reference.
+unsafe impl<T: ?Sized + Trace> Trace for std::pin::Pin<Box<T>> {
+    const NEEDS_TRACE: bool = T::NEEDS_TRACE;
+    #[inline]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        if T::NEEDS_TRACE {
+            (**self).trace(tracer);
+        }
+    }
+}
+// SAFETY: only the content's brand changes.
+unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for std::pin::Pin<Box<T>> {
+    type To = std::pin::Pin<Box<T::To>>;
+}
+
+// SAFETY: 1. to 6. a borrowed part is `'static` and `Sync`, an owned part is Send + Sync + 'static: no `Gc` in either.
+unsafe impl<T> Trace for Cow<'static, T>
+where
+    T: ?Sized + ToOwned + Sync + 'static,
+    T::Owned: Send + Sync + 'static,
+{
+    const NEEDS_TRACE: bool = false;
+    #[inline]
+    fn trace(&self, _: &mut Tracer<'_>) {}
+}
+// SAFETY: no brand.
+unsafe impl<T> Rebrand<'_> for Cow<'static, T>
+where
+    T: ?Sized + ToOwned + Sync + 'static,
+    T::Owned: Send + Sync + 'static,
+{
+    type To = Self;
+}
+
+macro_rules! tuples {
+    ($($p:ident $i:tt),*) => {
+        container! {
+            [$($p),*] [] ($($p,)*) => ($($p::To,)*); |this, tracer| { $(this.$i.trace(tracer);)* }; 0 $(+ this.$i.external_bytes())*;
+        }
+    };
+}
+tuples!(A 0);
+tuples!(A 0, B 1);
+tuples!(A 0, B 1, C 2);
+tuples!(A 0, B 1, C 2, D 3);
+tuples!(A 0, B 1, C 2, D 3, E 4);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14, P 15);

@@ -1,0 +1,310 @@
+//! What the collector knows of a type: how to trace, drop and size its objects, given only an address.
+//!
+//! One span holds objects of one type (or of no type: noscan without drop), so an object needs no header; its span's
+//! class names the [`TypeInfo`].
+//!
+//! Three layouts:
+//! ```text
+//! sized      | T ........................ |
+//! slice      | T T T T ..... | len (8 B) |     the length is in the slot's last word, if anybody will need it
+//! array      | len (8 B) | H | T T T .... |     GcArray<H, T>: thin pointer
+//! ```
+//!
+//! **Invariants**
+//! - `[O1]` Functions of a `TypeInfo` get the start of a slot that holds an initialised object of that type, and the
+//!   bytes from there to the slot's end.
+//! - `[O2]` A list's length word is at most the number of items initialised; it is written before the object is
+//!   published and never changes.
+
+use std::alloc::Layout;
+use std::marker::PhantomData;
+
+use crate::object::trace::{Trace, Tracer};
+
+/// The functions of a list's items, so that a long list can be traced in pieces.
+#[derive(Debug)]
+pub(crate) struct Items {
+    /// Bytes per item, at least 1.
+    pub(crate) size: usize,
+    /// Number of items of the object at the address, in a slot of that many bytes.
+    pub(crate) len: unsafe fn(*const u8, usize) -> usize,
+    /// Traces items `from .. to`.
+    pub(crate) trace: unsafe fn(*const u8, usize, usize, &mut Tracer<'_>),
+}
+
+/// A type's functions, by address.
+#[derive(Debug)]
+pub(crate) struct TypeInfo {
+    pub(crate) name: fn() -> &'static str,
+    pub(crate) needs_trace: bool,
+    /// Traces the whole object: address, slot bytes.
+    pub(crate) trace: unsafe fn(*const u8, usize, &mut Tracer<'_>),
+    /// Traces what comes before the items; nothing for a plain slice.
+    pub(crate) trace_head: unsafe fn(*const u8, &mut Tracer<'_>),
+    pub(crate) items: Option<Items>,
+    /// Drops the object: address, slot bytes. `None` when nothing needs it.
+    pub(crate) drop: Option<unsafe fn(*mut u8, usize)>,
+    /// Bytes owned outside the heap: address, slot bytes.
+    pub(crate) external: unsafe fn(*const u8, usize) -> usize,
+}
+
+/// The `TypeInfo` of a sized `T`.
+#[derive(Debug)]
+pub(crate) struct Sized_<T>(PhantomData<T>);
+
+/// The `TypeInfo` of `[T]`.
+#[derive(Debug)]
+pub(crate) struct Slice<T>(PhantomData<T>);
+
+/// The `TypeInfo` of `GcArray<H, T>`.
+#[derive(Debug)]
+pub(crate) struct Array<H, T>(PhantomData<(H, T)>);
+
+const LEN_SIZE: usize = size_of::<usize>();
+
+const fn at_least_one(n: usize) -> usize {
+    if n == 0 { 1 } else { n }
+}
+
+const fn round_up(n: usize, to: usize) -> usize {
+    n.next_multiple_of(to)
+}
+
+impl<T: Trace> Sized_<T> {
+    /// Whether objects of this type need a span class of their own.
+    pub(crate) const TYPED: bool = T::NEEDS_TRACE || std::mem::needs_drop::<T>();
+
+    pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
+        name: std::any::type_name::<T>,
+        needs_trace: T::NEEDS_TRACE,
+        trace: Self::trace,
+        trace_head: Self::trace_head,
+        items: None,
+        drop: if std::mem::needs_drop::<T>() {
+            Some(Self::drop)
+        } else {
+            None
+        },
+        external: Self::external,
+    };
+
+    unsafe fn trace(at: *const u8, _slot: usize, tracer: &mut Tracer<'_>) {
+        // SAFETY: [O1] a `T` lives at `at`; shared access, as the trait allows while mutators run.
+        let object = unsafe { &*at.cast::<T>() };
+        object.trace(tracer);
+    }
+
+    unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {
+        // SAFETY: as in `trace`.
+        unsafe { Self::trace(at, 0, tracer) }
+    }
+
+    unsafe fn drop(at: *mut u8, _slot: usize) {
+        // SAFETY: [O1], and the sweeper calls this once, for an object nobody can reach any more.
+        unsafe { at.cast::<T>().drop_in_place() }
+    }
+
+    unsafe fn external(at: *const u8, _slot: usize) -> usize {
+        // SAFETY: [O1] a `T` lives at `at`.
+        let object = unsafe { &*at.cast::<T>() };
+        object.external_bytes()
+    }
+}
+
+impl<T: Trace> Slice<T> {
+    /// Whether slices of `T` need a span class of their own and a length in the slot.
+    pub(crate) const TYPED: bool = T::NEEDS_TRACE || std::mem::needs_drop::<T>();
+
+    pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
+        name: std::any::type_name::<[T]>,
+        needs_trace: T::NEEDS_TRACE,
+        trace: Self::trace,
+        trace_head: Self::trace_head,
+        items: Some(Items {
+            size: at_least_one(size_of::<T>()),
+            len: Self::len,
+            trace: Self::trace_items,
+        }),
+        drop: if std::mem::needs_drop::<T>() {
+            Some(Self::drop)
+        } else {
+            None
+        },
+        external: Self::external,
+    };
+
+    /// The layout of a slot for `len` items: the items, and the length word if it is needed.
+    pub(crate) fn layout(len: usize) -> Option<Layout> {
+        let items = Layout::array::<T>(len).ok()?;
+        if !Self::TYPED {
+            return Some(items);
+        }
+        let size = round_up(items.size(), LEN_SIZE).checked_add(LEN_SIZE)?;
+        Layout::from_size_align(size, items.align().max(LEN_SIZE)).ok()
+    }
+
+    /// Where the length of the slice at `at` is kept, in a slot of `slot` bytes.
+    pub(crate) fn len_word(at: *mut u8, slot: usize) -> *mut usize {
+        at.wrapping_add(slot - LEN_SIZE).cast()
+    }
+
+    unsafe fn len(at: *const u8, slot: usize) -> usize {
+        // SAFETY: [O1] [O2] the slot's last word is the length; slots are multiples of 8 at multiples of 8.
+        unsafe { Self::len_word(at.cast_mut(), slot).read() }
+    }
+
+    unsafe fn trace(at: *const u8, slot: usize, tracer: &mut Tracer<'_>) {
+        // SAFETY: [O1].
+        let len = unsafe { Self::len(at, slot) };
+        // SAFETY: [O2] `len` items are initialised.
+        unsafe { Self::trace_items(at, 0, len, tracer) }
+    }
+
+    unsafe fn trace_head(_at: *const u8, _tracer: &mut Tracer<'_>) {}
+
+    unsafe fn trace_items(at: *const u8, from: usize, to: usize, tracer: &mut Tracer<'_>) {
+        // SAFETY: [O2] and `to` is at most the length.
+        unsafe { trace_items::<T>(at.cast(), from, to, tracer) }
+    }
+
+    unsafe fn drop(at: *mut u8, slot: usize) {
+        // SAFETY: [O1].
+        let len = unsafe { Self::len(at, slot) };
+        // SAFETY: [O2], and the sweeper calls this once, for an object nobody can reach any more.
+        unsafe { std::ptr::slice_from_raw_parts_mut(at.cast::<T>(), len).drop_in_place() }
+    }
+
+    unsafe fn external(at: *const u8, slot: usize) -> usize {
+        // SAFETY: [O1].
+        let len = unsafe { Self::len(at, slot) };
+        // SAFETY: [O2].
+        unsafe { external_of_items::<T>(at.cast(), len) }
+    }
+}
+
+impl<H: Trace, T: Trace> Array<H, T> {
+    /// Whether arrays of this type need a span class of their own.
+    pub(crate) const TYPED: bool = H::NEEDS_TRACE
+        || T::NEEDS_TRACE
+        || std::mem::needs_drop::<H>()
+        || std::mem::needs_drop::<T>();
+
+    /// Bytes from the object's start to its header.
+    pub(crate) const HEAD: usize = round_up(LEN_SIZE, align_of::<H>());
+    /// Bytes from the object's start to its first item.
+    pub(crate) const ITEMS: usize = round_up(Self::HEAD + size_of::<H>(), align_of::<T>());
+
+    pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
+        name: std::any::type_name::<(H, [T; 0])>,
+        needs_trace: H::NEEDS_TRACE || T::NEEDS_TRACE,
+        trace: Self::trace,
+        trace_head: Self::trace_head,
+        items: Some(Items {
+            size: at_least_one(size_of::<T>()),
+            len: Self::len,
+            trace: Self::trace_items,
+        }),
+        drop: if std::mem::needs_drop::<H>() || std::mem::needs_drop::<T>() {
+            Some(Self::drop)
+        } else {
+            None
+        },
+        external: Self::external,
+    };
+
+    /// The layout of an array of `len` items.
+    pub(crate) fn layout(len: usize) -> Option<Layout> {
+        let items = Layout::array::<T>(len).ok()?;
+        let size = Self::ITEMS.checked_add(items.size())?;
+        let align = LEN_SIZE.max(align_of::<H>()).max(align_of::<T>());
+        Layout::from_size_align(size, align).ok()
+    }
+
+    /// The number of items.
+    ///
+    /// # Safety
+    /// 1. An array of this type lives at `at`.
+    #[inline]
+    pub(crate) unsafe fn len_at(at: *const u8) -> usize {
+        // SAFETY: [O2] the first word is the length.
+        unsafe { at.cast::<usize>().read() }
+    }
+
+    unsafe fn len(at: *const u8, _slot: usize) -> usize {
+        // SAFETY: [O1].
+        unsafe { Self::len_at(at) }
+    }
+
+    unsafe fn trace(at: *const u8, _slot: usize, tracer: &mut Tracer<'_>) {
+        // SAFETY: [O1].
+        unsafe { Self::trace_head(at, tracer) };
+        // SAFETY: [O1].
+        let len = unsafe { Self::len_at(at) };
+        // SAFETY: [O2].
+        unsafe { Self::trace_items(at, 0, len, tracer) }
+    }
+
+    unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {
+        if H::NEEDS_TRACE {
+            // SAFETY: [O1] the header lives HEAD bytes after the start.
+            let head = unsafe { &*at.add(Self::HEAD).cast::<H>() };
+            head.trace(tracer);
+        }
+    }
+
+    unsafe fn trace_items(at: *const u8, from: usize, to: usize, tracer: &mut Tracer<'_>) {
+        if T::NEEDS_TRACE {
+            let items = at.wrapping_add(Self::ITEMS);
+            // SAFETY: [O2] and `to` is at most the length.
+            unsafe { trace_items::<T>(items.cast(), from, to, tracer) }
+        }
+    }
+
+    unsafe fn drop(at: *mut u8, _slot: usize) {
+        // SAFETY: [O1].
+        let len = unsafe { Self::len_at(at) };
+        let items = at.wrapping_add(Self::ITEMS).cast::<T>();
+        let head = at.wrapping_add(Self::HEAD).cast::<H>();
+        // SAFETY: [O2], and the sweeper calls this once, for an object nobody can reach any more.
+        unsafe { std::ptr::slice_from_raw_parts_mut(items, len).drop_in_place() };
+        // SAFETY: as above.
+        unsafe { head.drop_in_place() }
+    }
+
+    unsafe fn external(at: *const u8, _slot: usize) -> usize {
+        // SAFETY: [O1] the header lives HEAD bytes after the start.
+        let head = unsafe { &*at.add(Self::HEAD).cast::<H>() };
+        // SAFETY: [O1].
+        let len = unsafe { Self::len_at(at) };
+        // SAFETY: [O2].
+        head.external_bytes() + unsafe { external_of_items::<T>(at.add(Self::ITEMS).cast(), len) }
+    }
+}
+
+/// Traces items `from .. to` of the list whose first item is at `first`.
+///
+/// # Safety
+/// 1. Items `from .. to` are initialised.
+#[inline]
+unsafe fn trace_items<T: Trace>(first: *const T, from: usize, to: usize, tracer: &mut Tracer<'_>) {
+    let start = first.wrapping_add(from);
+    // SAFETY: clause 1; shared access, as the trait allows while mutators run.
+    for item in unsafe { std::slice::from_raw_parts(start, to - from) } {
+        item.trace(tracer);
+    }
+}
+
+/// The sum of what `len` items own outside the heap.
+///
+/// # Safety
+/// 1. The items are initialised.
+unsafe fn external_of_items<T: Trace>(first: *const T, len: usize) -> usize {
+    if !std::mem::needs_drop::<T>() {
+        return 0; // nothing owned
+    }
+    // SAFETY: clause 1.
+    unsafe { std::slice::from_raw_parts(first, len) }
+        .iter()
+        .map(Trace::external_bytes)
+        .sum()
+}

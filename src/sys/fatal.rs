@@ -1,0 +1,24 @@
+//! The end of the line: a broken invariant of ours, or memory that cannot be had where no error can be returned.
+
+use std::fmt;
+use std::io::Write;
+
+/// Writes `message` to standard error and aborts the process.
+///
+/// Nothing is unwound: an invariant that the heap's safety rests on does not hold, so no more user code may run.
+#[cold]
+#[inline(never)]
+pub(crate) fn fatal(message: &str) -> ! {
+    fatal_args(format_args!("{message}"))
+}
+
+/// As [`fatal`], with a formatted report.
+#[cold]
+#[inline(never)]
+pub(crate) fn fatal_args(message: fmt::Arguments<'_>) -> ! {
+    let mut err = std::io::stderr().lock();
+    // The process ends here whether or not the message could be written.
+    let _ = writeln!(err, "greywave: fatal: {message}");
+    let _ = err.flush();
+    std::process::abort()
+}

@@ -1,0 +1,198 @@
+//! Address space: one big reservation for objects, and zeroed tables beside it.
+//!
+//! Both are private anonymous mappings without a swap reservation: pages appear, zeroed, when they are first touched.
+//!
+//! **Invariants**
+//! - `[M1]` A mapping is at `base .. base + len`, readable and writable, until its owner is dropped.
+//! - `[M2]` A [`Table`] has room for `len` values of `T`, and all-zero bytes are a valid `T` ([`ZeroValid`]).
+
+use std::io;
+use std::marker::PhantomData;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// The alignment of a reservation's base: a huge page.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
+
+/// One contiguous range of address space.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    map: MmapRaw,
+    skip: usize,
+    len: usize,
+}
+
+impl Reservation {
+    /// Reserves `len` bytes at a multiple of [`HUGE_PAGE`].
+    ///
+    /// # Errors
+    /// What the OS says when it refuses.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let map = map_zeroed(
+            len.checked_add(HUGE_PAGE)
+                .ok_or(io::ErrorKind::OutOfMemory)?,
+        )?;
+        let start = map.as_mut_ptr().addr();
+        let skip = start.next_multiple_of(HUGE_PAGE) - start;
+        Ok(Self { map, skip, len })
+    }
+
+    pub(crate) fn base(&self) -> *mut u8 {
+        // `skip` is below HUGE_PAGE and the mapping is HUGE_PAGE longer than `len`.
+        self.map.as_mut_ptr().wrapping_add(self.skip)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Asks for huge pages in `from .. from + len` (bytes from the base). A refusal costs speed only.
+    pub(crate) fn want_huge_pages(&self, from: usize, len: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            debug_assert!(from + len <= self.len);
+            let _ = self
+                .map
+                .advise_range(memmap2::Advice::HugePage, self.skip + from, len);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (from, len);
+    }
+}
+
+/// A type for which all-zero bytes are a value, and which is shared between threads.
+///
+/// # Safety
+/// 1. All-zero bytes are a valid `Self`. 2. `Self` needs no drop. 3. Its alignment is at most 4096.
+pub(crate) unsafe trait ZeroValid: Sync {}
+
+// SAFETY: 1. zero is a value of every integer atomic. 2. atomics need no drop. 3. aligned to at most 8.
+unsafe impl ZeroValid for std::sync::atomic::AtomicU64 {}
+// SAFETY: as for `AtomicU64`.
+unsafe impl ZeroValid for std::sync::atomic::AtomicU32 {}
+// SAFETY: the null pointer is all zeroes on every target we support; the rest as for `AtomicU64`.
+unsafe impl<T> ZeroValid for std::sync::atomic::AtomicPtr<T> {}
+
+/// A fixed array of zero-initialised shared values, in memory that is touched only where it is used.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    map: MmapRaw,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T: ZeroValid> Table<T> {
+    /// A table of `len` zeroed values.
+    ///
+    /// # Errors
+    /// What the OS says when it refuses.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self {
+            map: map_zeroed(bytes.max(1))?,
+            len,
+            elements: PhantomData,
+        })
+    }
+
+    /// The value at `index`. O(1).
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> &T {
+        assert!(index < self.len, "table index in range");
+        // SAFETY: just checked.
+        unsafe { self.get_unchecked(index) }
+    }
+
+    /// The value at `index`, which the caller has checked.
+    ///
+    /// # Safety
+    /// 1. `index` is below the table's length.
+    #[inline]
+    pub(crate) unsafe fn get_unchecked(&self, index: usize) -> &T {
+        let start: *const T = self.map.as_ptr().cast();
+        // SAFETY: [M2] and clause 1: the element is inside the mapping.
+        let at = unsafe { start.add(index) };
+        // SAFETY: [M2] zeroed or written as a `T` since; shared access only, `T: Sync`.
+        unsafe { &*at }
+    }
+
+    /// Asks the processor to fetch the value at `index`; any index is harmless.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: usize) {
+        prefetch(self.map.as_ptr().cast::<T>().wrapping_add(index).cast());
+    }
+
+    /// Asks for huge pages behind the first `len` values.
+    pub(crate) fn want_huge_pages(&self, len: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let bytes = (len.min(self.len) * size_of::<T>()) & !(4096 - 1);
+            let _ = self.map.advise_range(memmap2::Advice::HugePage, 0, bytes);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = len;
+    }
+}
+
+/// Asks the processor to fetch the cache line at `at`; any address is harmless.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch has no effect on memory and does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
+fn map_zeroed(len: usize) -> io::Result<MmapRaw> {
+    MmapOptions::new()
+        .len(len)
+        .no_reserve_swap()
+        .map_anon()
+        .map(MmapRaw::from)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_reservation_is_aligned_and_writable_at_both_ends() {
+        let r = Reservation::new(64 << 20).expect("64 MiB of address space");
+        assert_eq!(r.base().addr() % HUGE_PAGE, 0);
+        for at in [0, r.len() - 1] {
+            let p = r.base().wrapping_add(at);
+            // SAFETY: [M1] inside the mapping, which nobody else uses.
+            unsafe { p.write(7) };
+            // SAFETY: as above.
+            assert_eq!(unsafe { p.read() }, 7);
+        }
+    }
+
+    #[test]
+    fn an_impossible_reservation_is_an_error() {
+        assert!(Reservation::new(usize::MAX - 4096).is_err());
+    }
+
+    #[test]
+    fn a_table_starts_zeroed_and_keeps_what_is_stored() {
+        let t: Table<AtomicU64> = Table::new(100_000).expect("a table");
+        assert_eq!(t.get(99_999).load(Ordering::Relaxed), 0);
+        t.get(50_000).store(3, Ordering::Relaxed);
+        assert_eq!(t.get(50_000).load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "table index in range")]
+    fn a_table_checks_its_bounds() {
+        let t: Table<AtomicU64> = Table::new(4).expect("a table");
+        let _ = t.get(4);
+    }
+}

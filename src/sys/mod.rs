@@ -1,0 +1,8 @@
+//! The operating system and the standard library, behind the few doors the rest of the crate uses.
+
+pub(crate) mod clock;
+pub(crate) mod fatal;
+pub(crate) mod lock;
+pub(crate) mod mem;
+pub(crate) mod sync;
+pub(crate) mod thread;

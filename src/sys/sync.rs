@@ -1,0 +1,68 @@
+//! Atomics and cells, from the standard library or from loom.
+//!
+//! Modules with a loom model import from here. Tables that live in zeroed OS memory (`sys::mem::Table`) use the
+//! standard atomics directly, because loom's have no all-zero representation; no model runs over such a table.
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize},
+};
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+
+pub(crate) use std::sync::atomic::Ordering;
+
+/// A cell whose accesses loom can check; the closures receive a raw pointer that is valid for the call.
+#[cfg(not(loom))]
+#[derive(Debug)]
+#[repr(transparent)]
+#[allow(
+    clippy::disallowed_types,
+    reason = "this is the facade the lint points to"
+)]
+pub(crate) struct UnsafeCell<T: ?Sized>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+#[allow(
+    clippy::disallowed_types,
+    reason = "this is the facade the lint points to"
+)]
+impl<T> UnsafeCell<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.0.into_inner()
+    }
+
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+/// Tells the processor (or loom) that this thread is waiting in a loop.
+#[inline]
+pub(crate) fn spin_hint() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::hint::spin_loop();
+}
+
+/// Lets another thread run.
+#[inline]
+pub(crate) fn yield_now() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    std::thread::yield_now();
+}
