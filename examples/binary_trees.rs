@@ -19,7 +19,7 @@ use greywave::{Gc, Heap, Mutator, Root, Trace};
 
 mod common;
 use common::args::{self, Args, in_range};
-use common::report;
+use common::report::{self, say};
 
 const USAGE: &str = "usage: binary_trees [DEPTH] [--threads N]
   DEPTH        of the long-lived tree, 0 to 32 (default 18)
@@ -60,7 +60,9 @@ fn main() -> ExitCode {
         let (depth, threads) = parse(args)?;
         let start = Instant::now();
         let heap = Heap::new();
-        print(&run(&heap, depth, threads)?);
+        for line in run(&heap, depth, threads)? {
+            say(line);
+        }
         summary(&heap, start);
         Ok(())
     })
@@ -149,13 +151,6 @@ fn trees_of(m: &mut Mutator, depth: u32, max_depth: u32) -> Result<String, Strin
         return Err(format!("{trees} trees of depth {depth} had {count} nodes"));
     }
     Ok(format!("{trees}\t trees of depth {depth}\t check: {count}"))
-}
-
-#[allow(clippy::print_stdout, reason = "the program's result")]
-fn print(lines: &[String]) {
-    for line in lines {
-        println!("{line}");
-    }
 }
 
 /// What it took, apart from the result, so that outputs can be compared.

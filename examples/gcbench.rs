@@ -18,7 +18,7 @@ use greywave::{Gc, GcArray, GcCell, Heap, Mutator, Root, Trace};
 
 mod common;
 use common::args;
-use common::report;
+use common::report::{self, say};
 
 const USAGE: &str = "usage: gcbench [--depth N]
   --depth N  depth of the long-lived tree and of the deepest others, 4 to 24 (default 16)";
@@ -94,15 +94,10 @@ fn main() -> ExitCode {
         let depth = args.number("--depth", 16, MIN_DEPTH..=24)?;
         args.words(0..=0)?;
         let heap = Heap::new();
-        run(&heap, depth, print)?;
-        print(&report::collector(&heap.stats()));
+        run(&heap, depth, |line| say(line))?;
+        say(report::collector(&heap.stats()));
         Ok(())
     })
-}
-
-#[allow(clippy::print_stdout, reason = "the program's result")]
-fn print(line: &str) {
-    println!("{line}");
 }
 
 /// Runs the whole benchmark and says each step's time through `say`.

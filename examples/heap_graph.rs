@@ -28,7 +28,7 @@ mod common;
 use common::args;
 use common::decode;
 use common::hg::Graph;
-use common::report::{self, Bytes, Nanos};
+use common::report::{self, Bytes, Nanos, say};
 use common::rng::Rng;
 
 const USAGE: &str = "usage: heap_graph FILE [--cycles N] [--seed N]
@@ -371,7 +371,6 @@ fn compare(m: &Mutator, root: &Root<Object<'static>>, graph: &Graph) -> Result<u
     Ok(reached)
 }
 
-#[allow(clippy::print_stdout, reason = "the program's result")]
 fn print(report: &Report) {
     let Report {
         objects,
@@ -381,27 +380,30 @@ fn print(report: &Report) {
         ..
     } = *report;
     let per_object = |time: Duration| time.as_nanos() as f64 / objects as f64;
-    println!(
+    say(format_args!(
         "{objects} objects, {edges} edges, built in {}",
         Nanos::from(report.build)
-    );
-    println!(
+    ));
+    say(format_args!(
         "  memory             {} of spans for {} of payload: {:.3}",
         Bytes(span_bytes),
         Bytes(payload_bytes),
         span_bytes as f64 / payload_bytes as f64
-    );
+    ));
     for (name, time) in [
         ("at rest  ", report.at_rest),
         ("in motion", report.in_motion),
     ] {
-        println!(
+        say(format_args!(
             "  collect {name}  {} (median), {:.1} ns an object",
             Nanos::from(time),
             per_object(time)
-        );
+        ));
     }
-    println!("  edges swapped      {} pairs", report.changes);
-    println!("{}", report::collector(&report.stats));
-    println!("the heap and the graph agree");
+    say(format_args!(
+        "  edges swapped      {} pairs",
+        report.changes
+    ));
+    say(report::collector(&report.stats));
+    say("the heap and the graph agree");
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ mod common;
 use common::args;
 use common::hg::Graph;
 use common::mt::{self, Event};
+use common::report::say;
 use common::rng::Rng;
 
 const USAGE: &str = "usage: make_samples [DIRECTORY]
@@ -28,20 +30,27 @@ fn main() -> ExitCode {
     })
 }
 
-#[allow(clippy::print_stdout, reason = "the program's result")]
 fn write(directory: &Path) -> Result<(), Box<dyn Error>> {
     for (name, bytes) in [("sample.mt.zst", trace()), ("sample.hg.zst", graph())] {
         let path = directory.join(name);
-        let packed = zstd::encode_all(bytes.as_slice(), 19)?;
+        let packed = pack(&bytes)?;
         std::fs::write(&path, &packed).map_err(|error| format!("{}: {error}", path.display()))?;
-        println!(
+        say(format_args!(
             "{}: {} bytes, {} packed",
             path.display(),
             bytes.len(),
             packed.len()
-        );
+        ));
     }
     Ok(())
+}
+
+/// Compresses with a checksum, so that a flipped bit is found even where it could be data.
+fn pack(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut packer = zstd::Encoder::new(Vec::new(), 19)?;
+    packer.include_checksum(true)?;
+    packer.write_all(bytes)?;
+    packer.finish()
 }
 
 /// A trace of 6,000 events: all the sizes near a word or a page, some large objects, lives

@@ -29,7 +29,7 @@ mod common;
 use common::args;
 use common::decode::{self, DecodeError, Problem};
 use common::mt::{Event, Events};
-use common::report::{self, Bytes};
+use common::report::{self, Bytes, say};
 use common::rng::mix;
 
 const USAGE: &str = "usage: malloc_replay FILE... [--poll N]
@@ -325,12 +325,11 @@ impl Hasher for ByNumber {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the program's result")]
 fn print(outcome: &Outcome, rss_before: Option<u64>) {
     let mut peak = 0;
     for (path, report) in &outcome.traces {
         peak += report.peak_bytes;
-        println!(
+        say(format_args!(
             "{}: {} events, {:.1} ns each; at most {} allocated, {} in {} objects never freed",
             path.display(),
             report.events,
@@ -338,23 +337,23 @@ fn print(outcome: &Outcome, rss_before: Option<u64>) {
             Bytes(report.peak_bytes),
             Bytes(report.left_bytes),
             report.left_objects,
-        );
+        ));
     }
-    println!(
+    say(format_args!(
         "  peak allocated     {} (the sum of the traces' peaks)",
         Bytes(peak)
-    );
+    ));
     if let (Some(before), Some(after)) = (rss_before, outcome.peak_rss) {
-        println!(
+        say(format_args!(
             "  peak memory        {}, {} more than at the start: {:.2} times the allocated",
             Bytes(after),
             Bytes(after.saturating_sub(before)),
             after as f64 / peak.max(1) as f64
-        );
+        ));
     }
-    println!(
+    say(format_args!(
         "  left in the heap   {} after two collections",
         Bytes(outcome.live_bytes)
-    );
-    println!("{}", report::collector(&outcome.stats));
+    ));
+    say(report::collector(&outcome.stats));
 }

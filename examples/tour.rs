@@ -37,14 +37,14 @@ use greywave::{Frame, Gc, GcCell, GcLock, GcOnce, Heap, Mutator, Root, Trace, We
 
 mod common;
 use common::args::{self, Args};
-use common::report::{self, Bytes, Latency, Nanos};
+use common::report::{self, Bytes, Latency, Nanos, say};
 use common::rng::Rng;
 use common::words::{Words, checksum};
 
 const USAGE: &str = "usage: tour [--threads N] [--seconds N] [--paragraphs N] [--seed N]
   --threads N     editing threads, 1 to 256 (default: one for each processor, at least 2)
   --seconds N     how long to edit, 1 to 86400 (default 6)
-  --paragraphs N  in the document at the start, 1 to 10000000 (default 250000)
+  --paragraphs N  in the document at the start, 1 to 10000000 (default 500000)
   --seed N        of the random edits (default 1)";
 
 /// Paragraphs in a section, at the start.
@@ -112,7 +112,7 @@ fn main() -> ExitCode {
     args::main(USAGE, |args| {
         let options = parse(args)?;
         let heap = Heap::new();
-        let report = run(&heap, options, print)?;
+        let report = run(&heap, options, |line| say(line))?;
         summary(&heap, options, &report);
         Ok(())
     })
@@ -123,7 +123,7 @@ fn parse(mut args: Args) -> Result<Options, Box<dyn Error>> {
     let options = Options {
         threads: args.number("--threads", processors, 1..=256)?,
         time: Duration::from_secs(args.number("--seconds", 6, 1..=86_400)?),
-        paragraphs: args.number("--paragraphs", 250_000, 1..=10_000_000)?,
+        paragraphs: args.number("--paragraphs", 500_000, 1..=10_000_000)?,
         seed: args.number("--seed", 1, 0..=u64::MAX)?,
     };
     args.words(0..=0)?;
@@ -566,26 +566,19 @@ fn check_document(document: Gc<'_, Document<'_>>) -> Result<u64, String> {
     Ok(count)
 }
 
-#[allow(clippy::print_stdout, reason = "the program's result")]
-fn print(line: &str) {
-    println!("{line}");
-}
-
-#[allow(clippy::print_stdout, reason = "the program's result")]
 fn summary(heap: &Heap, options: Options, report: &Report) {
     let edits = report.latency.count();
     let rate = edits as f64 / report.time.as_secs_f64();
-    println!(
+    say(format_args!(
         "\n{edits} edits on {} threads: {rate:.0} a second",
         options.threads
-    );
-    for edit in Edit::ALL {
-        print!("  {edit:?} {}", report.counts[edit as usize]);
-    }
-    println!("\n  edit and safepoint {}", report.latency);
-    println!("{}", report::collector(&heap.stats()));
-    println!(
+    ));
+    let counts = Edit::ALL.map(|edit| format!("{edit:?} {}", report.counts[edit as usize]));
+    say(counts.join("  "));
+    say(format_args!("  edit and safepoint {}", report.latency));
+    say(report::collector(&heap.stats()));
+    say(format_args!(
         "the document is whole: {} paragraphs, as counted",
         report.paragraphs
-    );
+    ));
 }

@@ -5,6 +5,9 @@ mod api;
 mod base;
 mod gc;
 mod heap;
+#[cfg(any(fuzzing, feature = "internals"))]
+#[doc(hidden)]
+pub mod internals;
 mod object;
 mod pace;
 mod sys;
@@ -29,5 +32,5 @@ pub use crate::api::{
 };
 pub use crate::gc::events::{Event, PauseSummary};
 pub use crate::object::trace::{
-    At, BrandedBy, Collect, OtherwiseStatic, Rebrand, RebrandTarget, TargetAt, Trace, Tracer,
+    At, BrandedBy, Collect, Rebrand, RebrandTarget, TargetAt, Trace, Tracer,
 };

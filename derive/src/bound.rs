@@ -37,8 +37,6 @@ pub(crate) struct Bounds<'a> {
     /// Parameters that may hold a `Gc`, each with the one that it becomes.
     held: Vec<(Ident, Ident)>,
     pub(crate) leaves: Vec<Leaf>,
-    /// Every `PhantomData<..>` of the fields: the type checker is asked whether it is core's.
-    pub(crate) phantoms: Vec<TypePath>,
     /// Predicates for both implementations: the user's from the attribute, or what skipped fields need.
     extra: Vec<WherePredicate>,
     /// Function pointers: they stay as they are, so what they name must.
@@ -77,7 +75,6 @@ impl<'a> Bounds<'a> {
                 .map(|param| ((*param).clone(), become_of(param)))
                 .collect(),
             leaves: uses.leaves,
-            phantoms: uses.phantoms,
             extra,
             functions,
         };
@@ -206,16 +203,9 @@ impl<'a> Bounds<'a> {
     }
 
     /// `ty` as the rebranded type says it.
-    pub(crate) fn rebranded(&self, ty: &Type) -> Type {
+    fn rebranded(&self, ty: &Type) -> Type {
         let mut ty = ty.clone();
         self.rebranding(&self.to).visit_type_mut(&mut ty);
-        ty
-    }
-
-    /// `ty` with `Self` spelled out, for where there is none.
-    pub(crate) fn spelled_out(&self, ty: &Type) -> Type {
-        let mut ty = ty.clone();
-        Rebranding::new(None, &[], self.own_type()).visit_type_mut(&mut ty);
         ty
     }
 
@@ -296,14 +286,12 @@ impl<'a> Bounds<'a> {
             // In parentheses: a `for<'a>` that opens a predicate would be the predicate's.
             all.push(parse_quote!((#ty): #is<#becomes>));
         }
-        // `Gc<'gc, T>` makes a type demand `T: 'gc`, without a word in its text.
-        let params = type_params(input).into_iter();
-        let params = params.map(|param| {
-            self.held
-                .iter()
-                .find(|(from, _)| from == param)
-                .map_or(param, |(_, to)| to)
-        });
+        // `Rebrand::To` outlives the brand, and `Gc<'gc, T>` makes a type demand `T: 'gc` without a word in its text.
+        let becomes = |param| {
+            let held = self.held.iter().find(|(from, _)| from == param);
+            held.map_or(param, |(_, to)| to)
+        };
+        let params = type_params(input).into_iter().map(becomes);
         all.extend(params.map(|param| parse_quote!(#param: #to)));
         let mut seen = Vec::new();
         all.retain(|predicate| {

@@ -1,19 +1,22 @@
 //! The code that is written.
 //!
 //! Beside the two implementations it holds code that is never run, only type-checked, generic over everything that they
-//! are generic over: for each field, that its type is rebranded as the text of the rebranded type says. So a derived `Rebrand` is true if the `Rebrand` of every field is, whatever was guessed in [`crate::bound`]. And where the
-//! type has no lifetime and no held parameter, every field is then its own rebranding for any brand, so it holds no
-//! `Gc`: `NEEDS_TRACE = false` is true as well.
+//! are generic over. It has a value of the type and one of the rebranded type, and asks of each field whether the one's
+//! type is rebranded to the other's. So a derived `Rebrand` is true if the `Rebrand` of every field is, whatever was
+//! guessed in [`crate::bound`]. And where the type has no lifetime and no held parameter, every field is then its own
+//! rebranding for any brand, so it holds no `Gc`: `NEEDS_TRACE = false` is true as well.
+//!
+//! All code goes by the fields themselves, and names no field's type: a macro in a type may mean another type elsewhere.
 //!
 //! The user's lints do not see the code, since every token has the span of the expansion: those of the user keep their
 //! place in the file, for errors, and give up their context. There is no `allow` in it, which `forbid` would refuse.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{DeriveInput, GenericParam, Type, TypePath, WherePredicate, parse_quote};
+use syn::{DeriveInput, GenericParam, Type, WherePredicate, parse_quote};
 
 use crate::bound::{Bounds, written};
-use crate::input::{Field, Input, Shape, is_function, is_opaque};
+use crate::input::{Field, Input, Shape, is_function, is_phantom};
 
 pub(crate) fn implementations(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let trace = trace(input, bounds);
@@ -59,42 +62,32 @@ fn trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let needs_trace = needs_trace(input, bounds);
 
     let tracer = Ident::new("__tracer", Span::mixed_site());
-    let edges = each_traced(
-        input,
-        |ty, field| quote!(<#ty as #trace>::trace(#field, #tracer);),
-    );
-    let nothing_traced = !input.fields().any(is_traced);
-    let tracer = if nothing_traced {
-        quote!(_)
-    } else {
-        quote!(#tracer)
-    };
-
+    let edges = each_traced(input, |field| {
+        let trace = placed(&field.ty, &quote!(#trace::trace));
+        let tracer = &tracer;
+        move |at| quote!(#trace(#at, #tracer);)
+    });
     let sum = Ident::new("__sum", Span::mixed_site());
-    let bytes = each_traced(
-        input,
-        |ty, field| quote!(#sum = #core::primitive::usize::saturating_add(#sum, <#ty as #trace>::external_bytes(#field));),
-    );
-    let bytes = if nothing_traced {
-        quote!(0)
-    } else {
-        quote!(let mut #sum = 0; #bytes #sum)
+    let add = quote!(#core::primitive::usize::saturating_add);
+    let bytes = each_traced(input, |field| {
+        let bytes = placed(&field.ty, &quote!(#trace::external_bytes));
+        let (sum, add) = (&sum, &add);
+        move |at| quote!(#sum = #add(#sum, #bytes(#at));)
+    });
+    let (tracer, bytes) = match input.fields().any(is_traced) {
+        true => (quote!(#tracer), quote!(let mut #sum = 0; #bytes #sum)),
+        false => (quote!(_), quote!(0)),
     };
-    let (check, lifetime) = match is_plain(bounds) {
+    let check = check(input, bounds);
+    // Two complaints about one field are reported as one if they are made in one function.
+    let (again, brand, brands) = match is_plain(bounds) {
         true => {
             let to = &bounds.to;
-            let questions = questions(input, bounds);
-            (quote!(if false { #questions }), quote!(#to))
+            (Some(&check), quote!(#to), Some(quote!(<#to>)))
         }
-        false => (check(input, bounds), quote!('_)),
+        false => (None, quote!('_), None),
     };
-    // What a plain type asks is asked again beside the second use of each field: two complaints about a field are one
-    // if they are made in one place.
-    let (again, borrow) = match is_plain(bounds) {
-        true => (&check, Some(&lifetime)),
-        false => (&TokenStream::new(), None),
-    };
-    let binder = borrow.map(|lifetime| quote!(<#lifetime>));
+    let borrow = brands.is_some().then_some(&brand);
 
     quote! {
         #[automatically_derived]
@@ -102,13 +95,13 @@ fn trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
             const NEEDS_TRACE: #core::primitive::bool = #needs_trace;
 
             #[inline]
-            fn trace #binder (&self, #tracer: &mut #greywave::Tracer<#lifetime>) {
+            fn trace #brands (&self, #tracer: &mut #greywave::Tracer<#brand>) {
                 #check
                 #edges
             }
 
             #[inline]
-            fn external_bytes #binder (& #borrow self) -> #core::primitive::usize {
+            fn external_bytes #brands (& #borrow self) -> #core::primitive::usize {
                 #again
                 #bytes
             }
@@ -123,7 +116,7 @@ fn rebrand(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let this = settled(bounds.own_type());
     let rebranded = settled(bounds.rebranded_type());
     let clause = clause(&bounds.for_rebrand());
-    let (path, target) = if tail_is_unsized(input) {
+    let (path, target) = if is_unsized(input) {
         (
             input.container.private(&quote!(RebrandTarget)),
             quote!(Target),
@@ -168,128 +161,133 @@ fn needs_trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     }
 }
 
-/// Whether no bound is needed to say what a field becomes. Then it can be asked inside `trace`, for any lifetime.
+/// Whether no bound is needed to say what a field becomes. Then it can be asked inside `trace`, where the tracer's
+/// lifetime is one of which nothing is known.
 fn is_plain(bounds: &Bounds<'_>) -> bool {
     bounds.becoming().next().is_none() && bounds.leaves.is_empty()
 }
 
-/// The function that is type-checked, and never called: see the head of this file.
+/// What is type-checked and never run: see the head of this file.
 fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
-    let to = &bounds.to;
-    let params = params(input);
-    let becomes = bounds.becoming();
+    let [from, to] = ["__from", "__to"].map(|name| Ident::new(name, Span::mixed_site()));
+    let questions = match &input.shape {
+        Shape::Struct(fields) => fields
+            .iter()
+            .map(|field| {
+                let member = settled(&field.member);
+                question(
+                    input,
+                    field,
+                    &quote!(&mut #from.#member),
+                    &quote!(&mut #to.#member),
+                )
+            })
+            .collect(),
+        Shape::Enum(variants) => variants
+            .iter()
+            .map(|(variant, fields)| {
+                let variant = settled(variant);
+                let members: Vec<_> = fields.iter().map(|field| settled(&field.member)).collect();
+                let [these, those] = ["__from", "__to"].map(|prefix| locals(prefix, fields.len()));
+                let each = fields.iter().zip(these.iter().zip(&those));
+                let each = each.map(|(field, (this, that))| {
+                    question(input, field, &quote!(#this), &quote!(#that))
+                });
+                let ident = &input.ident;
+                quote! {
+                    if let #ident::#variant { #(#members: #these,)* .. } = #from {
+                        if let #ident::#variant { #(#members: #those,)* .. } = #to {
+                            #(#each)*
+                        }
+                    }
+                }
+            })
+            .collect::<TokenStream>(),
+    };
+    let (from, to) = match input.fields().next() {
+        Some(_) => (quote!(#from), quote!(#to)),
+        None => (quote!(_), quote!(_)),
+    };
     let this = settled(bounds.own_type());
     let rebranded = settled(bounds.rebranded_type());
+    if is_plain(bounds) {
+        return quote!(let _ = |#from: &mut #this, #to: &mut #rebranded| { #questions };);
+    }
+    let (brand, params, becomes) = (&bounds.to, params(input), bounds.becoming());
     let clause = clause(&bounds.for_rebrand_without_self());
-    let questions = questions(input, bounds);
     quote! {
-        fn _rebranded<#to, #(#params,)* #(#becomes),*>(_: &#this, _: &#rebranded) #clause {
+        fn _rebranded<#brand, #(#params,)* #(#becomes),*>(#from: &mut #this, #to: &mut #rebranded) #clause {
             #questions
         }
     }
 }
 
-/// What the type checker is asked about each field.
-fn questions(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
-    let to = &bounds.to;
-    let skippable = input
-        .container
-        .private(&quote!(a_skipped_field_must_be_send_sync_and_static));
-    let sized = input
-        .container
-        .private(&quote!(a_field_must_be_rebranded_with_its_type));
-    let tail = input
-        .container
-        .private(&quote!(a_tail_must_be_rebranded_with_its_type));
-    let same = input.container.private(&quote!(must_be_the_same_type));
-    let phantom = input.container.private(&quote!(PhantomData));
-
-    let last = input.fields().count();
-    let fields = input.fields().enumerate().map(|(n, field)| {
-        let ty = bounds.spelled_out(&field.ty);
-        if field.skip {
-            return ask(&field.ty, &skippable, &[settled(&ty)]);
-        }
-        let becomes = bounds.rebranded(&field.ty);
-        let [ty, becomes] = [ty, becomes].map(|ty| settled(without_phantoms(ty)));
-        if is_function(&field.ty) {
-            ask(&field.ty, &same, &[ty, becomes])
-        } else if n + 1 == last && tail_is_unsized(input) {
-            ask(&field.ty, &tail, &[quote!(#to), ty, becomes])
-        } else {
-            ask(&field.ty, &sized, &[quote!(#to), ty, becomes])
-        }
-    });
-    let phantoms = bounds.phantoms.iter().map(|written| {
-        let args = written
-            .path
-            .segments
-            .last()
-            .map(|last| last.arguments.clone());
-        let written = Type::Path(written.clone());
-        let core: Type = parse_quote!(#phantom #args);
-        let both = [&written, &core].map(|ty| settled(bounds.spelled_out(ty)));
-        ask(&written, &same, &both)
-    });
-    quote!(#(#fields)* #(#phantoms)*)
-}
-
-/// A field that is a `PhantomData<..>` is rebranded with the type, whatever it names. So it is in a tuple or an array;
-/// elsewhere it may decide what else is there.
-fn without_phantoms(mut ty: Type) -> Type {
-    match &mut ty {
-        Type::Path(path) if is_phantom(path) => return parse_quote!(()),
-        Type::Group(syn::TypeGroup { elem, .. })
-        | Type::Paren(syn::TypeParen { elem, .. })
-        | Type::Array(syn::TypeArray { elem, .. })
-        | Type::Slice(syn::TypeSlice { elem, .. }) => {
-            **elem = without_phantoms((**elem).clone());
-        }
-        Type::Tuple(tuple) => {
-            for elem in &mut tuple.elems {
-                *elem = without_phantoms(elem.clone());
-            }
-        }
-        _ => {}
-    }
-    ty
-}
-
-fn is_phantom(path: &TypePath) -> bool {
-    is_opaque(path)
-        && path
-            .path
-            .segments
-            .last()
-            .is_some_and(|last| last.ident == "PhantomData")
+/// What the type checker is asked about one field, by a mutable reference to it before a rebranding and to it after.
+/// (Mutable, so that no shorter lifetime will do.)
+fn question(input: &Input, field: &Field, from: &TokenStream, to: &TokenStream) -> TokenStream {
+    let (name, args) = if field.skip {
+        (
+            quote!(a_skipped_field_must_be_send_sync_and_static),
+            vec![from],
+        )
+    } else if is_function(&field.ty) {
+        (
+            quote!(a_function_pointer_must_stay_as_it_is),
+            vec![from, to],
+        )
+    } else if is_phantom(&field.ty) {
+        (quote!(it_must_be_the_phantom_data_of_core), vec![from])
+    } else if is_unsized_tail(input, field) {
+        (
+            quote!(a_tail_must_be_rebranded_with_its_type),
+            vec![from, to],
+        )
+    } else {
+        (
+            quote!(a_field_must_be_rebranded_with_its_type),
+            vec![from, to],
+        )
+    };
+    let name = placed(&field.ty, &input.container.private(&name));
+    let args = args.into_iter().map(|arg| placed(&field.ty, arg));
+    quote!(#name(#(#args),*);)
 }
 
 fn is_traced(field: &Field) -> bool {
     !field.skip && !is_function(&field.ty)
 }
 
-/// Whether the last field of a struct is never sized, by its text; then the struct is not.
-fn tail_is_unsized(input: &Input) -> bool {
+/// Whether the type is a struct that is never sized, by the text of its last field.
+fn is_unsized(input: &Input) -> bool {
+    input
+        .fields()
+        .last()
+        .is_some_and(|field| is_unsized_tail(input, field))
+}
+
+fn is_unsized_tail(input: &Input, field: &Field) -> bool {
     let Shape::Struct(fields) = &input.shape else {
         return false;
     };
-    match fields.last().map(|field| &field.ty) {
-        Some(Type::Slice(_) | Type::TraitObject(_)) => true,
-        Some(Type::Path(path)) => path.path.is_ident("str"),
-        _ => false,
-    }
+    fields.last().is_some_and(|last| std::ptr::eq(last, field))
+        && match &field.ty {
+            Type::Slice(_) | Type::TraitObject(_) => true,
+            Type::Path(path) => path.path.is_ident("str"),
+            _ => false,
+        }
 }
 
-/// A statement for each traced field: of its type, and of a reference to it.
-fn each_traced(
+/// A statement for each traced field, which gets a reference to it.
+fn each_traced<S: Fn(TokenStream) -> TokenStream>(
     input: &Input,
-    statement: impl Fn(TokenStream, TokenStream) -> TokenStream,
+    statement: impl Fn(&Field) -> S,
 ) -> TokenStream {
     let variants = match &input.shape {
         Shape::Struct(fields) => {
-            let each = fields.iter().filter(|field| is_traced(field)).map(|field| {
+            let traced = fields.iter().filter(|field| is_traced(field));
+            let each = traced.map(|field| {
                 let member = settled(&field.member);
-                statement(settled(&field.ty), quote!(&self.#member))
+                statement(field)(placed(&field.ty, &quote!(&self.#member)))
             });
             return each.collect();
         }
@@ -298,22 +296,26 @@ fn each_traced(
     let arms = variants.iter().map(|(variant, fields)| {
         let variant = settled(variant);
         let traced: Vec<_> = fields.iter().filter(|field| is_traced(field)).collect();
-        let members: Vec<_> = traced.iter().map(|field| settled(&field.member)).collect();
-        let names: Vec<_> = (0..traced.len())
-            .map(|n| format_ident!("__field{n}", span = Span::mixed_site()))
-            .collect();
-        let statements = traced
+        let members = traced.iter().map(|field| settled(&field.member));
+        let names = locals("__field", traced.len());
+        let each = traced
             .iter()
             .zip(&names)
-            .map(|(field, name)| statement(settled(&field.ty), quote!(#name)));
-        quote!(Self::#variant { #(#members: #names,)* .. } => { #(#statements)* })
+            .map(|(field, name)| statement(field)(placed(&field.ty, &quote!(#name))));
+        quote!(Self::#variant { #(#members: #names,)* .. } => { #(#each)* })
     });
-    // `*self` and `ref`: a match on a reference to an empty enum would need an arm.
+    // A match on a reference to an empty enum would need an arm.
     if variants.is_empty() {
         quote!(match *self {})
     } else {
         quote!(match self { #(#arms)* })
     }
+}
+
+fn locals(prefix: &str, count: usize) -> Vec<Ident> {
+    (0..count)
+        .map(|n| format_ident!("{prefix}{n}", span = Span::mixed_site()))
+        .collect()
 }
 
 /// The type's own parameters. Their bounds are in the where clause: clippy would have all of them in one place.
@@ -333,20 +335,21 @@ fn clause(predicates: &[WherePredicate]) -> TokenStream {
     quote!(where #(#predicates),*)
 }
 
-/// A call of `question` with `args`, at the place that it is asked about, so that a complaint points there.
-fn ask(place: &Type, question: &TokenStream, args: &[TokenStream]) -> TokenStream {
-    let here = Span::call_site();
-    let first = place.to_token_stream().into_iter().next();
-    let place = first.map_or(here, |token| token.span()).resolved_at(here);
-    let question: TokenStream = question
-        .clone()
-        .into_iter()
-        .map(|mut token| {
-            token.set_span(place);
-            token
-        })
-        .collect();
-    quote_spanned!(place=> #question::<#(#args),*>();)
+/// `code`, as if it were where `place` is, so that a complaint about it points there.
+fn placed(place: &Type, code: &TokenStream) -> TokenStream {
+    let mut tokens = place.to_token_stream().into_iter();
+    let first = tokens
+        .next()
+        .map_or_else(Span::call_site, |token| token.span());
+    let last = tokens.last().map_or(first, |token| token.span());
+    let end = code.clone().into_iter().count().saturating_sub(1);
+    let each = code.clone().into_iter().enumerate().map(|(n, mut token)| {
+        let there = if n == end { last } else { first };
+        // Only the place: a local variable stays what its context makes it.
+        token.set_span(token.span().located_at(there));
+        token
+    });
+    each.collect()
 }
 
 /// The user's tokens, in their place but in the context of the expansion. `$crate` and what a macro is called with mean

@@ -245,6 +245,23 @@ pub(crate) fn is_function(ty: &Type) -> bool {
     }
 }
 
+/// By its name; a field's type is proved to be one.
+pub(crate) fn is_phantom(ty: &Type) -> bool {
+    match ty {
+        Type::Group(group) => is_phantom(&group.elem),
+        Type::Paren(paren) => is_phantom(&paren.elem),
+        Type::Path(path) => {
+            is_opaque(path)
+                && path
+                    .path
+                    .segments
+                    .last()
+                    .is_some_and(|last| last.ident == "PhantomData")
+        }
+        _ => false,
+    }
+}
+
 /// Whether `lifetime` is named anywhere in `part`.
 pub(crate) fn mentions_lifetime(part: &impl ToTokens, lifetime: &Lifetime) -> bool {
     any_token(part.to_token_stream(), &mut |before, token| {

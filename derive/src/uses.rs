@@ -3,9 +3,9 @@
 use proc_macro2::Ident;
 use quote::ToTokens;
 use syn::visit::{self, Visit};
-use syn::{Type, TypeParamBound, TypePath, WherePredicate, parse_quote};
+use syn::{Type, TypeParamBound, WherePredicate, parse_quote};
 
-use crate::input::{is_function, is_opaque, mentions_param, same};
+use crate::input::{is_function, is_opaque, is_phantom, mentions_param, same};
 
 /// A type that is bounded as a whole.
 pub(crate) struct Leaf {
@@ -19,8 +19,6 @@ pub(crate) struct Uses<'a> {
     params: &'a [&'a Ident],
     held: Vec<Ident>,
     pub(crate) leaves: Vec<Leaf>,
-    /// Every `PhantomData<..>`.
-    pub(crate) phantoms: Vec<TypePath>,
 }
 
 impl<'a> Uses<'a> {
@@ -29,7 +27,6 @@ impl<'a> Uses<'a> {
             params,
             held: Vec::new(),
             leaves: Vec::new(),
-            phantoms: Vec::new(),
         }
     }
 
@@ -106,17 +103,10 @@ impl Visit<'_> for Uses<'_> {
                     self.leaf(ty, true);
                 } else if let Some(param) = param(ty, self.params) {
                     self.held.push(param.clone());
+                } else if is_phantom(ty) {
+                    // It is `Trace` whatever it names.
                 } else if is_opaque(path) {
-                    if path
-                        .path
-                        .segments
-                        .last()
-                        .is_some_and(|last| last.ident == "PhantomData")
-                    {
-                        self.phantoms.push(path.clone());
-                    } else {
-                        self.leaf(ty, false);
-                    }
+                    self.leaf(ty, false);
                 } else {
                     visit::visit_type(self, ty);
                 }

@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use super::report::say;
+
 /// A command line that cannot be read. The program ends with status 2.
 #[derive(Debug)]
 pub(crate) struct UsageError(String);
@@ -114,17 +116,13 @@ where
 
 /// The `main` of every program: reads the command line, runs `body`, and turns an error into
 /// a line on stderr and an exit status (2 for a bad command line, 1 for the rest).
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program talks to its user"
-)]
+#[allow(clippy::print_stderr, reason = "a program talks to its user")]
 pub(crate) fn main(usage: &str, body: impl FnOnce(Args) -> Result<(), Box<dyn Error>>) -> ExitCode {
     if std::env::args_os()
         .skip(1)
         .any(|arg| arg == "--help" || arg == "-h")
     {
-        println!("{usage}");
+        say(usage);
         return ExitCode::SUCCESS;
     }
     let done = Args::parse(std::env::args_os().skip(1))

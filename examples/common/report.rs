@@ -1,10 +1,16 @@
 //! Figures for people: sizes, times, the memory of the process, what the collector did.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use greywave::{HeapStats, PauseSummary};
 use hdrhistogram::Histogram;
+
+/// Writes a line to standard output. A reader who has seen enough (`| head`) is no error.
+pub(crate) fn say(line: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
 
 /// A number of bytes, shown in the largest unit that leaves a figure before the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::api::mutator::{Mutator, out_of_memory};
 use crate::gc::alloc::{Fresh, Wanted};
 use crate::heap::size_class;
 use crate::heap::span_class::ClassKey;
-use crate::object::trace::{BrandedBy, Collect, OtherwiseStatic, Rebrand, Trace, Tracer};
+use crate::object::trace::{BrandedBy, Collect, Rebrand, Trace, Tracer};
 use crate::object::type_info::{Array, Slice, TypeInfo};
 
 /// A heap object of variable length behind a thin pointer: a header and `len` items.
@@ -136,7 +136,7 @@ impl Mutator {
     /// ```
     pub fn alloc_slice<'m, T>(&'m self, len: usize, f: impl FnMut(usize) -> T) -> Gc<'m, [T]>
     where
-        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+        T: Collect + BrandedBy<'m>,
     {
         match self.try_alloc_slice(len, f) {
             Ok(gc) => gc,
@@ -154,7 +154,7 @@ impl Mutator {
         f: impl FnMut(usize) -> T,
     ) -> Result<Gc<'m, [T]>, AllocError<()>>
     where
-        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+        T: Collect + BrandedBy<'m>,
     {
         if len == 0 {
             let nothing = NonNull::slice_from_raw_parts(self.nowhere::<T>(), 0);
@@ -230,8 +230,8 @@ impl Mutator {
         f: impl FnMut(usize) -> T,
     ) -> Gc<'m, GcArray<H, T>>
     where
-        H: Collect + BrandedBy<'m> + OtherwiseStatic,
-        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+        H: Collect + BrandedBy<'m>,
+        T: Collect + BrandedBy<'m>,
     {
         match self.try_alloc_array(header, len, f) {
             Ok(gc) => gc,
@@ -250,8 +250,8 @@ impl Mutator {
         f: impl FnMut(usize) -> T,
     ) -> Result<Gc<'m, GcArray<H, T>>, AllocError<H>>
     where
-        H: Collect + BrandedBy<'m> + OtherwiseStatic,
-        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+        H: Collect + BrandedBy<'m>,
+        T: Collect + BrandedBy<'m>,
     {
         let at = match self.list_slot(
             Array::<H, T>::layout(len),

@@ -252,10 +252,7 @@ macro_rules! edge_traits {
         }
 
         // SAFETY: only the brand and what it brands change; both are invariant.
-        unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for $name<'_, T>
-        where
-            T::To: 'b,
-        {
+        unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for $name<'_, T> {
             type To = $name<'b, T::To>;
         }
 

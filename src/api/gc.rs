@@ -17,7 +17,11 @@ use crate::object::trace::{Rebrand, RebrandTarget, Trace, Tracer};
 /// pointer into another object, or make a [`Root`](crate::Root).
 ///
 /// Comparison, hashing and formatting go by value, as with `Box`; [`ptr_eq`](Gc::ptr_eq) compares addresses.
-pub struct Gc<'gc, T: ?Sized> {
+#[allow(
+    explicit_outlives_requirements,
+    reason = "with the bound written out, `dyn Trait` in a field means `dyn Trait + 'gc`"
+)]
+pub struct Gc<'gc, T: ?Sized + 'gc> {
     at: NonNull<T>,
     /// Covariant in both, as a reference is; `NonNull` makes it neither `Send` nor `Sync`.
     brand: PhantomData<&'gc T>,
@@ -206,7 +210,6 @@ unsafe impl<T: ?Sized> Trace for Gc<'_, T> {
 unsafe impl<'b, T> Rebrand<'b> for Gc<'_, T>
 where
     T: ?Sized + RebrandTarget<'b>,
-    T::Target: 'b,
 {
     type To = Gc<'b, T::Target>;
 }

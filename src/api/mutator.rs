@@ -15,7 +15,7 @@ use crate::gc::collector::Collector;
 use crate::gc::mutator::{Local, MutatorRef, MutatorState};
 use crate::heap::size_class::{self, SizeClass};
 use crate::heap::span_class::ClassKey;
-use crate::object::trace::{BrandedBy, Collect, OtherwiseStatic};
+use crate::object::trace::{BrandedBy, Collect};
 use crate::object::type_info::Sized_;
 use crate::sys::fatal::fatal_args;
 
@@ -207,7 +207,7 @@ impl Mutator {
     #[inline(always)]
     pub fn alloc<'m, T>(&'m self, value: T) -> Gc<'m, T>
     where
-        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+        T: Collect + BrandedBy<'m>,
     {
         match self.try_alloc(value) {
             Ok(gc) => gc,
@@ -222,7 +222,7 @@ impl Mutator {
     #[inline(always)]
     pub fn try_alloc<'m, T>(&'m self, value: T) -> Result<Gc<'m, T>, AllocError<T>>
     where
-        T: Collect + BrandedBy<'m> + OtherwiseStatic,
+        T: Collect + BrandedBy<'m>,
     {
         let at = match self.sized_slot::<T>() {
             Some(at) => at,

@@ -4,7 +4,7 @@
 //! is no.
 
 pub use core;
-pub use core::marker::PhantomData;
+use core::marker::PhantomData;
 
 use crate::object::trace::Rebrand;
 pub use crate::object::trace::RebrandTarget;
@@ -29,34 +29,39 @@ impl<T: ?Sized + Drop> HoldsGc_so_it_must_not_implement_Drop__drop_a_field_witho
 {
 }
 
-/// Holds if `F` becomes `To` when the type around it is rebranded to `'b`: what makes a derived `Rebrand` true.
+/// Holds if a field of type `F` has type `To` when the type around it is rebranded to `'b`, and that is what `F` is
+/// rebranded to: what makes a derived `Rebrand` true.
 ///
 /// It fails for a `Gc<'static, _>` in a field, which would keep its brand when its owner changes brand, and for a
 /// function pointer that takes a `Gc<'gc, _>`, which would be called with a `Gc` of another brand.
-#[inline]
-pub fn a_field_must_be_rebranded_with_its_type<'b, F: ?Sized + Rebrand<'b, To = To>, To>() {}
+pub fn a_field_must_be_rebranded_with_its_type<'b, F: ?Sized + Rebrand<'b, To = To>, To>(
+    _: &mut F,
+    _: &mut To,
+) {
+}
 
 /// [`a_field_must_be_rebranded_with_its_type`] for the last field of a type that is never sized.
-#[inline]
-pub fn a_tail_must_be_rebranded_with_its_type<
-    'b,
+pub fn a_tail_must_be_rebranded_with_its_type<'b, F, To>(_: &mut F, _: &mut To)
+where
     F: ?Sized + RebrandTarget<'b, Target = To>,
     To: ?Sized,
->() {
+{
 }
 
 /// Holds if a field of type `F` may be skipped: nothing in it is a `Gc`, which is neither `Send` nor `Sync`.
-#[inline]
-pub fn a_skipped_field_must_be_send_sync_and_static<F: ?Sized + Send + Sync + 'static>() {}
+pub fn a_skipped_field_must_be_send_sync_and_static<F: ?Sized + Send + Sync + 'static>(_: &mut F) {}
 
-/// Holds if `A` and `B` are one type: what the derive took for `PhantomData` by its name is `PhantomData`.
-#[inline]
-pub fn must_be_the_same_type<A: ?Sized + Is<B>, B: ?Sized>() {}
+/// Holds if what the derive took for a `PhantomData` by its name is one.
+pub fn it_must_be_the_phantom_data_of_core<T: ?Sized>(_: &mut PhantomData<T>) {}
 
-/// `A: Is<B>` if they are one type.
+/// Holds if a field is of type `F` before and after a rebranding. The collector cannot change what a function takes.
+pub fn a_function_pointer_must_stay_as_it_is<F: Is<To>, To>(_: &mut F, _: &mut To) {}
+
+/// `F: Is<To>` if they are one type.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is named as if it were `{B}`, but is another type"
+    message = "the function pointer `{Self}` would become `{To}`",
+    note = "its type must not depend on the brand of a parameter that the type holds"
 )]
-pub trait Is<B: ?Sized> {}
+pub trait Is<To: ?Sized> {}
 
 impl<T: ?Sized> Is<T> for T {}

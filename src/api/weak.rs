@@ -33,7 +33,11 @@ use crate::sys::sync::AtomicUsize;
 /// assert!(weak.get(&m).is_none());
 /// # Ok::<(), greywave::AttachError>(())
 /// ```
-pub struct Weak<'gc, T: ?Sized> {
+#[allow(
+    explicit_outlives_requirements,
+    reason = "with the bound written out, `dyn Trait` in a field means `dyn Trait + 'gc`"
+)]
+pub struct Weak<'gc, T: ?Sized + 'gc> {
     pub(crate) cell: NonNull<WeakCell>,
     pub(crate) at: NonNull<T>,
     brand: PhantomData<&'gc T>,
@@ -107,25 +111,30 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
     /// The object, if it is alive. O(1), no lock.
     pub fn upgrade(self, mu: &'gc Mutator) -> Option<Gc<'gc, T>> {
         let collector = mu.collector();
-        let idle = collector.weak.is_idle();
         // SAFETY: the cell is alive: this reference, or the root it came from, keeps it.
         let cell = unsafe { self.cell.as_ref() };
-        // Acquire: pairs with the Release in the census.
-        let target = cell.target.load(Ordering::Acquire);
-        if target == 0 {
-            return None;
-        }
-        if !idle {
-            let marked = || {
-                collector
-                    .heap
-                    .offset_of(target)
-                    .is_none_or(|o| collector.heap.mark.test(o))
-            };
-            match collector.weak.decide(marked) {
-                Upgrade::Strong => {}
-                Upgrade::ShadeFirst => collector.shade_later(mu.local(), target),
+        loop {
+            let idle = collector.weak.is_idle();
+            // Acquire: pairs with the Release in the census.
+            let target = cell.target.load(Ordering::Acquire);
+            if target == 0 {
+                return None;
+            }
+            if idle {
+                break;
+            }
+            let heap = &collector.heap;
+            let offset = heap.offset_of(target);
+            let marked = || offset.is_none_or(|o| heap.mark.test(o));
+            let young = || offset.is_none_or(|o| heap.is_young(o));
+            match collector.weak.decide(marked, young) {
+                Upgrade::Strong => break,
+                Upgrade::ShadeFirst => {
+                    collector.shade_later(mu.local(), target);
+                    break;
+                }
                 Upgrade::None => return None,
+                Upgrade::Again => {}
             }
         }
         // SAFETY: 1. the cell names the object it was made for. 2. alive: marked, shaded, or not cleared while no cycle
@@ -161,7 +170,6 @@ unsafe impl<T: ?Sized> Trace for Weak<'_, T> {
 unsafe impl<'b, T> Rebrand<'b> for Weak<'_, T>
 where
     T: ?Sized + RebrandTarget<'b>,
-    T::Target: 'b,
 {
     type To = Weak<'b, T::Target>;
 }

@@ -1,6 +1,6 @@
 //! The slow half of an allocation: another run of slots, a large object, the charge, the trigger and the assist.
 
-use crate::gc::collector::Collector;
+use crate::gc::collector::{Collector, is_black};
 use crate::gc::mark::Marker;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::heap::mcache::Cursor;
@@ -148,7 +148,7 @@ impl Collector {
         let class = self
             .heap
             .intern(ClassKey::large(info), Kind::Large, 0, info);
-        let paint = if local.marking.get() {
+        let paint = if is_black(local) {
             Paint::Black
         } else {
             Paint::White

@@ -14,6 +14,7 @@ use crate::base::ptr_buf::PtrBuf;
 use crate::gc::collector::Collector;
 use crate::gc::mark::Marker;
 use crate::gc::mutator::Local;
+use crate::gc::sabotage::{self, Fault};
 use crate::object::trace::{LockView, Spill, Tracer};
 
 /// Spills a mutator's full barrier buffer.
@@ -33,6 +34,9 @@ impl Collector {
     #[cold]
     #[inline(never)]
     pub(crate) fn shade_later(&self, local: &Local, address: usize) {
+        if sabotage::is_on(Fault::NoDeletionBarrier) {
+            return;
+        }
         let mut buf = local.barrier.borrow_mut();
         if buf.is_full() {
             self.shade_buffer(&mut buf, local.cycle.get());
@@ -58,6 +62,9 @@ impl Collector {
     /// Shades what is in the mutator's buffer.
     pub(crate) fn flush_barrier(&self, local: &Local) {
         let mut buf = local.barrier.borrow_mut();
+        if sabotage::is_on(Fault::BufferNotFlushed) {
+            buf.clear();
+        }
         if !buf.is_empty() {
             self.shade_buffer(&mut buf, local.cycle.get());
         }

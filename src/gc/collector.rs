@@ -6,6 +6,7 @@
 //! - `[G2]` Every object allocated while marking runs is black: marked, and not scanned in this cycle.
 //! - `[G3]` An object's plain fields are written before its address is first stored with Release, and never after.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize as StdAtomicUsize;
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ use crate::gc::frames::FrameTable;
 use crate::gc::mark::MarkEnv;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::roots::RootTable;
+use crate::gc::sabotage::{self, Fault};
 use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
 use crate::gc::world::{Laggard, World};
@@ -116,6 +118,11 @@ pub(crate) struct Gauges {
     pub(crate) limit: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) drop_panics: AtomicU64,
+}
+
+/// Whether the mutator allocates black. [G2]
+pub(crate) fn is_black(local: &Local) -> bool {
+    local.marking.get() && !sabotage::is_on(Fault::AllocateWhite)
 }
 
 /// "GOGC is off" in `Gauges::gogc`.
@@ -217,7 +224,8 @@ impl Collector {
 
     pub(crate) fn tell(&self, event: &Event) {
         if let Some(sink) = &self.settings.sink {
-            sink(event);
+            // The sink is user code: its panic (told by the panic hook) must not take the collector's thread with it.
+            let _ = catch_unwind(AssertUnwindSafe(|| sink(event)));
         }
     }
 
@@ -329,22 +337,26 @@ impl Collector {
 
     // ---- what a mutator does at a safepoint --------------------------------------------------------------------
 
-    /// The action of a handshake, and of leaving a stop: hands the barrier's buffer over, and brings the cache in line
-    /// with the phase. By the mutator's thread, or by the collector while it holds the mutator.
+    /// The action of a handshake, and of leaving a stop: hands the barrier's buffer over, and turns the cache black when
+    /// marking has begun. By the mutator's thread.
     pub(crate) fn catch_up(&self, mutator: &MutatorState) {
         let local = &mutator.local;
         self.flush_barrier(local);
         self.tell_external(local);
-        let now = self.heap.generation().0;
-        let marking = local.marking.get();
-        if local.filled_in.get() != now {
-            self.flush_cache(local);
-        }
-        if marking && local.paint.get() == Paint::White {
+        if is_black(local) && local.paint.get() == Paint::White {
             // [G2] what the cursors still hold is handed out black from now on.
             local.cache.for_each_cached(|c| self.heap.blacken_run(c));
             local.paint.set(Paint::Black);
         }
+    }
+
+    /// The action of a handshake for a mutator that the collector holds: it does not allocate meanwhile, so its cache can
+    /// go back, and the next stop has nothing to do for it.
+    pub(crate) fn act_for_blocked(&self, mutator: &MutatorState) {
+        let local = &mutator.local;
+        self.flush_barrier(local);
+        self.tell_external(local);
+        self.flush_cache(local);
     }
 
     /// Gives every cursor's span back.
@@ -357,12 +369,11 @@ impl Collector {
         if unused > 0 {
             self.uncharge(unused);
         }
-        local.paint.set(if local.marking.get() {
+        local.paint.set(if is_black(local) {
             Paint::Black
         } else {
             Paint::White
         });
-        local.filled_in.set(self.heap.generation().0);
     }
 
     fn uncharge(&self, bytes: u64) {

@@ -83,7 +83,7 @@ impl Collector {
     pub(crate) fn shut_down(&self) {
         self.mailbox.lock().shutdown = true;
         self.mail.notify_all();
-        self.pool.wake_all();
+        self.pool.end();
         let threads = std::mem::take(&mut *self.threads.lock());
         for handle in threads {
             // A worker does not panic; if it did, there is nothing left to save here.
@@ -106,7 +106,7 @@ impl Collector {
             self.mail.notify_all();
         }
         if self.mailbox.lock().drop_everything {
-            self.pool.wake_all();
+            self.pool.end();
             self.drop_everything();
         }
     }
@@ -141,9 +141,6 @@ impl Collector {
             live_at_start: 0,
             pauses: Vec::new(),
         };
-        // Cached spans of mutators that stayed blocked since the last cycle are stale; they must not stay so for two.
-        self.handshake_all();
-        self.sweep_all();
         if self.settings.stop_the_world {
             self.stopped(&mut timing, |c, t| {
                 c.begin_marking(t);
@@ -195,7 +192,8 @@ impl Collector {
     fn handshake_all(&self) {
         {
             let turn = self.turnstile.lock();
-            self.world.ask_handshake(|mutator| self.catch_up(mutator));
+            self.world
+                .ask_handshake(|mutator| self.act_for_blocked(mutator));
             drop(turn);
         }
         self.world
@@ -269,17 +267,29 @@ impl Collector {
         if self.settings.verify {
             self.check_marks();
         }
-        self.weak.declare_dead();
+        // Relaxed: the world is stopped. Without weak cells nobody is asked; those made from now on name what lives.
+        if self.uses_weak.load(Ordering::Relaxed) != 0 {
+            self.weak.declare_dead();
+        } else {
+            self.weak.idle();
+        }
         let mut registry = self.world.registry();
         registry.marking = false;
         for mutator in registry.iter() {
             mutator.local.marking.set(false);
+            // Mark bits are complete, so nobody may cache a span from before. Few mutators have any: those that ran.
+            self.flush_cache(&mutator.local);
         }
         drop(registry);
         for source in self.sources() {
             source.end();
         }
         self.heap.advance_generation();
+        // Relaxed: set before the first cell was published, and the world is stopped.
+        if self.uses_weak.load(Ordering::Relaxed) == 0 {
+            self.weak.idle();
+            self.heap.set_sweep_open(true);
+        }
         self.plan_next(timing);
         true
     }
@@ -294,7 +304,8 @@ impl Collector {
     fn plan_next(&self, timing: &Timing) {
         // Relaxed (all): the world is stopped.
         let marked = self.gauges.marked.load(Ordering::Relaxed);
-        let grown = self.object_bytes().saturating_sub(timing.live_at_start);
+        let now = self.object_bytes();
+        let grown = now.saturating_sub(timing.live_at_start);
         let external = self.gauges.external.load(Ordering::Relaxed);
         let live = marked + grown + external;
         let report = CycleReport {
@@ -305,26 +316,27 @@ impl Collector {
         self.gauges.heap_live.store(live, Ordering::Relaxed);
         {
             let mut last = self.last.lock();
-            // The runway: what this cycle needed, or three quarters of what the one before did.
-            *last = (report, grown.max(last.1 / 4 * 3));
+            // The runway: how far the heap grew past the trigger (or from the start of marking), or three quarters of
+            // what was kept for the cycle before.
+            let trigger = self
+                .gauges
+                .trigger
+                .load(Ordering::Relaxed)
+                .min(timing.live_at_start);
+            *last = (report, now.saturating_sub(trigger).max(last.1 / 4 * 3));
         }
         self.replan();
     }
 
     /// From the end of marking to the end of the sweep.
     fn after_marking(&self) {
-        // Everybody gives back spans cached since before: their mark bits are complete now.
-        self.handshake_all();
-        // Relaxed: set before the first cell was published, and the world has been stopped since.
-        if self.uses_weak.load(Ordering::Relaxed) != 0 {
+        if !self.heap.sweep_is_open() {
             let turn = self.turnstile.lock();
             weak::census(&self.heap);
             drop(turn);
-            // [V1] an upgrade that has read a target before the census is over before Idle.
-            self.handshake_all();
+            self.weak.idle();
+            self.heap.set_sweep_open(true);
         }
-        self.weak.idle();
-        self.heap.set_sweep_open(true);
         self.sweep_all();
         self.frames.free_dead();
         self.roots.collect_released();

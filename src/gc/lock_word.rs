@@ -308,7 +308,7 @@ mod tests {
     }
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod loom_tests {
     use loom::sync::Arc;
     use loom::sync::atomic::AtomicU64 as LoomU64;

@@ -9,8 +9,8 @@
 //!            trace  <------------------ [ object ring: object on its way ] <--------------+
 //! ```
 //!
-//! A long list is scanned in pieces of [`PIECE`] bytes: a work item is an object's address, or an address inside a large
-//! object that says where its next piece begins.
+//! A long list is scanned in pieces of about [`PIECE`] bytes, whole items each: a work item is an object's address, or an
+//! address inside a large object that says which piece is next.
 //!
 //! **Invariants**
 //! - `[K1]` A work item is the address of a marked, traced object, or of a piece of one.
@@ -296,17 +296,19 @@ impl Marker {
         let start = ((head as usize) << PAGE_SHIFT) + heap.object_at(head);
         let slot = heap.slot_bytes(start, class);
         let at = heap.at(start);
-        let piece = (offset - start) / PIECE;
         let work = match &info.items {
             // SAFETY: [O1] [K1].
             Some(items) => Some((items, unsafe { (items.len)(at, slot) })),
             None => None,
         };
+        let piece = work.map_or(0, |(items, _)| (offset - start) / stride(items));
         if let Some((items, len)) = work
             && let Some(next) = next_piece(items, len, piece)
         {
-            debug_assert!(next * PIECE < slot);
-            self.core.stack.push(heap.at(start + next * PIECE).addr());
+            debug_assert!(next * stride(items) < slot);
+            self.core
+                .stack
+                .push(heap.at(start + next * stride(items)).addr());
         }
         let mut spill = SpillTo {
             core: &mut self.core,
@@ -352,9 +354,19 @@ impl Marker {
     }
 }
 
+/// Items in a piece.
+fn per_piece(items: &Items) -> usize {
+    (PIECE / items.size).max(1)
+}
+
+/// Bytes of a whole piece. Piece `n` begins at most this many bytes times `n` into the object, so that address names it.
+fn stride(items: &Items) -> usize {
+    per_piece(items) * items.size
+}
+
 /// Items `from .. to` of a list that are piece number `piece`.
 fn piece_range(items: &Items, len: usize, piece: usize) -> (usize, usize) {
-    let per_piece = (PIECE / items.size).max(1);
+    let per_piece = per_piece(items);
     let from = (piece * per_piece).min(len);
     (from, (from + per_piece).min(len))
 }

@@ -16,6 +16,7 @@ pub(crate) mod lock_word;
 pub(crate) mod mark;
 pub(crate) mod mutator;
 pub(crate) mod roots;
+pub(crate) mod sabotage;
 pub(crate) mod state_word;
 pub(crate) mod sweeper;
 pub(crate) mod verify;

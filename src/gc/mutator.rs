@@ -23,8 +23,6 @@ pub(crate) struct Local {
     pub(crate) cache: MCache,
     /// How the cache's cursors were filled.
     pub(crate) paint: Cell<Paint>,
-    /// The heap generation in which the cache's cursors were filled.
-    pub(crate) filled_in: Cell<u32>,
     /// Addresses that the barrier has seen and nobody has shaded yet.
     pub(crate) barrier: RefCell<PtrBuf>,
     /// Free root slots.
@@ -80,7 +78,6 @@ impl MutatorState {
                 cycle: Cell::new(0),
                 cache: MCache::new(),
                 paint: Cell::new(Paint::White),
-                filled_in: Cell::new(0),
                 barrier: RefCell::new(PtrBuf::new()),
                 free_roots: RefCell::new(Vec::new()),
                 credit: Cell::new(0),

@@ -8,16 +8,19 @@
 //! | Idle | strong: what is dead has been cleared |
 //! | Marking | shade it, strong |
 //! | Term | the collector is about to declare marking over: back to Marking, and try again |
-//! | Dead | none: it will be cleared |
+//! | Dead | none if it is from before: it will be cleared; strong if it was allocated since |
 //!
 //! **Invariants**
-//! - `[V1]` Term → Dead and Dead → Idle happen only after every mutator has passed a safepoint since Term, and since the
-//!   census; so an upgrade never sees two of these changes.
+//! - `[V1]` Term → Dead happens in a stop, so no upgrade sees both. Dead → Idle happens after the census and before any
+//!   mark bit is cleared, perhaps in the middle of an upgrade.
+//! - `[V2]` An upgrade reads the state before the target: after Idle, the target it reads is cleared if dead.
+//! - `[V3]` While the state is Dead nothing is swept: marks are complete, and a span from before the end of marking is
+//!   unswept, so what is in another span is young.
 
 use crate::base::addr::PAGE_SHIFT;
 use crate::heap::mheap::MHeap;
 use crate::heap::span_class::Kind;
-use crate::sys::sync::{AtomicU8, AtomicUsize, Ordering};
+use crate::sys::sync::{AtomicU8, AtomicUsize, Ordering, fence};
 
 /// What a weak reference points to. Lives in the heap.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub(crate) enum Upgrade {
     Strong,
     ShadeFirst,
     None,
+    /// Read state and target again.
+    Again,
 }
 
 impl WeakState {
@@ -86,24 +91,40 @@ impl WeakState {
         self.0.load(Ordering::Acquire) == IDLE
     }
 
-    /// What an upgrade of a target is to do; `marked` tells whether it is marked now.
-    pub(crate) fn decide(&self, marked: impl Fn() -> bool) -> Upgrade {
-        loop {
-            // Acquire: pairs with the Releases above.
-            let state = self.0.load(Ordering::Acquire);
-            if state == IDLE || marked() {
-                return Upgrade::Strong;
-            }
-            match state {
-                MARKING => return Upgrade::ShadeFirst,
-                DEAD => return Upgrade::None,
-                // AcqRel on success: the collector sees the reset and asks for our buffer again. Failure: try again.
-                _ => {
-                    let _ =
-                        self.0
-                            .compare_exchange(TERM, MARKING, Ordering::AcqRel, Ordering::Relaxed);
-                }
-            }
+    /// What an upgrade is to do with a target that it read after it saw the state not Idle. `marked` tells whether the
+    /// target is marked now, `young` whether it was allocated since marking ended.
+    pub(crate) fn decide(&self, marked: impl Fn() -> bool, young: impl Fn() -> bool) -> Upgrade {
+        // Acquire: pairs with the Releases above.
+        let state = self.0.load(Ordering::Acquire);
+        if state == IDLE {
+            // The census may have come between: the target is to be read again.
+            return Upgrade::Again;
+        }
+        if state == DEAD {
+            return self.decide_dead(marked() || young());
+        }
+        if marked() {
+            return Upgrade::Strong;
+        }
+        if state == MARKING {
+            return Upgrade::ShadeFirst;
+        }
+        // AcqRel on success: the collector sees the reset and asks for our buffer again. Failure: looked at again.
+        let _ = self
+            .0
+            .compare_exchange(TERM, MARKING, Ordering::AcqRel, Ordering::Relaxed);
+        Upgrade::Again
+    }
+
+    /// [V3] `lives` was read while the state was Dead, or after the sweep had begun; which of the two shows only now.
+    fn decide_dead(&self, lives: bool) -> Upgrade {
+        // Acquire: if `lives` read what a sweep wrote, this fence and the Release fence of the sweep make Idle visible.
+        fence(Ordering::Acquire);
+        // Acquire: as above.
+        match self.0.load(Ordering::Acquire) {
+            DEAD if lives => Upgrade::Strong,
+            DEAD => Upgrade::None,
+            _ => Upgrade::Again,
         }
     }
 }

@@ -24,6 +24,8 @@ struct Queue {
     full: Vec<WorkBuf>,
     active: usize,
     open: bool,
+    /// The heap goes: nobody waits any more.
+    ended: bool,
 }
 
 /// See the module's head.
@@ -46,6 +48,7 @@ impl WorkPool {
                     full: Vec::new(),
                     active: 0,
                     open: false,
+                    ended: false,
                 },
             ),
             available: AtomicUsize::new(0),
@@ -150,10 +153,10 @@ impl WorkPool {
         self.wait(&mut queue, limit);
     }
 
-    /// Waits for work: marking is open and a buffer is queued. False if `stop` says so or `limit` has passed.
+    /// Waits for work: marking is open and a buffer is queued. False after [`end`](Self::end) or when `limit` has passed.
     pub(crate) fn wait_for_work(&self, limit: Duration) -> bool {
         let mut queue = self.queue.lock();
-        if !(queue.open && !queue.full.is_empty()) {
+        if !queue.ended && !(queue.open && !queue.full.is_empty()) {
             self.wait(&mut queue, limit);
         }
         queue.open && !queue.full.is_empty()
@@ -167,8 +170,10 @@ impl WorkPool {
         self.idle.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Wakes everybody that waits here.
-    pub(crate) fn wake_all(&self) {
+    /// The heap goes: wakes the workers that wait, and lets none wait again.
+    pub(crate) fn end(&self) {
+        // Under the lock: a worker that has just seen that it should go on would otherwise miss the wake-up.
+        self.queue.lock().ended = true;
         self.changed.notify_all();
     }
 }

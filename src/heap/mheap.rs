@@ -206,6 +206,15 @@ impl MHeap {
 
     // ---- generations -----------------------------------------------------------------------------------------
 
+    /// Whether the object at `offset` was allocated since the end of marking. While no sweep is open, every span from
+    /// before is unswept.
+    pub(crate) fn is_young(&self, offset: usize) -> bool {
+        self.span(self.head_at(offset))
+            .sweep_gen
+            .state(self.generation())
+            != SweepState::Unswept
+    }
+
     pub(crate) fn generation(&self) -> HeapGen {
         // Relaxed: changes only while every mutator is stopped; leaving the safepoint orders it.
         HeapGen(self.generation.load(Ordering::Relaxed))

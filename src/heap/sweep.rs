@@ -9,7 +9,7 @@ use crate::heap::mheap::MHeap;
 use crate::heap::span::{SweepClaim, SweepState};
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::sys::fatal::fatal;
-use crate::sys::sync::Ordering;
+use crate::sys::sync::{Ordering, fence};
 
 /// The byte that fills freed slots in poison mode: a poisoned pointer is far outside user space.
 pub(crate) const POISON: u8 = 0xDB;
@@ -118,6 +118,8 @@ impl MHeap {
         if class.drop || self.poison {
             self.visit_dead(start, class, all, dead);
         }
+        // Release: whoever reads a mark bit cleared below, and then fences, sees that the census is over.
+        fence(Ordering::Release);
         let live = self.mark.move_into(&self.alloc, start, end);
         // Relaxed: [S2] ours.
         span.all_allocated.store(0, Ordering::Relaxed);
@@ -153,6 +155,8 @@ impl MHeap {
     ) -> usize {
         let offset = start + self.object_at((start >> PAGE_SHIFT) as u32);
         if self.mark.test(offset) {
+            // Release: as for small objects.
+            fence(Ordering::Release);
             self.mark.clear(offset);
             return 1;
         }

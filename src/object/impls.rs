@@ -26,7 +26,10 @@ macro_rules! leaf_sized {
     ($($(#[$m:meta])* [$($p:tt)*] $t:ty;)*) => { $(
         leaf! { $(#[$m])* [$($p)*] $t; }
         // SAFETY: the type has no brand, so it is its own rebranding.
-        $(#[$m])* unsafe impl<$($p)*> Rebrand<'_> for $t {
+        $(#[$m])* unsafe impl<'b, $($p)*> Rebrand<'b> for $t
+        where
+            $t: 'b,
+        {
             type To = Self;
         }
     )* };
@@ -111,7 +114,7 @@ unsafe impl<T: ?Sized> Trace for PhantomData<T> {
     fn trace(&self, _: &mut Tracer<'_>) {}
 }
 // SAFETY: a phantom holds nothing that a brand could protect.
-unsafe impl<T: ?Sized> Rebrand<'_> for PhantomData<T> {
+unsafe impl<'b, T: ?Sized + 'b> Rebrand<'b> for PhantomData<T> {
     type To = Self;
 }
 

@@ -59,16 +59,18 @@ pub unsafe trait Trace {
 /// # Safety
 /// 1. `To` is `Self` with one lifetime, the brand, replaced by `'b`, and nothing else changed: a pointer to one may be
 ///    cast to a pointer to the other.
-/// 2. Every `Gc` and cell inside `Self` that carries the brand carries `'b` in `To`.
+/// 2. Every `Gc` and cell inside `Self` that carries the brand carries `'b` in `To`, and nothing else changes: every field
+///    of type `F` is itself a `Rebrand<'b>` whose `To` is the field's type in `To`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be rebranded, so it cannot live in the garbage-collected heap",
     label = "this type does not implement `Rebrand`",
     note = "put `#[derive(Trace)]` on your own types; it writes `Rebrand` as well",
-    note = "a value must be branded with the lifetime of the mutator that allocates it, not with `'static`"
+    note = "instead of `Cell`, `RefCell`, `Rc` or a std lock around a `Gc`, use `GcCell`, `GcOnce` or `GcLock`: a marker thread reads objects while mutators write them",
+    note = "a field of a foreign type that holds no `Gc` and is `Send + Sync + 'static` may be marked `#[trace(skip)]`"
 )]
 pub unsafe trait Rebrand<'b>: Trace {
     /// `Self` with its brand replaced by `'b`.
-    type To: Trace;
+    type To: Trace + 'b;
 }
 
 /// `T` with its brand replaced by `'b`.
@@ -91,20 +93,6 @@ pub trait BrandedBy<'m> {}
 
 impl<'m, T: Rebrand<'m, To = T>> BrandedBy<'m> for T {}
 
-/// A type in which everything but the brand is `'static`.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` borrows something that does not live for `'static`",
-    note = "the heap outlives every borrow; own the value, or share it in an `Arc`"
-)]
-pub trait OtherwiseStatic {}
-
-impl<T> OtherwiseStatic for T
-where
-    T: Rebrand<'static>,
-    T::To: 'static,
-{
-}
-
 /// What a `Gc` may point to: every sized [`Rebrand`] type, slices of them, `str`, and trait objects named to
 /// [`dyn_target!`](crate::dyn_target).
 ///
@@ -116,7 +104,7 @@ where
 )]
 pub unsafe trait RebrandTarget<'b> {
     /// `Self` with its brand replaced by `'b`.
-    type Target: ?Sized;
+    type Target: ?Sized + 'b;
 }
 
 /// `T`, sized or not, with its brand replaced by `'b`.

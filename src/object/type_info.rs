@@ -62,10 +62,6 @@ pub(crate) struct Array<H, T>(PhantomData<(H, T)>);
 
 const LEN_SIZE: usize = size_of::<usize>();
 
-const fn at_least_one(n: usize) -> usize {
-    if n == 0 { 1 } else { n }
-}
-
 const fn round_up(n: usize, to: usize) -> usize {
     n.next_multiple_of(to)
 }
@@ -120,11 +116,16 @@ impl<T: Trace> Slice<T> {
         needs_trace: T::NEEDS_TRACE,
         trace: Self::trace,
         trace_head: Self::trace_head,
-        items: Some(Items {
-            size: at_least_one(size_of::<T>()),
-            len: Self::len,
-            trace: Self::trace_items,
-        }),
+        // Items without a size make no list to be cut in pieces, however many they are.
+        items: if size_of::<T>() == 0 {
+            None
+        } else {
+            Some(Items {
+                size: size_of::<T>(),
+                len: Self::len,
+                trace: Self::trace_items,
+            })
+        },
         drop: if std::mem::needs_drop::<T>() {
             Some(Self::drop)
         } else {
@@ -199,11 +200,16 @@ impl<H: Trace, T: Trace> Array<H, T> {
         needs_trace: H::NEEDS_TRACE || T::NEEDS_TRACE,
         trace: Self::trace,
         trace_head: Self::trace_head,
-        items: Some(Items {
-            size: at_least_one(size_of::<T>()),
-            len: Self::len,
-            trace: Self::trace_items,
-        }),
+        // Items without a size make no list to be cut in pieces, however many they are.
+        items: if size_of::<T>() == 0 {
+            None
+        } else {
+            Some(Items {
+                size: size_of::<T>(),
+                len: Self::len,
+                trace: Self::trace_items,
+            })
+        },
         drop: if std::mem::needs_drop::<H>() || std::mem::needs_drop::<T>() {
             Some(Self::drop)
         } else {

@@ -3,7 +3,22 @@
 use std::io;
 use std::sync::OnceLock;
 
-/// Starts a named thread.
+use crate::sys::fatal::fatal;
+
+/// Ends the process when it is dropped by a panic.
+struct NoPanic;
+
+impl Drop for NoPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            fatal(
+                "a collector's thread panicked (its message is above): a bug in greywave, or in an `unsafe impl`",
+            );
+        }
+    }
+}
+
+/// Starts a named thread. A panic on it ends the process: whoever waits for its work would wait for ever.
 ///
 /// # Errors
 /// What the OS says when it refuses.
@@ -15,7 +30,10 @@ pub(crate) fn spawn(
     name: String,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(body)
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _no_panic = NoPanic;
+        body();
+    })
 }
 
 /// The number of processors this process may use; at least 1.

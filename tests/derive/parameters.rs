@@ -71,11 +71,11 @@ fn held_parameters() {
 }
 
 /// What is generic over any heap type.
-fn generic<T: Collect>() -> bool {
+fn generic<'m, T: Collect + 'm>() -> bool {
     needs_trace::<One<T>>()
         && needs_trace::<Either<Vec<T>, u8>>()
         && needs_trace::<Array<One<T>, 9>>()
-        && needs_trace::<Two<'static, T, T>>()
+        && needs_trace::<Two<'m, T, T>>()
         && needs_trace::<WithPhantom<T>>()
 }
 #[derive(Trace)]
@@ -142,7 +142,7 @@ struct Hooks<'gc> {
 #[derive(Trace)]
 struct Lazy<T> {
     init: fn() -> T,
-    each: for<'a> fn(&'a T),
+    each: for<'a> fn(&'a T) -> &'a T,
     other: Option<fn(T)>,
     value: Option<T>,
 }
@@ -277,7 +277,7 @@ where
     Self: Sized,
 {
     value: T,
-    leaf: Gc<'gc, T>,
+    leaf: L<'gc>,
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn bounds_with_lifetimes() {
     keeps_its_leaves(|m, leaf| {
         Box::new(m.root(m.alloc(Outlives {
             value: Some(leaf()),
-            leaf: m.alloc(Some(leaf())),
+            leaf: leaf(),
         })))
     });
 }

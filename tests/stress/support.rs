@@ -1,0 +1,179 @@
+//! What the tests of trust share: random numbers, drop counters, a collecting thread, child processes, a time limit.
+
+#![allow(
+    dead_code,
+    reason = "each test program brings its own copy and uses a part of it"
+)]
+
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use greywave::{Heap, Trace};
+
+/// splitmix64: small, and good enough to drive tests.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        mix(self.0)
+    }
+
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// True once in `n` times.
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// A hash of one number.
+pub(crate) fn mix(n: u64) -> u64 {
+    let n = (n ^ n >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ n >> 31
+}
+
+/// The seed of this run: `GREYWAVE_SEED`, or the clock. Printed, so that a failure can be run again.
+pub(crate) fn seed() -> u64 {
+    let seed = match std::env::var("GREYWAVE_SEED") {
+        Ok(text) => text.parse().expect("GREYWAVE_SEED is a number"),
+        Err(_) => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |d| d.as_nanos() as u64),
+    };
+    println!("GREYWAVE_SEED={seed}");
+    seed
+}
+
+/// How long a timed test runs: `GREYWAVE_STRESS_SECONDS` divided by `share`, or `default`.
+pub(crate) fn duration(default: Duration, share: f64) -> Duration {
+    match std::env::var("GREYWAVE_STRESS_SECONDS") {
+        Ok(text) => {
+            let seconds: f64 = text.parse().expect("GREYWAVE_STRESS_SECONDS is a number");
+            Duration::from_secs_f64(seconds * share)
+        }
+        Err(_) => default,
+    }
+}
+
+/// Counts its drops.
+#[derive(Trace)]
+pub(crate) struct Counted(pub(crate) Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Collects without a pause on a thread of its own until dropped.
+pub(crate) struct Collecting {
+    stop: Arc<AtomicBool>,
+    cycles: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Collecting {
+    pub(crate) fn new(heap: &Heap) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let cycles = Arc::new(AtomicU64::new(0));
+        let thread = {
+            let (heap, stop, cycles) = (heap.clone(), stop.clone(), cycles.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    heap.collect();
+                    cycles.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        Self {
+            stop,
+            cycles,
+            thread: Some(thread),
+        }
+    }
+
+    pub(crate) fn cycles(&self) -> u64 {
+        self.cycles.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let outcome = thread.join();
+            assert!(std::thread::panicking() || outcome.is_ok());
+        }
+    }
+}
+
+/// Runs `body`; a process that hangs is ended with a message, so that a deadlock is a failure and not a silence.
+pub(crate) fn within<R>(limit: Duration, body: impl FnOnce() -> R) -> R {
+    let done = Arc::new(AtomicBool::new(false));
+    let watch = {
+        let done = done.clone();
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        std::thread::spawn(move || {
+            let end = Instant::now() + limit;
+            while !done.load(Ordering::Relaxed) {
+                if Instant::now() >= end {
+                    eprintln!("{name} is not done after {limit:?}: it hangs");
+                    std::process::abort();
+                }
+                std::thread::park_timeout(Duration::from_millis(200));
+            }
+        })
+    };
+    struct Done(Arc<AtomicBool>, std::thread::Thread);
+    impl Drop for Done {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+            self.1.unpark();
+        }
+    }
+    let _done = Done(done, watch.thread().clone());
+    body()
+}
+
+/// The variable that tells a test that it is the child.
+const CHILD: &str = "GREYWAVE_TEST_CHILD";
+
+/// Whether this process was started by [`child`] for `what`.
+pub(crate) fn is_child(what: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|v| v == what)
+}
+
+/// Runs the test `test` of this program again, in a process of its own, where `is_child(what)` is true.
+pub(crate) fn child(test: &str, what: &str, variables: &[(&str, &str)]) -> Output {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut command = Command::new(program);
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, what);
+    for (name, value) in variables {
+        command.env(name, value);
+    }
+    command.output().expect("this program runs again")
+}
+
+/// What a child wrote, for assertions.
+pub(crate) fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
