@@ -5,9 +5,10 @@
 //! cargo run --release --example binary_trees -- 21
 //! ```
 //!
-//! A node is two plain pointers: its children never change, so they need no cell. A tree is
-//! built from the leaves up with its nodes in ordinary variables; the collector hears of it
-//! between two trees, at a safepoint, where the borrow checker has seen that none is left.
+//! A node is two plain pointers: its children never change, so they need no cell. A small tree
+//! is built from the leaves up with its nodes in ordinary variables. A large one is made of such
+//! parts: finished ones wait in a frame, so that there is a safepoint after each, where the borrow
+//! checker has seen that no pointer is left in a variable.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use greywave::{Gc, Heap, Mutator, Root, Trace};
+use greywave::{Frame, Gc, Heap, Mutator, Root, Trace};
 
 mod common;
 use common::args::{self, Args, in_range};
@@ -26,6 +27,8 @@ const USAGE: &str = "usage: binary_trees [DEPTH] [--threads N]
   --threads N  worker threads, 1 to 256 (default 2)";
 
 const MIN_DEPTH: u32 = 4;
+/// Trees up to this depth (2,047 nodes, some 10 microseconds) are built without a safepoint.
+const PART_DEPTH: u32 = 10;
 
 #[derive(Trace)]
 struct Tree<'gc> {
@@ -48,6 +51,52 @@ fn check(tree: Gc<'_, Tree<'_>>) -> u64 {
     1 + tree
         .children
         .map_or(0, |(left, right)| check(left) + check(right))
+}
+
+/// Trees that wait to be joined or counted.
+struct Parts(Frame<Vec<Gc<'static, Tree<'static>>>>);
+
+impl Parts {
+    fn new(m: &Mutator) -> Self {
+        Self(Frame::new(m, Vec::new()))
+    }
+
+    /// Builds a full tree and leaves it on top.
+    fn build(&mut self, m: &mut Mutator, depth: u32) {
+        if depth <= PART_DEPTH {
+            self.0.enter(m).push(bottom_up(m, depth));
+            m.safepoint();
+            return;
+        }
+        self.build(m, depth - 1);
+        self.build(m, depth - 1);
+        let mut parts = self.0.enter(m);
+        let right = parts.pop();
+        let children = parts.pop().zip(right);
+        parts.push(m.alloc(Tree { children }));
+    }
+
+    /// Takes the tree on top, which is of that depth, and counts its nodes.
+    fn count(&mut self, m: &mut Mutator, depth: u32) -> u64 {
+        let Some(tree) = self.0.enter(m).pop() else {
+            return 0;
+        };
+        if depth <= PART_DEPTH {
+            let count = check(tree);
+            m.safepoint();
+            return count;
+        }
+        if let Some((left, right)) = tree.children {
+            self.0.enter(m).extend([left, right]);
+        }
+        1 + self.count(m, depth - 1) + self.count(m, depth - 1)
+    }
+
+    /// Builds a full tree and counts its nodes.
+    fn build_and_count(&mut self, m: &mut Mutator, depth: u32) -> u64 {
+        self.build(m, depth);
+        self.count(m, depth)
+    }
 }
 
 /// The nodes of a full tree.
@@ -83,17 +132,22 @@ pub(crate) fn run(heap: &Heap, depth: u32, threads: usize) -> Result<Vec<String>
     let mut m = heap.attach()?;
     let mut lines = Vec::new();
 
+    let mut parts = Parts::new(&m);
     let stretch_depth = max_depth + 1;
-    let count = check(bottom_up(&m, stretch_depth));
+    let count = parts.build_and_count(&mut m, stretch_depth);
     lines.push(format!(
         "stretch tree of depth {stretch_depth}\t check: {count}"
     ));
-    m.safepoint();
 
-    let long_lived: Root<Tree<'static>> = m.root(bottom_up(&m, max_depth));
+    parts.build(&mut m, max_depth);
+    let long_lived: Root<Tree<'static>> = match parts.0.enter(&m).pop() {
+        Some(tree) => m.root(tree),
+        None => return Err("the long lived tree was not built".into()),
+    };
     lines.extend(m.blocking(|| short_lived(heap, max_depth, threads))?);
 
-    let count = check(long_lived.get(&m));
+    parts.0.enter(&m).push(long_lived.get(&m));
+    let count = parts.count(&mut m, max_depth);
     lines.push(format!(
         "long lived tree of depth {max_depth}\t check: {count}"
     ));
@@ -142,10 +196,10 @@ fn short_lived(heap: &Heap, max_depth: u32, threads: usize) -> Result<Vec<String
 /// Builds and drops as many trees of `depth` as make up the work of the deepest one.
 fn trees_of(m: &mut Mutator, depth: u32, max_depth: u32) -> Result<String, String> {
     let trees = 1_u64 << (max_depth - depth + MIN_DEPTH);
+    let mut parts = Parts::new(m);
     let mut count = 0;
     for _ in 0..trees {
-        count += check(bottom_up(m, depth));
-        m.safepoint();
+        count += parts.build_and_count(m, depth);
     }
     if count != trees * nodes(depth) {
         return Err(format!("{trees} trees of depth {depth} had {count} nodes"));

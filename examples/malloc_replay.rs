@@ -128,10 +128,11 @@ pub(crate) fn run(heap: &Heap, files: Vec<PathBuf>, poll: usize) -> Result<Outco
     })
 }
 
-/// The most that a heap may use for so many objects of so many bytes in all: an eighth more
-/// and a word, for the size classes, and a page.
+/// The most that a heap may use for so many objects of so many bytes in all. A slot is larger
+/// than its object by less than two words or an eighth of the slot, and the pages of a large
+/// object, which has more than four, are larger by less than one page.
 const fn with_rounding(bytes: u64, objects: u64) -> u64 {
-    bytes + bytes / 8 + 16 * objects + 8192
+    bytes + bytes / 4 + 16 * objects
 }
 
 fn describe(path: &Path, error: &dyn Error) -> String {

@@ -13,7 +13,7 @@
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{DeriveInput, GenericParam, Type, WherePredicate, parse_quote};
+use syn::{DeriveInput, GenericParam, Lifetime, Type, WherePredicate, parse_quote};
 
 use crate::bound::{Bounds, written};
 use crate::input::{Field, Input, Shape, is_function, is_phantom};
@@ -36,18 +36,34 @@ pub(crate) fn refused(
     }
     let ident = &input.ident;
     let (params, args, clause) = input.generics.split_for_impl();
+    let brand = Lifetime::new("'__brand", Span::call_site());
     let mut longer = input.generics.clone();
-    longer.params.insert(0, parse_quote!('__to));
-    let (longer, _, _) = longer.split_for_impl();
+    longer.params.insert(0, parse_quote!(#brand));
+    let rebranded = input.generics.params.iter().map(|param| match param {
+        GenericParam::Lifetime(_) => quote!(#brand),
+        GenericParam::Type(syn::TypeParam { ident, .. })
+        | GenericParam::Const(syn::ConstParam { ident, .. }) => {
+            quote!(#ident)
+        }
+    });
+    let rebranded: Vec<_> = rebranded.collect();
+    for param in input.generics.type_params() {
+        let param = &param.ident;
+        longer
+            .make_where_clause()
+            .predicates
+            .push(parse_quote!(#param: #brand));
+    }
+    let (longer, _, longer_clause) = longer.split_for_impl();
     quote! {
         #errors
         #[automatically_derived]
         unsafe impl #params #greywave::Trace for #ident #args #clause {
-            fn trace(&self, _: &mut ::greywave::Tracer<'_>) {}
+            fn trace(&self, _: &mut #greywave::Tracer<'_>) {}
         }
         #[automatically_derived]
-        unsafe impl #longer ::greywave::Rebrand<'__to> for #ident #args #clause {
-            type To = Self;
+        unsafe impl #longer #greywave::Rebrand<#brand> for #ident #args #longer_clause {
+            type To = #ident<#(#rebranded),*>;
         }
     }
 }
@@ -61,26 +77,23 @@ fn trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let clause = clause(&bounds.for_trace());
     let needs_trace = needs_trace(input, bounds);
 
-    let tracer = Ident::new("__tracer", Span::mixed_site());
     let edges = each_traced(input, |field| {
         let trace = placed(&field.ty, &quote!(#trace::trace));
-        let tracer = &tracer;
-        move |at| quote!(#trace(#at, #tracer);)
+        move |at| quote!(#trace(#at, __tracer);)
     });
-    let sum = Ident::new("__sum", Span::mixed_site());
     let add = quote!(#core::primitive::usize::saturating_add);
     let bytes = each_traced(input, |field| {
         let bytes = placed(&field.ty, &quote!(#trace::external_bytes));
-        let (sum, add) = (&sum, &add);
-        move |at| quote!(#sum = #add(#sum, #bytes(#at));)
+        let add = &add;
+        move |at| quote!(__sum = #add(__sum, #bytes(#at));)
     });
     let (tracer, bytes) = match input.fields().any(is_traced) {
-        true => (quote!(#tracer), quote!(let mut #sum = 0; #bytes #sum)),
+        true => (quote!(__tracer), quote!(let mut __sum = 0; #bytes __sum)),
         false => (quote!(_), quote!(0)),
     };
     let check = check(input, bounds);
     // Two complaints about one field are reported as one if they are made in one function.
-    let (again, brand, brands) = match is_plain(bounds) {
+    let (again, brand, brands) = match is_plain(input) {
         true => {
             let to = &bounds.to;
             (Some(&check), quote!(#to), Some(quote!(<#to>)))
@@ -163,13 +176,13 @@ fn needs_trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
 
 /// Whether no bound is needed to say what a field becomes. Then it can be asked inside `trace`, where the tracer's
 /// lifetime is one of which nothing is known.
-fn is_plain(bounds: &Bounds<'_>) -> bool {
-    bounds.becoming().next().is_none() && bounds.leaves.is_empty()
+fn is_plain(input: &Input) -> bool {
+    input.generics.type_params().next().is_none()
 }
 
 /// What is type-checked and never run: see the head of this file.
 fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
-    let [from, to] = ["__from", "__to"].map(|name| Ident::new(name, Span::mixed_site()));
+    let [from, to] = [quote!(__from), quote!(__to)];
     let questions = match &input.shape {
         Shape::Struct(fields) => fields
             .iter()
@@ -191,7 +204,7 @@ fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
                 let [these, those] = ["__from", "__to"].map(|prefix| locals(prefix, fields.len()));
                 let each = fields.iter().zip(these.iter().zip(&those));
                 let each = each.map(|(field, (this, that))| {
-                    question(input, field, &quote!(#this), &quote!(#that))
+                    question(input, field, &quote!(&mut *#this), &quote!(&mut *#that))
                 });
                 let ident = &input.ident;
                 quote! {
@@ -204,19 +217,16 @@ fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
             })
             .collect::<TokenStream>(),
     };
-    let (from, to) = match input.fields().next() {
-        Some(_) => (quote!(#from), quote!(#to)),
-        None => (quote!(_), quote!(_)),
-    };
-    let this = settled(bounds.own_type());
-    let rebranded = settled(bounds.rebranded_type());
-    if is_plain(bounds) {
-        return quote!(let _ = |#from: &mut #this, #to: &mut #rebranded| { #questions };);
-    }
+    let [this, rebranded] = [bounds.own_type(), bounds.rebranded_type()].map(settled);
     let (brand, params, becomes) = (&bounds.to, params(input), bounds.becoming());
+    let private = input.container.private(&quote!(Brand));
+    let args = quote!(__brand: &#private<#brand>, __from: &mut #this, __to: &mut #rebranded);
+    if is_plain(input) {
+        return quote!(let _ = |#args| { #questions };);
+    }
     let clause = clause(&bounds.for_rebrand_without_self());
     quote! {
-        fn _rebranded<#brand, #(#params,)* #(#becomes),*>(#from: &mut #this, #to: &mut #rebranded) #clause {
+        fn _rebranded<#brand, #(#params,)* #(#becomes),*>(#args) #clause {
             #questions
         }
     }
@@ -225,6 +235,7 @@ fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
 /// What the type checker is asked about one field, by a mutable reference to it before a rebranding and to it after.
 /// (Mutable, so that no shorter lifetime will do.)
 fn question(input: &Input, field: &Field, from: &TokenStream, to: &TokenStream) -> TokenStream {
+    let brand = &quote!(__brand);
     let (name, args) = if field.skip {
         (
             quote!(a_skipped_field_must_be_send_sync_and_static),
@@ -240,17 +251,18 @@ fn question(input: &Input, field: &Field, from: &TokenStream, to: &TokenStream) 
     } else if is_unsized_tail(input, field) {
         (
             quote!(a_tail_must_be_rebranded_with_its_type),
-            vec![from, to],
+            vec![brand, from, to],
         )
     } else {
         (
             quote!(a_field_must_be_rebranded_with_its_type),
-            vec![from, to],
+            vec![brand, from, to],
         )
     };
-    let name = placed(&field.ty, &input.container.private(&name));
+    let name = input.container.private(&name);
     let args = args.into_iter().map(|arg| placed(&field.ty, arg));
-    quote!(#name(#(#args),*);)
+    let call = placed(&field.ty, &quote!(#name(#(#args),*)));
+    quote!(#call;)
 }
 
 fn is_traced(field: &Field) -> bool {
@@ -301,7 +313,7 @@ fn each_traced<S: Fn(TokenStream) -> TokenStream>(
         let each = traced
             .iter()
             .zip(&names)
-            .map(|(field, name)| statement(field)(placed(&field.ty, &quote!(#name))));
+            .map(|(field, name)| statement(field)(placed(&field.ty, &quote!(&*#name))));
         quote!(Self::#variant { #(#members: #names,)* .. } => { #(#each)* })
     });
     // A match on a reference to an empty enum would need an arm.
@@ -314,7 +326,7 @@ fn each_traced<S: Fn(TokenStream) -> TokenStream>(
 
 fn locals(prefix: &str, count: usize) -> Vec<Ident> {
     (0..count)
-        .map(|n| format_ident!("{prefix}{n}", span = Span::mixed_site()))
+        .map(|n| format_ident!("{prefix}{n}", span = Span::call_site()))
         .collect()
 }
 

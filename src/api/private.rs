@@ -4,6 +4,7 @@
 //! is no.
 
 pub use core;
+use core::cell::Cell;
 use core::marker::PhantomData;
 
 use crate::object::trace::Rebrand;
@@ -29,19 +30,23 @@ impl<T: ?Sized + Drop> HoldsGc_so_it_must_not_implement_Drop__drop_a_field_witho
 {
 }
 
+/// Says which brand is meant. No brand is a part of another.
+#[derive(Debug)]
+pub struct Brand<'b>(PhantomData<Cell<&'b ()>>);
+
 /// Holds if a field of type `F` has type `To` when the type around it is rebranded to `'b`, and that is what `F` is
 /// rebranded to: what makes a derived `Rebrand` true.
 ///
 /// It fails for a `Gc<'static, _>` in a field, which would keep its brand when its owner changes brand, and for a
 /// function pointer that takes a `Gc<'gc, _>`, which would be called with a `Gc` of another brand.
-pub fn a_field_must_be_rebranded_with_its_type<'b, F: ?Sized + Rebrand<'b, To = To>, To>(
-    _: &mut F,
-    _: &mut To,
-) {
+pub fn a_field_must_be_rebranded_with_its_type<'b, F, To>(_: &Brand<'b>, _: &mut F, _: &mut To)
+where
+    F: ?Sized + Rebrand<'b, To = To>,
+{
 }
 
 /// [`a_field_must_be_rebranded_with_its_type`] for the last field of a type that is never sized.
-pub fn a_tail_must_be_rebranded_with_its_type<'b, F, To>(_: &mut F, _: &mut To)
+pub fn a_tail_must_be_rebranded_with_its_type<'b, F, To>(_: &Brand<'b>, _: &mut F, _: &mut To)
 where
     F: ?Sized + RebrandTarget<'b, Target = To>,
     To: ?Sized,

@@ -9,7 +9,7 @@ use crate::heap::size_class::{self, SizeClass};
 use crate::heap::span_class::{ClassKey, ClassRef, Kind};
 use crate::heap::sweep::DeadObjects;
 use crate::object::type_info::TypeInfo;
-use crate::sys::sync::Ordering;
+use crate::sys::sync::{Ordering, yield_now};
 
 /// The least an assist scans, in bytes: less is not worth the way.
 const ASSIST_MIN: i64 = 16 << 10;
@@ -186,12 +186,16 @@ impl Collector {
             return;
         }
         let Some(work) = self.pool.join_with_work() else {
-            // Nothing is queued: the workers keep up. The debt does not grow without bound.
-            local.credit.set(credit.max(-ASSIST_MAX));
+            // Nothing is queued: the workers have it in hand. One that owes much lets them run.
+            if credit < -ASSIST_MAX {
+                local.credit.set(0);
+                yield_now();
+            }
             return;
         };
         let env = self.mark_env(local.cycle.get());
-        let mut marker = Marker::new();
+        let mut marker = local.marker.borrow_mut();
+        let marker = marker.get_or_insert_with(|| Box::new(Marker::new()));
         marker.load(work);
         marker.drain(env, (-credit).clamp(ASSIST_MIN, ASSIST_MAX).unsigned_abs());
         let done = marker.take_done();

@@ -20,12 +20,12 @@ use crate::object::trace::{LockView, Spill, Tracer};
 /// Spills a mutator's full barrier buffer.
 struct SpillBarrier<'a> {
     collector: &'a Collector,
-    cycle: u32,
+    local: &'a Local,
 }
 
 impl Spill for SpillBarrier<'_> {
     fn spill(&mut self, buf: &mut PtrBuf) {
-        self.collector.shade_buffer(buf, self.cycle);
+        self.collector.shade_buffer(self.local, buf);
     }
 }
 
@@ -39,7 +39,7 @@ impl Collector {
         }
         let mut buf = local.barrier.borrow_mut();
         if buf.is_full() {
-            self.shade_buffer(&mut buf, local.cycle.get());
+            self.shade_buffer(local, &mut buf);
         }
         buf.push(address);
     }
@@ -50,7 +50,7 @@ impl Collector {
         let mut buf = local.barrier.borrow_mut();
         let mut spill = SpillBarrier {
             collector: self,
-            cycle,
+            local,
         };
         trace(&mut Tracer::new(
             &mut buf,
@@ -66,13 +66,14 @@ impl Collector {
             buf.clear();
         }
         if !buf.is_empty() {
-            self.shade_buffer(&mut buf, local.cycle.get());
+            self.shade_buffer(local, &mut buf);
         }
     }
 
-    fn shade_buffer(&self, buf: &mut PtrBuf, cycle: u32) {
-        let env = self.mark_env(cycle);
-        let mut marker = Marker::new();
+    fn shade_buffer(&self, local: &Local, buf: &mut PtrBuf) {
+        let env = self.mark_env(local.cycle.get());
+        let mut marker = local.marker.borrow_mut();
+        let marker = marker.get_or_insert_with(|| Box::new(Marker::new()));
         marker.shade_buffer(env, buf);
         self.count_marked(marker.take_done());
         marker.give_all(env);

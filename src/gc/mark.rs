@@ -33,7 +33,9 @@ const PENDING_HIGH: usize = 32;
 const PENDING_LOW: usize = 24;
 const OBJECTS_HIGH: usize = 24;
 /// Objects scanned between looks at the outside world.
-const SHARE_EVERY: u32 = 128;
+const SHARE_EVERY: u32 = 64;
+/// The fewest objects worth giving to another worker.
+const SHARE_MIN: usize = 32;
 
 /// A small first-in-first-out queue of addresses.
 #[derive(Debug)]
@@ -338,7 +340,7 @@ impl Marker {
     /// Gives half of the stack, the older half, to the pool.
     fn share(&mut self, env: MarkEnv<'_>) {
         let half = self.core.stack.len() / 2;
-        if half >= 8 {
+        if half >= SHARE_MIN {
             let keep = self.core.stack.split_off(half);
             env.pool.put(std::mem::replace(&mut self.core.stack, keep));
         }
@@ -350,7 +352,9 @@ impl Marker {
         while let Some(object) = self.core.objects.pop() {
             self.core.stack.push(object);
         }
-        env.pool.put(std::mem::take(&mut self.core.stack));
+        if !self.core.stack.is_empty() {
+            env.pool.put(std::mem::take(&mut self.core.stack));
+        }
     }
 }
 

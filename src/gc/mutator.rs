@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::ptr::NonNull;
 
 use crate::base::ptr_buf::PtrBuf;
+use crate::gc::mark::Marker;
 use crate::gc::roots::RootSlot;
 use crate::gc::state_word::StateWord;
 use crate::heap::mcache::MCache;
@@ -29,6 +30,8 @@ pub(crate) struct Local {
     pub(crate) free_roots: RefCell<Vec<NonNull<RootSlot>>>,
     /// Bytes of scanning this mutator has done beyond what its allocations owed.
     pub(crate) credit: Cell<i64>,
+    /// A marker for assists and full barrier buffers, kept for the next one.
+    pub(crate) marker: RefCell<Option<Box<Marker>>>,
     /// Change of external bytes not yet told.
     pub(crate) external: Cell<i64>,
 }
@@ -81,6 +84,7 @@ impl MutatorState {
                 barrier: RefCell::new(PtrBuf::new()),
                 free_roots: RefCell::new(Vec::new()),
                 credit: Cell::new(0),
+                marker: RefCell::new(None),
                 external: Cell::new(0),
             },
             attached_at,

@@ -85,11 +85,11 @@ impl WorkPool {
         }
     }
 
-    /// Whether others would be glad of work: a worker waits, and nothing is queued for it.
+    /// Whether nothing is queued: then a worker with plenty gives some, for idle workers and for assists.
     #[inline]
     pub(crate) fn is_hungry(&self) -> bool {
-        // Relaxed (both): hints.
-        self.idle.load(Ordering::Relaxed) > 0 && self.available.load(Ordering::Relaxed) == 0
+        // Relaxed: a hint.
+        self.available.load(Ordering::Relaxed) == 0
     }
 
     /// Joins the workers, if marking is open.
