@@ -108,7 +108,7 @@ fn main() -> ExitCode {
     args::main(USAGE, |args| {
         let (depth, threads) = parse(args)?;
         let start = Instant::now();
-        let heap = Heap::new();
+        let heap = Heap::builder().build()?;
         for line in run(&heap, depth, threads)? {
             say(line);
         }

@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     args::main(USAGE, |mut args| {
         let depth = args.number("--depth", 16, MIN_DEPTH..=24)?;
         args.words(0..=0)?;
-        let heap = Heap::new();
+        let heap = Heap::builder().build()?;
         run(&heap, depth, |line| say(line))?;
         say(report::collector(&heap.stats()));
         Ok(())

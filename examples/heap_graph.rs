@@ -80,7 +80,11 @@ fn main() -> ExitCode {
             .map(PathBuf::from)
             .next()
             .unwrap_or_default();
-        let report = run(&Heap::new(), load(&path)?, Options { cycles, seed })?;
+        let report = run(
+            &Heap::builder().build()?,
+            load(&path)?,
+            Options { cycles, seed },
+        )?;
         print(&report);
         Ok(())
     })

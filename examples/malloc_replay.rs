@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             .map(PathBuf::from)
             .collect();
         let before = report::rss();
-        let outcome = run(&Heap::new(), files, poll)?;
+        let outcome = run(&Heap::builder().build()?, files, poll)?;
         print(&outcome, before);
         Ok(())
     })

@@ -111,7 +111,7 @@ pub(crate) struct Report {
 fn main() -> ExitCode {
     args::main(USAGE, |args| {
         let options = parse(args)?;
-        let heap = Heap::new();
+        let heap = Heap::builder().build()?;
         let report = run(&heap, options, |line| say(line))?;
         summary(&heap, options, &report);
         Ok(())

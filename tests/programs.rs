@@ -86,6 +86,21 @@ mod programs {
     }
 
     #[test]
+    fn binary_trees_larger_than_its_parts() {
+        let lines = binary_trees::run(&Heap::new(), 12, 3).expect("it runs");
+        let expected = [
+            "stretch tree of depth 13\t check: 16383",
+            "4096\t trees of depth 4\t check: 126976",
+            "1024\t trees of depth 6\t check: 130048",
+            "256\t trees of depth 8\t check: 130816",
+            "64\t trees of depth 10\t check: 131008",
+            "16\t trees of depth 12\t check: 131056",
+            "long lived tree of depth 12\t check: 8191",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
     fn gcbench_finishes_with_its_data_intact() {
         for heap in heaps() {
             let mut lines = Vec::new();

@@ -23,7 +23,7 @@ fn programs(name: &str) {
     let short = Duration::from_millis(1500);
     match name {
         "exchange" => directed::subtrees_change_places(short, 1),
-        "chains" => directed::chains_of_new_objects_stay(short),
+        "new" => directed::new_objects_stay(short),
         "roots" => directed::roots_go_after_a_get(short),
         _ => panic!("no program {name}"),
     }
@@ -39,7 +39,7 @@ fn broken_on_purpose() {
         ("buffer", Some(Fault::BufferNotFlushed)),
         ("white", Some(Fault::AllocateWhite)),
     ] {
-        for program in ["exchange", "chains", "roots"] {
+        for program in ["exchange", "new", "roots"] {
             if is_child(&format!("{fault_name}/{program}")) {
                 if let Some(fault) = fault {
                     break_the_collector(fault);
@@ -56,33 +56,23 @@ fn is_caught(fault: &str, program: &str) {
     for round in 0..ROUNDS {
         let output = child("broken_on_purpose", &format!("{fault}/{program}"), &[]);
         let text = text(&output);
+        let told = text
+            .lines()
+            .find_map(|l| l.find("greywave: fatal: verify").map(|at| &l[at..]));
         assert!(
-            !output.status.success() && !text.contains("nothing was found"),
+            !output.status.success() && told.is_some(),
             "round {round}: {fault} was not caught by {program}:\n{text}"
         );
-        assert!(
-            !text.contains("it hangs"),
-            "round {round}: caught by a hang only:\n{text}"
-        );
-        let line = text
-            .lines()
-            .find(|l| l.contains("fatal") || l.contains("panicked") || l.contains("damaged"));
         println!(
             "{fault}, {program}, round {round}: {}",
-            line.unwrap_or("(no message)")
-        );
-        assert!(
-            output.status.code().is_some()
-                || text.contains("greywave: fatal: verify")
-                || line.is_none(),
-            "{text}"
+            told.unwrap_or_default()
         );
     }
 }
 
 #[test]
 fn nothing_is_found_in_a_whole_collector() {
-    for program in ["exchange", "chains", "roots"] {
+    for program in ["exchange", "new", "roots"] {
         let output = child("broken_on_purpose", &format!("none/{program}"), &[]);
         assert!(
             output.status.success() && text(&output).contains("nothing was found"),
@@ -100,7 +90,7 @@ fn a_missing_deletion_barrier_is_caught() {
 #[test]
 fn roots_that_are_not_scanned_are_caught() {
     is_caught("roots", "exchange");
-    is_caught("roots", "chains");
+    is_caught("roots", "new");
 }
 
 #[test]
@@ -110,5 +100,5 @@ fn a_buffer_that_is_not_flushed_is_caught() {
 
 #[test]
 fn white_allocation_during_marking_is_caught() {
-    is_caught("white", "chains");
+    is_caught("white", "new");
 }

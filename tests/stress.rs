@@ -73,6 +73,6 @@ fn edges_that_are_written_once_hold() {
 }
 
 #[test]
-fn chains_of_new_objects_stay() {
-    directed::chains_of_new_objects_stay(short());
+fn new_objects_stay() {
+    directed::new_objects_stay(short());
 }

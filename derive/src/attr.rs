@@ -33,7 +33,9 @@ impl Container {
                     "`skip` belongs on a field: a type that holds no `Gc` is not traced anyway";
                 return Err(item.error(skip));
             } else {
-                return Err(item.error("unknown attribute\nhelp: a type has `#[trace(bound = \"..\")]` and `#[trace(crate = path)]`"));
+                let help =
+                    "help: a type has `#[trace(bound = \"..\")]` and `#[trace(crate = path)]`";
+                return Err(item.error(format!("unknown attribute\n{help}")));
             }
             Ok(())
         });
@@ -77,7 +79,8 @@ pub(crate) fn is_skipped(attrs: &[Attribute], diag: &mut Diag) -> bool {
 /// Refuses every `#[trace(..)]` on a variant.
 pub(crate) fn refuse_on_variant(attrs: &[Attribute], diag: &mut Diag) {
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("trace")) {
-        diag.refuse(attr, "`#[trace(..)]` has no meaning on a variant\nhelp: put `#[trace(skip)]` on each of its fields");
+        let message = "`#[trace(..)]` has no meaning on a variant\nhelp: put `#[trace(skip)]` on each of its fields";
+        diag.refuse(attr, message);
     }
 }
 

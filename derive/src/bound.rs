@@ -1,10 +1,11 @@
 //! Which parameters may hold a `Gc`, what must be true of them, and what the type is called after a rebranding.
 //!
-//! A parameter is of one of two kinds:
+//! A parameter is of one of three kinds (or of both of the first two):
 //!
 //! | kind | where a field has it | `Trace` | `Rebrand<'b>` |
 //! |---|---|---|---|
 //! | held | as itself: `T`, `Vec<T>`, `Gc<'gc, T>` | `T: Trace` | `T: Rebrand<'b, To = TTo>`, and `T` becomes `TTo` |
+//! | pointed at | declared `?Sized`, in `Gc<'gc, T>` | – | `T: RebrandTarget<'b, Target = TTo>`, and `T` becomes `TTo` |
 //! | marker | elsewhere: in `PhantomData<T>`, `fn() -> T`, `Arc<T>`, `T::Item` | – | stays `T` |
 //!
 //! A type that is made of parameters, and of which it does not follow from them that it is `Trace`, is bounded as a
@@ -34,8 +35,7 @@ pub(crate) struct Bounds<'a> {
     input: &'a Input,
     /// The lifetime that the type is rebranded to; no lifetime of the type's.
     pub(crate) to: Lifetime,
-    /// Parameters that may hold a `Gc`, each with the one that it becomes.
-    held: Vec<(Ident, Ident)>,
+    held: Vec<Held>,
     pub(crate) leaves: Vec<Leaf>,
     /// Predicates for both implementations: the user's from the attribute, or what skipped fields need.
     extra: Vec<WherePredicate>,
@@ -43,10 +43,22 @@ pub(crate) struct Bounds<'a> {
     functions: Vec<Type>,
 }
 
+/// A parameter that may hold a `Gc`.
+struct Held {
+    from: Ident,
+    /// The parameter that the rebranded type has instead.
+    to: Ident,
+    /// A field has a value of it.
+    traced: bool,
+    /// A field has a pointer to it, and it need not be sized.
+    pointed_at: bool,
+}
+
 impl<'a> Bounds<'a> {
     pub(crate) fn of(input: &'a Input, diag: &mut Diag) -> Self {
         let params = type_params(input);
-        let mut uses = Uses::new(&params);
+        let unsized_params = unsized_params(input);
+        let mut uses = Uses::new(&params, &unsized_params);
         let mut functions = Vec::new();
         let mut extra = Vec::new();
         for field in input.fields() {
@@ -66,14 +78,17 @@ impl<'a> Bounds<'a> {
             extra.clone_from(predicates);
         }
         let taken = names(input);
-        let held = params.iter().filter(|param| uses.is_held(param));
-        let become_of = |param: &Ident| fresh(&taken, &format!("{}To", unraw(param)));
+        let held = params.iter().map(|param| Held {
+            from: (*param).clone(),
+            to: fresh(&taken, &format!("{}To", unraw(param))),
+            traced: uses.is_held(param),
+            pointed_at: uses.is_pointed_at(param),
+        });
+        let held = held.filter(|held| held.traced || held.pointed_at).collect();
         let bounds = Self {
             input,
             to: lifetime(&fresh(&taken, "any_brand")),
-            held: held
-                .map(|param| ((*param).clone(), become_of(param)))
-                .collect(),
+            held,
             leaves: uses.leaves,
             extra,
             functions,
@@ -105,7 +120,7 @@ impl<'a> Bounds<'a> {
             let held = self
                 .held
                 .iter()
-                .any(|(param, _)| text(param) == text(bounded_ty));
+                .any(|held| text(&held.from) == text(bounded_ty));
             for bound in bounds
                 .iter()
                 .filter(|bound| held && is_named(bound, &["Collect", "Rebrand"]))
@@ -114,9 +129,10 @@ impl<'a> Bounds<'a> {
                 diag.refuse(
                     bound,
                     format!(
-                        "the derive adds what must be known of a parameter that a field holds, and this bound collides with it\n\
-                         help: remove it, or write `{param}: Trace`; if `{param}` holds no `Gc`, so that it stays as it is, write \
-                         `#[trace(bound = \"{param}: for<'a> Rebrand<'a, To = {param}>\")]` on the type instead",
+                        "the derive adds what must be known of a parameter that a field holds, and this bound \
+                         collides with it\n\
+                         help: remove it, or write `{param}: Trace`; if `{param}` holds no `Gc`, so that it stays as \
+                         it is, write `#[trace(bound = \"{param}: for<'a> Rebrand<'a, To = {param}>\")]` on the type instead",
                     ),
                 );
             }
@@ -149,7 +165,8 @@ impl<'a> Bounds<'a> {
                 diag.refuse(
                     ty,
                     format!(
-                        "which `{last}` this is depends on `{brand}`, which changes\nhelp: name the trait: `<{first} as {bound}>::{last}`",
+                        "which `{last}` this is depends on `{brand}`, which changes\n\
+                         help: name the trait: `<{first} as {bound}>::{last}`",
                         first = first.ident,
                         last = last.ident,
                     ),
@@ -159,7 +176,7 @@ impl<'a> Bounds<'a> {
     }
 
     fn mentions_held(&self, part: &impl ToTokens) -> bool {
-        let held: Vec<_> = self.held.iter().map(|(param, _)| param).collect();
+        let held: Vec<_> = self.held.iter().map(|held| &held.from).collect();
         mentions_param(part, &held)
     }
 
@@ -175,10 +192,11 @@ impl<'a> Bounds<'a> {
 
     /// The types whose `NEEDS_TRACE` together are the type's; nothing if it is `true` whatever they say.
     pub(crate) fn deciding(&self) -> Option<Vec<TokenStream>> {
-        if self.input.brand.is_some() || self.has_projection() {
+        let points = self.held.iter().any(|held| held.pointed_at);
+        if self.input.brand.is_some() || self.has_projection() || points {
             return None;
         }
-        let held = self.held.iter().map(|(param, _)| param.to_token_stream());
+        let held = self.held.iter().map(|held| held.from.to_token_stream());
         let leaves = self.leaves.iter().map(|leaf| leaf.ty.to_token_stream());
         Some(held.chain(leaves).collect())
     }
@@ -190,16 +208,18 @@ impl<'a> Bounds<'a> {
 
     /// The same, rebranded.
     pub(crate) fn rebranded_type(&self) -> TokenStream {
-        let param = |param: &Ident| {
-            let held = self.held.iter().find(|(from, _)| from == param);
-            held.map_or(param, |(_, to)| to).clone()
-        };
+        let param = |param: &Ident| self.becomes(param).clone();
         named(self.input, |_| self.to.clone(), param)
     }
 
     /// The parameters that the rebranded type has instead of the held ones.
     pub(crate) fn becoming(&self) -> impl Iterator<Item = &Ident> {
-        self.held.iter().map(|(_, to)| to)
+        self.held.iter().map(|held| &held.to)
+    }
+
+    fn becomes<'b>(&'b self, param: &'b Ident) -> &'b Ident {
+        let held = self.held.iter().find(|held| held.from == *param);
+        held.map_or(param, |held| &held.to)
     }
 
     /// `ty` as the rebranded type says it.
@@ -212,7 +232,7 @@ impl<'a> Bounds<'a> {
     /// [`for_rebrand`](Self::for_rebrand), with `Self` spelled out.
     pub(crate) fn for_rebrand_without_self(&self) -> Vec<WherePredicate> {
         let mut all = self.for_rebrand();
-        let mut spelling = Rebranding::new(None, &[], self.own_type());
+        let mut spelling = Rebranding::new(None, Vec::new(), self.own_type());
         all.iter_mut()
             .for_each(|predicate| spelling.visit_where_predicate_mut(predicate));
         all
@@ -220,7 +240,8 @@ impl<'a> Bounds<'a> {
 
     fn rebranding<'b>(&'b self, to: &'b Lifetime) -> Rebranding<'b> {
         let brand = self.input.brand.as_ref().map(|brand| (brand, to));
-        Rebranding::new(brand, &self.held, self.rebranded_type())
+        let held = self.held.iter().map(|held| (&held.from, &held.to));
+        Rebranding::new(brand, held.collect(), self.rebranded_type())
     }
 
     /// The where clause of `Trace`.
@@ -242,11 +263,8 @@ impl<'a> Bounds<'a> {
         all.extend(self.extra.iter().cloned());
         if self.input.container.bound.is_none() {
             let trace = self.input.container.trace();
-            all.extend(
-                self.held
-                    .iter()
-                    .map(|(param, _)| parse_quote!(#param: #trace)),
-            );
+            let traced = self.held.iter().filter(|held| held.traced);
+            all.extend(traced.map(|Held { from, .. }| parse_quote!(#from: #trace)));
         }
         all
     }
@@ -260,13 +278,27 @@ impl<'a> Bounds<'a> {
         for predicate in self.without_leaves() {
             self.twice(predicate, &mut all);
         }
-        for (param, becomes) in &self.held {
-            all.push(parse_quote!(#param: #rebrand<#to, To = #becomes>));
-            all.push(parse_quote!(#becomes: #trace));
+        let target = input.container.private(&quote!(RebrandTarget));
+        let sized = input.container.private(&quote!(core::marker::Sized));
+        for Held {
+            from,
+            to: becomes,
+            traced,
+            pointed_at,
+        } in &self.held
+        {
+            if *traced {
+                all.push(parse_quote!(#from: #rebrand<#to, To = #becomes>));
+                all.push(parse_quote!(#becomes: #trace));
+            } else {
+                all.push(parse_quote!(#becomes: ?#sized));
+            }
+            if *pointed_at {
+                all.push(parse_quote!(#from: #target<#to, Target = #becomes>));
+            }
         }
         for Leaf { ty, .. } in &self.leaves {
             let becomes = self.rebranded(ty);
-            let known: WherePredicate = parse_quote!(#ty: #rebrand<#to, To = #becomes>);
             match &input.brand {
                 Some(brand) if mentions_lifetime(ty, brand) && !self.mentions_held(ty) => {
                     let any = self.any();
@@ -275,7 +307,7 @@ impl<'a> Bounds<'a> {
                     all.push(parse_quote!(for<#any> #ty: #rebrand<#to, To = #becomes>));
                 }
                 _ => {
-                    all.push(known);
+                    all.push(parse_quote!(#ty: #rebrand<#to, To = #becomes>));
                     all.push(parse_quote!(#becomes: #trace));
                 }
             }
@@ -287,12 +319,12 @@ impl<'a> Bounds<'a> {
             all.push(parse_quote!((#ty): #is<#becomes>));
         }
         // `Rebrand::To` outlives the brand, and `Gc<'gc, T>` makes a type demand `T: 'gc` without a word in its text.
-        let becomes = |param| {
-            let held = self.held.iter().find(|(from, _)| from == param);
-            held.map_or(param, |(_, to)| to)
-        };
-        let params = type_params(input).into_iter().map(becomes);
-        all.extend(params.map(|param| parse_quote!(#param: #to)));
+        let params = type_params(input).into_iter();
+        all.extend(
+            params
+                .map(|param| self.becomes(param))
+                .map(|param| parse_quote!(#param: #to)),
+        );
         let mut seen = Vec::new();
         all.retain(|predicate| {
             let text = text(predicate);
@@ -382,6 +414,17 @@ fn type_params(input: &Input) -> Vec<&Ident> {
         .collect()
 }
 
+/// The parameters that the user says need not be sized.
+fn unsized_params(input: &Input) -> Vec<&Ident> {
+    let declared = |param: &&Ident| {
+        written(input).iter().any(|predicate| {
+            matches!(predicate, WherePredicate::Type(predicate) if text(&predicate.bounded_ty) == text(param)
+                && predicate.bounds.iter().any(|bound| matches!(bound, TypeParamBound::Trait(bound) if is_maybe(bound))))
+        })
+    };
+    type_params(input).into_iter().filter(declared).collect()
+}
+
 /// The bounds that the user wrote, at the parameters and in the where clause, as predicates.
 pub(crate) fn written(input: &Input) -> Vec<WherePredicate> {
     let inline = input
@@ -397,7 +440,7 @@ pub(crate) fn written(input: &Input) -> Vec<WherePredicate> {
     inline.chain(clause).collect()
 }
 
-/// `?Sized` belongs to what the user declared. What a parameter becomes is always sized, as `Rebrand::To` is.
+/// `?Sized` belongs to what the user declared. What a value becomes is always sized, as `Rebrand::To` is.
 fn without_unsized(mut predicate: WherePredicate) -> Option<WherePredicate> {
     if let WherePredicate::Type(predicate) = &mut predicate {
         let bounds = std::mem::take(&mut predicate.bounds).into_iter();

@@ -6,7 +6,7 @@
 //! guessed in [`crate::bound`]. And where the type has no lifetime and no held parameter, every field is then its own
 //! rebranding for any brand, so it holds no `Gc`: `NEEDS_TRACE = false` is true as well.
 //!
-//! All code goes by the fields themselves, and names no field's type: a macro in a type may mean another type elsewhere.
+//! All code goes by the fields themselves, and names no field's type: a macro in a type may mean another one elsewhere.
 //!
 //! The user's lints do not see the code, since every token has the span of the expansion: those of the user keep their
 //! place in the file, for errors, and give up their context. There is no `allow` in it, which `forbid` would refuse.
@@ -16,7 +16,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{DeriveInput, GenericParam, Lifetime, Type, WherePredicate, parse_quote};
 
 use crate::bound::{Bounds, written};
-use crate::input::{Field, Input, Shape, is_function, is_phantom};
+use crate::input::{Field, Input, Shape, is_function, is_phantom, mentions_lifetime};
 
 pub(crate) fn implementations(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let trace = trace(input, bounds);
@@ -54,6 +54,21 @@ pub(crate) fn refused(
             .predicates
             .push(parse_quote!(#param: #brand));
     }
+    // Where a bound depends on the brand, what the type becomes is not known to have it.
+    let bounds = (input
+        .generics
+        .type_params()
+        .map(|param| param.bounds.to_token_stream()))
+    .chain(clause.map(ToTokens::to_token_stream));
+    let bounds: TokenStream = bounds.collect();
+    let to = match input
+        .generics
+        .lifetimes()
+        .any(|param| mentions_lifetime(&bounds, &param.lifetime))
+    {
+        true => quote!(()),
+        false => quote!(#ident<#(#rebranded),*>),
+    };
     let (longer, _, longer_clause) = longer.split_for_impl();
     quote! {
         #errors
@@ -63,7 +78,7 @@ pub(crate) fn refused(
         }
         #[automatically_derived]
         unsafe impl #longer #greywave::Rebrand<#brand> for #ident #args #longer_clause {
-            type To = #ident<#(#rebranded),*>;
+            type To = #to;
         }
     }
 }

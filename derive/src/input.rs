@@ -4,7 +4,10 @@ use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::visit::{self, Visit};
-use syn::{Data, DeriveInput, Generics, Index, Lifetime, Member, Type};
+use syn::{
+    Data, DeriveInput, GenericArgument, Generics, Index, Lifetime, Member, PathArguments, Type,
+    TypePath,
+};
 
 use crate::attr::{self, Container};
 use crate::diag::Diag;
@@ -155,7 +158,8 @@ impl Visit<'_> for Refusal<'_> {
                 _ => {
                     let message = format!(
                         "a heap object cannot borrow: it may live longer than what the reference points to\n\
-                         help: point to another object with `Gc<{}, T>`, or own the value (`Box<T>`, `Box<str>`, `String`, `Arc<T>`)",
+                         help: point to another object with `Gc<{}, T>`, or own the value (`Box<T>`, `Box<str>`, \
+                         `String`, `Arc<T>`)",
                         self.gc()
                     );
                     self.diag.refuse(ty, message);
@@ -174,8 +178,14 @@ impl Visit<'_> for Refusal<'_> {
                 let brand = self.gc();
                 let message = format!(
                     "a function pointer cannot name `{brand}`: the object's lifetime changes when it is read through a \
-                     root, and the function's does not\nhelp: let it work for every lifetime, as in `for<'a> fn(Gc<'a, T>)`"
+                     root, and the function's does not\n\
+                     help: let it work for every lifetime, as in `for<'a> fn(Gc<'a, T>)`"
                 );
+                self.diag.refuse(ty, message);
+            }
+            Type::Path(path) if is_borrowing_cow(path) => {
+                let message = "a heap object cannot borrow: it may live longer than what the `Cow` borrows\n\
+                               help: own the value (`String`, `Box<T>`), or write `Cow<'static, T>`";
                 self.diag.refuse(ty, message);
             }
             Type::Path(path) if is_static_gc(path) => {
@@ -193,24 +203,35 @@ impl Visit<'_> for Refusal<'_> {
 }
 
 /// A pointer or cell of this crate, by its name, branded `'static`. (By whatever name, it is refused by the type checker.)
-fn is_static_gc(path: &syn::TypePath) -> bool {
-    let Some(last) = path.path.segments.last() else {
-        return false;
-    };
-    let syn::PathArguments::AngleBracketed(args) = &last.arguments else {
-        return false;
-    };
-    let is_static = matches!(args.args.first(), Some(syn::GenericArgument::Lifetime(lifetime)) if lifetime.ident == "static");
-    is_static
-        && ["Gc", "GcCell", "GcOnce"]
-            .iter()
-            .any(|name| last.ident == name)
+fn is_static_gc(path: &TypePath) -> bool {
+    first_lifetime(path, &["Gc", "GcCell", "GcOnce"])
+        .is_some_and(|lifetime| lifetime.ident == "static")
+}
+
+/// `std`'s `Cow`, by its name and its two parameters, with a lifetime but `'static`. (As above.)
+fn is_borrowing_cow(path: &TypePath) -> bool {
+    let args = path.path.segments.last().map(|last| &last.arguments);
+    let two = matches!(args, Some(PathArguments::AngleBracketed(args)) if args.args.len() == 2);
+    two && first_lifetime(path, &["Cow"]).is_some_and(|lifetime| lifetime.ident != "static")
+}
+
+fn first_lifetime<'a>(path: &'a TypePath, names: &[&str]) -> Option<&'a Lifetime> {
+    let last = path.path.segments.last()?;
+    match &last.arguments {
+        PathArguments::AngleBracketed(args) if names.iter().any(|name| last.ident == name) => {
+            match args.args.first()? {
+                GenericArgument::Lifetime(lifetime) => Some(lifetime),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
 }
 
 /// Types of `std` and of this crate, by their name, whose parameters a heap object does not hold: they are phantom, or
 /// the type demands that they are free of `Gc`s. Such a type is not changed by a rebranding. A name only guides the
 /// bounds: what is guessed here is proved by the type checker ([`crate::expand`]).
-pub(crate) fn is_opaque(path: &syn::TypePath) -> bool {
+pub(crate) fn is_opaque(path: &TypePath) -> bool {
     const NAMES: &[&str] = &[
         "PhantomData",
         "Arc",

@@ -9,14 +9,14 @@ use crate::input::same;
 /// Replaces the brand, the held parameters and `Self`.
 pub(crate) struct Rebranding<'a> {
     brand: Option<(&'a Lifetime, &'a Lifetime)>,
-    params: &'a [(Ident, Ident)],
+    params: Vec<(&'a Ident, &'a Ident)>,
     this: TokenStream,
 }
 
 impl<'a> Rebranding<'a> {
     pub(crate) fn new(
         brand: Option<(&'a Lifetime, &'a Lifetime)>,
-        params: &'a [(Ident, Ident)],
+        params: Vec<(&'a Ident, &'a Ident)>,
         this: TokenStream,
     ) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl<'a> Rebranding<'a> {
             .find(|(from, _)| same(from, &first.ident))
         {
             if qself.is_none() {
-                first.ident = to.clone();
+                first.ident = (*to).clone();
             }
         } else if first.ident == "Self" && qself.is_none() && path.segments.len() > 1 {
             let this = &self.this;
@@ -66,7 +66,7 @@ impl<'a> Rebranding<'a> {
                 }
                 TokenTree::Ident(ident) => {
                     if let Some((_, to)) = self.params.iter().find(|(from, _)| same(from, ident)) {
-                        *ident = to.clone();
+                        *ident = (*to).clone();
                     }
                 }
                 _ => {}

@@ -3,7 +3,9 @@
 use proc_macro2::Ident;
 use quote::ToTokens;
 use syn::visit::{self, Visit};
-use syn::{Type, TypeParamBound, WherePredicate, parse_quote};
+use syn::{
+    GenericArgument, PathArguments, Type, TypeParamBound, TypePath, WherePredicate, parse_quote,
+};
 
 use crate::input::{is_function, is_opaque, is_phantom, mentions_param, same};
 
@@ -17,15 +19,20 @@ pub(crate) struct Leaf {
 /// What the fields say about the parameters.
 pub(crate) struct Uses<'a> {
     params: &'a [&'a Ident],
+    /// Those that need not be sized.
+    unsized_params: &'a [&'a Ident],
     held: Vec<Ident>,
+    pointed_at: Vec<Ident>,
     pub(crate) leaves: Vec<Leaf>,
 }
 
 impl<'a> Uses<'a> {
-    pub(crate) fn new(params: &'a [&'a Ident]) -> Self {
+    pub(crate) fn new(params: &'a [&'a Ident], unsized_params: &'a [&'a Ident]) -> Self {
         Self {
             params,
+            unsized_params,
             held: Vec::new(),
+            pointed_at: Vec::new(),
             leaves: Vec::new(),
         }
     }
@@ -40,6 +47,11 @@ impl<'a> Uses<'a> {
 
     pub(crate) fn is_held(&self, param: &Ident) -> bool {
         self.held.contains(param)
+    }
+
+    /// Whether it need not be sized and is what a pointer points to: then it may be a slice or a trait object.
+    pub(crate) fn is_pointed_at(&self, param: &Ident) -> bool {
+        self.pointed_at.contains(param)
     }
 
     fn mentioned(&self, part: &impl ToTokens) -> bool {
@@ -60,6 +72,7 @@ impl<'a> Uses<'a> {
     /// Takes what is bounded from the user's predicates, and not from the fields.
     pub(crate) fn replace_by(&mut self, predicates: &[WherePredicate]) {
         self.held.clear();
+        self.pointed_at.clear();
         self.leaves.clear();
         for predicate in predicates {
             let WherePredicate::Type(predicate) = predicate else {
@@ -103,6 +116,8 @@ impl Visit<'_> for Uses<'_> {
                     self.leaf(ty, true);
                 } else if let Some(param) = param(ty, self.params) {
                     self.held.push(param.clone());
+                } else if let Some(param) = pointed_at(path, self.unsized_params) {
+                    self.pointed_at.push(param.clone());
                 } else if is_phantom(ty) {
                     // It is `Trace` whatever it names.
                 } else if is_opaque(path) {
@@ -129,6 +144,20 @@ fn param<'a>(ty: &Type, params: &[&'a Ident]) -> Option<&'a Ident> {
                     .is_some_and(|ident| same(param, ident))
             })
             .copied(),
+        _ => None,
+    }
+}
+
+/// The parameter that `path` points to, if it is a pointer of this crate by its name.
+fn pointed_at<'a>(path: &TypePath, params: &[&'a Ident]) -> Option<&'a Ident> {
+    let last = path.path.segments.last()?;
+    let PathArguments::AngleBracketed(args) = &last.arguments else {
+        return None;
+    };
+    match args.args.last()? {
+        GenericArgument::Type(ty) if last.ident == "Gc" || last.ident == "Weak" => {
+            param(ty, params)
+        }
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Objects of variable length: slices, `str`, and `GcArray`, which a thin pointer leads to.
 
 use std::alloc::Layout;
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -11,7 +12,7 @@ use crate::api::mutator::{Mutator, out_of_memory};
 use crate::gc::alloc::{Fresh, Wanted};
 use crate::heap::size_class;
 use crate::heap::span_class::ClassKey;
-use crate::object::trace::{BrandedBy, Collect, Rebrand, Trace, Tracer};
+use crate::object::trace::{At, BrandedBy, Collect, Rebrand, Trace, Tracer};
 use crate::object::type_info::{Array, Slice, TypeInfo};
 
 /// A heap object of variable length behind a thin pointer: a header and `len` items.
@@ -162,7 +163,12 @@ impl Mutator {
             return Ok(unsafe { Gc::from_raw(nothing) });
         }
         let layout = Slice::<T>::layout(len);
-        let (at, fresh) = self.list_slot(layout, Slice::<T>::TYPED, Slice::<T>::INFO)?;
+        let (at, fresh) = self.list_slot(
+            layout,
+            Slice::<T>::TYPED,
+            Slice::<T>::INFO,
+            TypeId::of::<[At<'static, T>]>(),
+        )?;
         let first = at.cast::<T>();
         let len_word = Slice::<T>::TYPED.then(|| Slice::<T>::len_word(at, fresh.slot));
         if let Some(word) = len_word {
@@ -206,6 +212,7 @@ impl Mutator {
                 Layout::array::<u8>(text.len()).ok(),
                 false,
                 Slice::<u8>::INFO,
+                TypeId::of::<[u8]>(),
             )?;
             // SAFETY: a fresh slot with room for the text.
             unsafe { at.copy_from_nonoverlapping(text.as_ptr(), text.len()) };
@@ -257,6 +264,7 @@ impl Mutator {
             Array::<H, T>::layout(len),
             Array::<H, T>::TYPED,
             Array::<H, T>::INFO,
+            TypeId::of::<GcArray<At<'static, H>, At<'static, T>>>(),
         ) {
             Ok((at, _)) => at,
             Err(error) => return Err(error.map(|()| header)),
@@ -300,6 +308,7 @@ impl Mutator {
         layout: Option<Layout>,
         typed: bool,
         info: &'static TypeInfo,
+        id: TypeId,
     ) -> Result<(*mut u8, Fresh), AllocError<()>> {
         let reserved = self.collector().heap.reserved();
         let Some(layout) = layout else {
@@ -321,7 +330,7 @@ impl Mutator {
             }
         }
         let wanted = Wanted {
-            info: typed.then_some(info),
+            info: typed.then_some((info, id)),
             size: layout.size(),
             align: layout.align(),
             exact: false,

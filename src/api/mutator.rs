@@ -1,5 +1,6 @@
 //! The mutator: a thread's licence to touch the heap.
 
+use std::any::TypeId;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::panic::Location;
@@ -15,8 +16,8 @@ use crate::gc::collector::Collector;
 use crate::gc::mutator::{Local, MutatorRef, MutatorState};
 use crate::heap::size_class::{self, SizeClass};
 use crate::heap::span_class::ClassKey;
-use crate::object::trace::{BrandedBy, Collect};
-use crate::object::type_info::Sized_;
+use crate::object::trace::{At, BrandedBy, Collect};
+use crate::object::type_info::{Sized_, TypeInfo};
 use crate::sys::fatal::fatal_args;
 
 /// A thread's licence to touch the heap; a thread has at most one.
@@ -226,7 +227,8 @@ impl Mutator {
     {
         let at = match self.sized_slot::<T>() {
             Some(at) => at,
-            None => match self.sized_slot_slow::<T>() {
+            // The same copy of the constant as the fast path looks for, or the next allocation would miss again.
+            None => match self.sized_slot_slow::<T>(Sized_::<T>::INFO) {
                 Some(at) => at,
                 None => {
                     return Err(AllocError::new(
@@ -264,11 +266,11 @@ impl Mutator {
 
     #[cold]
     #[inline(never)]
-    fn sized_slot_slow<T: crate::Trace>(&self) -> Option<NonNull<T>> {
+    fn sized_slot_slow<T: Collect>(&self, info: &'static TypeInfo) -> Option<NonNull<T>> {
         if size_of::<T>() == 0 && !std::mem::needs_drop::<T>() {
             return Some(self.nowhere());
         }
-        let info = Sized_::<T>::TYPED.then_some(Sized_::<T>::INFO);
+        let info = Sized_::<T>::TYPED.then(|| (info, TypeId::of::<At<'static, T>>()));
         let wanted = Wanted {
             info,
             size: size_of::<T>(),

@@ -1,14 +1,16 @@
 //! The slow half of an allocation: another run of slots, a large object, the charge, the trigger and the assist.
 
+use std::any::TypeId;
+
 use crate::gc::collector::{Collector, is_black};
 use crate::gc::mark::Marker;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::heap::mcache::Cursor;
 use crate::heap::mheap::{OutOfPages, Paint};
 use crate::heap::size_class::{self, SizeClass};
-use crate::heap::span_class::{ClassKey, ClassRef, Kind};
+use crate::heap::span_class::{ClassKey, ClassName, ClassRef, Kind};
 use crate::heap::sweep::DeadObjects;
-use crate::object::type_info::TypeInfo;
+use crate::object::type_info::{Slice, TypeInfo};
 use crate::sys::sync::{Ordering, yield_now};
 
 /// The least an assist scans, in bytes: less is not worth the way.
@@ -24,7 +26,7 @@ pub(crate) const MAX_SMALL_ALIGN: usize = crate::base::addr::PAGE_SIZE;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
     /// The type, for objects that are traced or dropped.
-    pub(crate) info: Option<&'static TypeInfo>,
+    pub(crate) info: Option<(&'static TypeInfo, TypeId)>,
     pub(crate) size: usize,
     pub(crate) align: usize,
     /// Slots of exactly `size` bytes (a sized type), or of a size class (a list).
@@ -91,7 +93,7 @@ impl Collector {
         if wanted.size > MAX_SMALL || wanted.align > MAX_SMALL_ALIGN {
             return self.alloc_large(local, wanted);
         }
-        let Some(info) = wanted.info else {
+        let Some((info, id)) = wanted.info else {
             let Some(class) = size_class::class_of(wanted.size.max(1), wanted.align) else {
                 return self.alloc_large(local, wanted);
             };
@@ -101,18 +103,34 @@ impl Collector {
             }
             return self.from_cursor(local, cursor);
         };
-        let (key, slot) = if wanted.exact {
-            (ClassKey::exact(info), exact_slot(wanted.size, wanted.align))
+        let (key, name, slot) = if wanted.exact {
+            (
+                ClassKey::exact(info),
+                ClassName::Exact(id),
+                exact_slot(wanted.size, wanted.align),
+            )
         } else {
             let Some(class) = size_class::class_of(wanted.size.max(1), wanted.align) else {
                 return self.alloc_large(local, wanted);
             };
-            (ClassKey::list(info, class), class.size())
+            (
+                ClassKey::list(info, class),
+                ClassName::List(id, class),
+                class.size(),
+            )
         };
-        let intern = || self.heap.intern(key, Kind::Object, slot, info);
-        local
-            .cache
-            .with_typed(key, intern, |cursor| self.from_cursor(local, cursor))
+        let intern = || self.heap.intern(name, Kind::Object, slot, info);
+        local.cache.with_typed(key, intern, |cursor| {
+            debug_assert!(
+                cursor
+                    .class
+                    .get()
+                    .and_then(|c| c.info)
+                    .is_some_and(|i| (i.size, i.align) == (info.size, info.align)),
+                "two types of different layout share a constant"
+            );
+            self.from_cursor(local, cursor)
+        })
     }
 
     /// A slot of the weak cells' class.
@@ -143,11 +161,9 @@ impl Collector {
     }
 
     fn alloc_large(&self, local: &Local, wanted: Wanted) -> Result<Fresh, OutOfPages> {
-        static NO_TYPE: &TypeInfo = crate::object::type_info::Slice::<u8>::INFO;
-        let info = wanted.info.unwrap_or(NO_TYPE);
-        let class = self
-            .heap
-            .intern(ClassKey::large(info), Kind::Large, 0, info);
+        let plain = (Slice::<u8>::INFO, TypeId::of::<[u8]>());
+        let (info, id) = wanted.info.unwrap_or(plain);
+        let class = self.heap.intern(ClassName::Large(id), Kind::Large, 0, info);
         let paint = if is_black(local) {
             Paint::Black
         } else {
@@ -170,6 +186,12 @@ impl Collector {
         self.gauges.allocated.fetch_add(bytes, Ordering::Relaxed);
         if local.marking.get() {
             self.assist(local, bytes);
+            // Relaxed: a figure.
+            if live > self.gauges.goal.load(Ordering::Relaxed) {
+                // Marking is late. Somebody it waits for, a worker or a mutator on its way to a safepoint, may be waiting
+                // for this processor.
+                yield_now();
+            }
         } else if live >= self.gauges.trigger.load(Ordering::Relaxed) {
             self.ask_for_cycle();
         }

@@ -141,6 +141,8 @@ impl Collector {
             live_at_start: 0,
             pauses: Vec::new(),
         };
+        // Roots dropped without a mutator since the last cycle; left in their slots they would keep their objects once more.
+        self.roots.collect_released();
         if self.settings.stop_the_world {
             self.stopped(&mut timing, |c, t| {
                 c.begin_marking(t);

@@ -35,7 +35,7 @@ const OBJECTS_HIGH: usize = 24;
 /// Objects scanned between looks at the outside world.
 const SHARE_EVERY: u32 = 64;
 /// The fewest objects worth giving to another worker.
-const SHARE_MIN: usize = 32;
+const SHARE_MIN: usize = 64;
 
 /// A small first-in-first-out queue of addresses.
 #[derive(Debug)]
@@ -244,9 +244,7 @@ impl Marker {
             until_share -= 1;
             if until_share == 0 {
                 until_share = SHARE_EVERY;
-                if env.pool.is_hungry() {
-                    self.share(env);
-                }
+                self.share(env);
                 if self.scanned_bytes >= end {
                     return Drained::Budget;
                 }
@@ -337,11 +335,12 @@ impl Marker {
         spill.spill(&mut self.found);
     }
 
-    /// Gives half of the stack, the older half, to the pool.
+    /// Gives the older half of the stack to the pool, if there is much of it or others are short of work. Little stays
+    /// with a worker whose thread may lose its processor at any moment.
     fn share(&mut self, env: MarkEnv<'_>) {
-        let half = self.core.stack.len() / 2;
-        if half >= SHARE_MIN {
-            let keep = self.core.stack.split_off(half);
+        let len = self.core.stack.len();
+        if len > WORK_BUF || len >= SHARE_MIN && env.pool.is_hungry() {
+            let keep = self.core.stack.split_off(len - len / 2);
             env.pool.put(std::mem::replace(&mut self.core.stack, keep));
         }
     }

@@ -85,11 +85,11 @@ impl WorkPool {
         }
     }
 
-    /// Whether nothing is queued: then a worker with plenty gives some, for idle workers and for assists.
+    /// Whether little is queued: then a worker with plenty gives some, for idle workers and for assists.
     #[inline]
     pub(crate) fn is_hungry(&self) -> bool {
         // Relaxed: a hint.
-        self.available.load(Ordering::Relaxed) == 0
+        self.available.load(Ordering::Relaxed) < 2
     }
 
     /// Joins the workers, if marking is open.

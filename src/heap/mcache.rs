@@ -222,14 +222,16 @@ impl MCache {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::heap::span_class::{Classes, Kind};
+    use std::any::TypeId;
+
+    use crate::heap::span_class::{ClassName, Classes, Kind};
     use crate::object::type_info::Sized_;
 
     #[test]
     fn many_types_each_keep_their_cursor() {
         let mut classes = Classes::new();
         let class = classes.intern(
-            ClassKey::exact(Sized_::<u64>::INFO),
+            ClassName::Exact(TypeId::of::<u64>()),
             Kind::Object,
             16,
             Sized_::<u64>::INFO,
@@ -265,7 +267,7 @@ mod tests {
     fn few_types_are_found_by_one_probe() {
         let mut classes = Classes::new();
         let class = classes.intern(
-            ClassKey::exact(Sized_::<u64>::INFO),
+            ClassName::Exact(TypeId::of::<u64>()),
             Kind::Object,
             16,
             Sized_::<u64>::INFO,

@@ -44,18 +44,32 @@ impl Central {
     pub(crate) fn lock(&self, now: HeapGen) -> Held<'_, Sets> {
         let mut sets = self.sets.lock();
         if sets.generation != now.0 {
-            sets.generation = now.0;
-            sets.unswept.clear();
-            let Sets {
-                partial,
-                full,
-                unswept,
-                ..
-            } = &mut *sets;
+            sets.turn_over(now);
+        }
+        sets
+    }
+}
+
+impl Sets {
+    fn turn_over(&mut self, now: HeapGen) {
+        let one_cycle_ago = HeapGen(self.generation).next() == now;
+        self.generation = now.0;
+        self.unswept.clear();
+        let Self {
+            partial,
+            full,
+            unswept,
+            ..
+        } = self;
+        if one_cycle_ago {
             // Partial ones last, so that they are popped first: they have free slots for sure.
             unswept.append(full);
             unswept.append(partial);
+        } else {
+            // A span of this class that outlived a sweep was put into a list then, which turned them over. Nobody has
+            // turned them over, so all of these are gone, and their pages may be others' by now.
+            full.clear();
+            partial.clear();
         }
-        sets
     }
 }

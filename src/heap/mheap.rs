@@ -19,7 +19,7 @@ use crate::heap::mcache::{Cursor, MCache, NO_SPAN};
 use crate::heap::pages::{PageHeap, PageId};
 use crate::heap::size_class::SizeClass;
 use crate::heap::span::{HeapGen, Span, SweepState};
-use crate::heap::span_class::{ClassKey, ClassRef, Classes, Kind, SpanClass};
+use crate::heap::span_class::{ClassName, ClassRef, Classes, Kind, SpanClass};
 use crate::heap::sweep::{DeadObjects, POISON};
 use crate::object::type_info::TypeInfo;
 use crate::sys::fatal::fatal;
@@ -248,15 +248,15 @@ impl MHeap {
         self.weak
     }
 
-    /// The class of `key`, made on first use.
+    /// The class of that name, made on first use.
     pub(crate) fn intern(
         &self,
-        key: ClassKey,
+        name: ClassName,
         kind: Kind,
         slot: usize,
         info: &'static TypeInfo,
     ) -> ClassRef {
-        self.classes.lock().intern(key, kind, slot, info)
+        self.classes.lock().intern(name, kind, slot, info)
     }
 
     pub(crate) fn all_classes(&self) -> Vec<ClassRef> {

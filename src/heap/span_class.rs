@@ -5,6 +5,7 @@
 //! and arrays one for each size class in use. So an object needs no header: its page names the class, the class names
 //! the type, and a span's objects are all traced by the same function.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
@@ -111,15 +112,16 @@ impl std::ops::Deref for ClassRef {
     }
 }
 
-/// Names a class for interning and for the mcache: a type and how it is laid out.
+/// Names a class in an mcache: a `TypeInfo` by its address in the high bits, the layout in the low 8.
 ///
-/// The type's address in the high bits, the layout in the low 8.
+/// One type may have several `TypeInfo`s (the compiler may copy a constant for each unit of code); then a cache has a
+/// cursor for each, and [`ClassName`] makes them one class. Two types that share a `TypeInfo` agree in everything that it
+/// says, size and alignment included, so they may as well share slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClassKey(pub(crate) u64);
 
 impl ClassKey {
     const EXACT: u64 = 0xff;
-    const LARGE: u64 = 0xfe;
 
     /// Objects of exactly this sized type.
     #[inline]
@@ -133,12 +135,6 @@ impl ClassKey {
         Self::of(info, u64::from(class.0))
     }
 
-    /// Large objects of this type.
-    #[inline]
-    pub(crate) fn large(info: &'static TypeInfo) -> Self {
-        Self::of(info, Self::LARGE)
-    }
-
     #[inline]
     fn of(info: &'static TypeInfo, layout: u64) -> Self {
         let address = std::ptr::from_ref(info).addr() as u64;
@@ -146,34 +142,45 @@ impl ClassKey {
     }
 }
 
+/// Names a class in a heap: a type, and how its objects are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ClassName {
+    /// Objects of exactly this sized type.
+    Exact(TypeId),
+    /// Slices or arrays of this type, in slots of that size class.
+    List(TypeId, SizeClass),
+    /// Large objects of this type.
+    Large(TypeId),
+}
+
 /// All classes of a heap.
 #[derive(Debug)]
 pub(crate) struct Classes {
-    by_key: HashMap<ClassKey, ClassRef>,
+    by_name: HashMap<ClassName, ClassRef>,
     all: Vec<ClassRef>,
 }
 
 impl Classes {
     pub(crate) fn new() -> Self {
         Self {
-            by_key: HashMap::new(),
+            by_name: HashMap::new(),
             all: Vec::new(),
         }
     }
 
-    /// The class of `key`, made on first use.
+    /// The class of that name, made on first use.
     pub(crate) fn intern(
         &mut self,
-        key: ClassKey,
+        name: ClassName,
         kind: Kind,
         slot: usize,
         info: &'static TypeInfo,
     ) -> ClassRef {
-        if let Some(&class) = self.by_key.get(&key) {
+        if let Some(&class) = self.by_name.get(&name) {
             return class;
         }
         let class = self.add(kind, slot, Some(info));
-        self.by_key.insert(key, class);
+        self.by_name.insert(name, class);
         class
     }
 

@@ -34,8 +34,19 @@ pub(crate) struct Items {
 
 /// A type's functions, by address.
 #[derive(Debug)]
+#[cfg_attr(
+    not(debug_assertions),
+    allow(
+        dead_code,
+        reason = "size and align are there to be different; debug builds compare them"
+    )
+)]
 pub(crate) struct TypeInfo {
     pub(crate) name: fn() -> &'static str,
+    /// Bytes and alignment of the type, or of an item and of the whole list. They keep the compiler from merging the
+    /// constants of two types that differ in nothing else.
+    pub(crate) size: usize,
+    pub(crate) align: usize,
     pub(crate) needs_trace: bool,
     /// Traces the whole object: address, slot bytes.
     pub(crate) trace: unsafe fn(*const u8, usize, &mut Tracer<'_>),
@@ -72,6 +83,8 @@ impl<T: Trace> Sized_<T> {
 
     pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
         name: std::any::type_name::<T>,
+        size: size_of::<T>(),
+        align: align_of::<T>(),
         needs_trace: T::NEEDS_TRACE,
         trace: Self::trace,
         trace_head: Self::trace_head,
@@ -113,6 +126,8 @@ impl<T: Trace> Slice<T> {
 
     pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
         name: std::any::type_name::<[T]>,
+        size: size_of::<T>(),
+        align: align_of::<T>(),
         needs_trace: T::NEEDS_TRACE,
         trace: Self::trace,
         trace_head: Self::trace_head,
@@ -197,6 +212,12 @@ impl<H: Trace, T: Trace> Array<H, T> {
 
     pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
         name: std::any::type_name::<(H, [T; 0])>,
+        size: Self::ITEMS << 32 | size_of::<T>(),
+        align: if align_of::<H>() > align_of::<T>() {
+            align_of::<H>()
+        } else {
+            align_of::<T>()
+        },
         needs_trace: H::NEEDS_TRACE || T::NEEDS_TRACE,
         trace: Self::trace,
         trace_head: Self::trace_head,

@@ -8,7 +8,7 @@ use std::hash::RandomState;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
-use greywave::{At, Collect, Gc, GcCell, Root, Trace};
+use greywave::{At, Collect, Gc, GcCell, Root, Trace, Weak};
 
 use crate::{Leaf, keeps_its_leaves, needs_trace};
 
@@ -44,6 +44,13 @@ struct MaybeUnsized<T: ?Sized> {
     tail: T,
 }
 
+/// What is pointed at need not be sized.
+#[derive(Trace)]
+struct Pointer<'gc, T: ?Sized> {
+    to: Gc<'gc, T>,
+    weak: Option<Weak<'gc, T>>,
+}
+
 #[test]
 fn held_parameters() {
     assert!(!needs_trace::<One<u8>>());
@@ -67,6 +74,26 @@ fn held_parameters() {
                 items: [leaf(), leaf()],
             },
         ))))
+    });
+}
+
+#[test]
+fn unsized_parameters() {
+    keeps_its_leaves(|m, leaf| {
+        let leaf = leaf();
+        let pointer = Pointer {
+            to: leaf,
+            weak: Some(leaf.downgrade(m)),
+        };
+        let text = Pointer {
+            to: m.alloc_str("text"),
+            weak: None,
+        };
+        Box::new(m.root(m.alloc((pointer, text))))
+    });
+    keeps_its_leaves(|m, leaf| {
+        let to = m.alloc_slice(3, |_| leaf());
+        Box::new(m.root(m.alloc(Pointer { to, weak: None })))
     });
 }
 

@@ -59,7 +59,11 @@ impl Node<'_> {
         assert_eq!(&*self.text, format!("node {:x}", self.id));
         let last = self.bulk.len() - 1;
         for at in [0, last / 2, last] {
-            assert_eq!(self.bulk[at], mix(self.id + at as u64), "a slice is damaged");
+            assert_eq!(
+                self.bulk[at],
+                mix(self.id + at as u64),
+                "a slice is damaged"
+            );
         }
         self.id
     }
@@ -141,7 +145,11 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn new_node<'m>(&mut self, m: &'m Mutator, first: Option<Gc<'m, Node<'m>>>) -> Gc<'m, Node<'m>> {
+    fn new_node<'m>(
+        &mut self,
+        m: &'m Mutator,
+        first: Option<Gc<'m, Node<'m>>>,
+    ) -> Gc<'m, Node<'m>> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let words = match self.random.below(400) {
             0 => 5000 + self.random.below(3000),
@@ -315,7 +323,11 @@ impl Worker<'_> {
         let other = self.walk(m).unwrap_or(node);
         match (self.random.below(4), to) {
             (0, _) if other.id != node.id => {
-                let (a, b) = if node.id < other.id { (node, other) } else { (other, node) };
+                let (a, b) = if node.id < other.id {
+                    (node, other)
+                } else {
+                    (other, node)
+                };
                 let (mut a_list, mut b_list) = (a.list.write(m), b.list.write(m));
                 std::mem::swap(&mut *a_list, &mut *b_list);
                 let a_known = std::mem::take(&mut self.known(a).list);
@@ -450,7 +462,11 @@ impl Worker<'_> {
             {
                 assert_eq!(&read(node), known, "node {}", node.id);
                 let up = self.weak[&node.id].get(m).expect("it is reachable");
-                assert!(up.ptr_eq(node), "a weak reference to node {} is another's", node.id);
+                assert!(
+                    up.ptr_eq(node),
+                    "a weak reference to node {} is another's",
+                    node.id
+                );
                 stack.extend(edges(node));
             }
         }

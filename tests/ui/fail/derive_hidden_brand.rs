@@ -25,6 +25,19 @@ struct Hooked<'gc> {
     fresh: Gc<'gc, u8>,
 }
 
+macro_rules! hook {
+    () => {
+        Hook<'gc>
+    };
+}
+
+/// The same, by a macro.
+#[derive(Trace)]
+struct HookedByMacro<'gc> {
+    hook: hook!(),
+    fresh: Gc<'gc, u8>,
+}
+
 /// Not what their names say.
 mod false_friends {
     #[derive(greywave::Trace)]
