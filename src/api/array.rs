@@ -105,10 +105,11 @@ impl<T> Written<T> {
         for i in 0..len {
             let value = item(i);
             // SAFETY: clause 1.
-            unsafe { first.add(i).write(value) };
+            unsafe { first.wrapping_add(i).write(value) };
             written.len = i + 1;
         }
-        std::mem::forget(written);
+        // Complete: the object's own length takes over.
+        written.len = 0;
     }
 }
 

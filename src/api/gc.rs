@@ -170,7 +170,6 @@ macro_rules! unsize {
 macro_rules! dyn_target {
     (dyn $name:path) => {
         // SAFETY: only the trait object's lifetime bound changes, which is not part of its layout or metadata.
-        #[allow(unsafe_code, reason = "the macro vouches for it: the type is a trait object, whose bound alone changes")]
         unsafe impl<'a, 'b> $crate::__private::RebrandTarget<'b> for dyn $name + 'a {
             type Target = dyn $name + 'b;
         }

@@ -14,6 +14,7 @@ use crate::api::heap::{Handle, Heap};
 use crate::gc::alloc::{Fresh, MAX_SMALL, MAX_SMALL_ALIGN, Wanted, exact_slot};
 use crate::gc::collector::Collector;
 use crate::gc::mutator::{Local, MutatorRef, MutatorState};
+use crate::gc::state_word::Request;
 use crate::heap::size_class::{self, SizeClass};
 use crate::heap::span_class::ClassKey;
 use crate::object::trace::{At, BrandedBy, Collect};
@@ -143,6 +144,11 @@ impl Mutator {
     #[inline(never)]
     fn safepoint_slow(&mut self) {
         self.stop_and_catch_up();
+        if self.state().word.asked().has(Request::Stall) {
+            self.state().word.withdraw(Request::Stall);
+            let heap = self.heap.clone();
+            self.blocking(|| heap.handle().collector.wait_below_goal());
+        }
         if self.collector().settings.stress {
             self.collect();
         }

@@ -5,6 +5,7 @@ use std::any::TypeId;
 use crate::gc::collector::{Collector, is_black};
 use crate::gc::mark::Marker;
 use crate::gc::mutator::{Local, MutatorState};
+use crate::gc::state_word::Request;
 use crate::heap::mcache::Cursor;
 use crate::heap::mheap::{OutOfPages, Paint};
 use crate::heap::size_class::{self, SizeClass};
@@ -74,13 +75,12 @@ impl Collector {
         mutator: &MutatorState,
         wanted: Wanted,
     ) -> Result<Fresh, OutOfPages> {
-        let local = &mutator.local;
-        let got = match self.try_alloc_slow(local, wanted) {
+        let got = match self.try_alloc_slow(mutator, wanted) {
             Ok(got) => Ok(got),
             Err(OutOfPages) => {
                 // Dead spans may still be unswept.
                 self.sweep_plain_spans();
-                self.try_alloc_slow(local, wanted)
+                self.try_alloc_slow(mutator, wanted)
             }
         };
         if self.settings.stress {
@@ -89,19 +89,20 @@ impl Collector {
         got
     }
 
-    fn try_alloc_slow(&self, local: &Local, wanted: Wanted) -> Result<Fresh, OutOfPages> {
+    fn try_alloc_slow(&self, mutator: &MutatorState, wanted: Wanted) -> Result<Fresh, OutOfPages> {
+        let local = &mutator.local;
         if wanted.size > MAX_SMALL || wanted.align > MAX_SMALL_ALIGN {
-            return self.alloc_large(local, wanted);
+            return self.alloc_large(mutator, wanted);
         }
         let Some((info, id)) = wanted.info else {
             let Some(class) = size_class::class_of(wanted.size.max(1), wanted.align) else {
-                return self.alloc_large(local, wanted);
+                return self.alloc_large(mutator, wanted);
             };
             let cursor = local.cache.fixed(class);
             if cursor.class.get().is_none() {
                 cursor.class.set(Some(self.heap.fixed_class(class)));
             }
-            return self.from_cursor(local, cursor);
+            return self.slot_from(mutator, cursor);
         };
         let (key, name, slot) = if wanted.exact {
             (
@@ -111,7 +112,7 @@ impl Collector {
             )
         } else {
             let Some(class) = size_class::class_of(wanted.size.max(1), wanted.align) else {
-                return self.alloc_large(local, wanted);
+                return self.alloc_large(mutator, wanted);
             };
             (
                 ClassKey::list(info, class),
@@ -129,7 +130,7 @@ impl Collector {
                     .is_some_and(|i| (i.size, i.align) == (info.size, info.align)),
                 "two types of different layout share a constant"
             );
-            self.from_cursor(local, cursor)
+            self.slot_from(mutator, cursor)
         })
     }
 
@@ -140,30 +141,31 @@ impl Collector {
         let class = self.heap.weak_class();
         // A key that no type has: an odd small number.
         let key = ClassKey(1);
-        mutator.local.cache.with_typed(
-            key,
-            || class,
-            |cursor| self.from_cursor(&mutator.local, cursor),
-        )
+        mutator
+            .local
+            .cache
+            .with_typed(key, || class, |cursor| self.slot_from(mutator, cursor))
     }
 
-    fn from_cursor(&self, local: &Local, cursor: &Cursor) -> Result<Fresh, OutOfPages> {
+    fn slot_from(&self, mutator: &MutatorState, cursor: &Cursor) -> Result<Fresh, OutOfPages> {
         let slot = cursor.class.get().map_or(0, |c| c.slot);
         loop {
             if let Some(address) = cursor.bump(slot) {
                 return Ok(Fresh { address, slot });
             }
+            let local = &mutator.local;
             let bytes = self
                 .heap
                 .refill(&local.cache, cursor, local.paint.get(), &mut NoDrops)?;
-            self.charge(local, bytes as u64);
+            self.charge(mutator, bytes as u64);
         }
     }
 
-    fn alloc_large(&self, local: &Local, wanted: Wanted) -> Result<Fresh, OutOfPages> {
+    fn alloc_large(&self, mutator: &MutatorState, wanted: Wanted) -> Result<Fresh, OutOfPages> {
         let plain = (Slice::<u8>::INFO, TypeId::of::<[u8]>());
         let (info, id) = wanted.info.unwrap_or(plain);
         let class = self.heap.intern(ClassName::Large(id), Kind::Large, 0, info);
+        let local = &mutator.local;
         let paint = if is_black(local) {
             Paint::Black
         } else {
@@ -172,7 +174,7 @@ impl Collector {
         let large = self
             .heap
             .alloc_large(class, wanted.size, wanted.align, paint)?;
-        self.charge(local, large.span_bytes as u64);
+        self.charge(mutator, large.span_bytes as u64);
         Ok(Fresh {
             address: self.heap.at(large.offset).addr(),
             slot: large.slot,
@@ -180,20 +182,21 @@ impl Collector {
     }
 
     /// Charges `bytes` to the heap, asks for a cycle past the trigger, and assists while marking runs.
-    fn charge(&self, local: &Local, bytes: u64) {
-        // Relaxed (both): figures.
+    fn charge(&self, mutator: &MutatorState, bytes: u64) {
+        let local = &mutator.local;
+        // Relaxed (all): figures.
         let live = self.gauges.heap_live.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.gauges.allocated.fetch_add(bytes, Ordering::Relaxed);
         if local.marking.get() {
             self.assist(local, bytes);
-            // Relaxed: a figure.
-            if live > self.gauges.goal.load(Ordering::Relaxed) {
-                // Marking is late. Somebody it waits for, a worker or a mutator on its way to a safepoint, may be waiting
-                // for this processor.
-                yield_now();
-            }
         } else if live >= self.gauges.trigger.load(Ordering::Relaxed) {
             self.ask_for_cycle();
+        }
+        if live > self.gauges.goal.load(Ordering::Relaxed) {
+            // The collector is late. Somebody it waits for may be waiting for this processor; and this mutator stalls
+            // when it can.
+            mutator.word.ask(Request::Stall);
+            yield_now();
         }
     }
 

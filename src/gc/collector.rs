@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicUsize as StdAtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 
 use crate::gc::events::{Event, EventSink, Figures};
 use crate::gc::frames::FrameTable;
@@ -26,7 +26,8 @@ use crate::gc::world::{Laggard, World};
 use crate::heap::mheap::{MHeap, Paint};
 use crate::object::trace::{LockView, Tracer};
 use crate::pace::goal::{self, CycleReport, Knobs, MIN_HEAP, Plan};
-use crate::sys::lock::{Rank, Ranked};
+use crate::sys::clock::Moment;
+use crate::sys::lock::{Rank, Ranked, Unranked};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// How a collector is to behave.
@@ -125,6 +126,9 @@ pub(crate) fn is_black(local: &Local) -> bool {
     local.marking.get() && !sabotage::is_on(Fault::AllocateWhite)
 }
 
+/// The longest that a mutator waits at a safepoint because the heap is past its goal, in nanoseconds.
+const STALL_MAX_NS: u64 = 20_000_000;
+
 /// "GOGC is off" in `Gauges::gogc`.
 const OFF: u64 = u64::MAX;
 
@@ -148,11 +152,11 @@ pub(crate) struct Collector {
     pub(crate) mailbox: Ranked<Mailbox>,
     pub(crate) mail: Condvar,
     /// Held by whoever changes spans without being a mutator, and by the verifier.
-    pub(crate) turnstile: Mutex<()>,
+    pub(crate) turnstile: Unranked<()>,
     /// Root jobs of this cycle: how many there are of each source, and the next to do.
     pub(crate) job_limits: [AtomicUsize; 2],
     pub(crate) next_job: AtomicUsize,
-    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) threads: Unranked<Vec<JoinHandle<()>>>,
 }
 
 static NEXT_ID: StdAtomicUsize = StdAtomicUsize::new(1);
@@ -200,10 +204,10 @@ impl Collector {
                 },
             ),
             mail: Condvar::new(),
-            turnstile: Mutex::new(()),
+            turnstile: Unranked::new(()),
             job_limits: [AtomicUsize::new(0), AtomicUsize::new(0)],
             next_job: AtomicUsize::new(0),
-            threads: Mutex::new(Vec::new()),
+            threads: Unranked::new(Vec::new()),
         };
         collector.replan();
         Arc::new(collector)
@@ -332,6 +336,22 @@ impl Collector {
         let mut mail = self.mailbox.lock();
         while mail.done < number && !mail.shutdown {
             mail.wait_on(&self.mail, Duration::from_secs(1));
+        }
+    }
+
+    /// Waits until the heap is below its goal again, a cycle ends, or [`STALL_MAX_NS`] has passed. The mutator is Blocked.
+    pub(crate) fn wait_below_goal(&self) {
+        let mut mail = self.mailbox.lock();
+        let done = mail.done;
+        let start = Moment::now();
+        while !mail.shutdown && mail.done == done && start.elapsed_ns() < STALL_MAX_NS {
+            // Relaxed (both): figures.
+            if self.gauges.heap_live.load(Ordering::Relaxed)
+                <= self.gauges.goal.load(Ordering::Relaxed)
+            {
+                return;
+            }
+            mail.wait_on(&self.mail, Duration::from_millis(1));
         }
     }
 

@@ -155,6 +155,8 @@ impl Collector {
             self.mark_concurrently(marker, &mut timing);
         }
         self.pool.close();
+        // Whoever stalls may go on.
+        self.mail.notify_all();
         let mark_ns = timing.began.elapsed_ns();
         self.after_marking();
         self.finish_figures(&timing, mark_ns);

@@ -296,11 +296,9 @@ impl Marker {
         let start = ((head as usize) << PAGE_SHIFT) + heap.object_at(head);
         let slot = heap.slot_bytes(start, class);
         let at = heap.at(start);
-        let work = match &info.items {
-            // SAFETY: [O1] [K1].
-            Some(items) => Some((items, unsafe { (items.len)(at, slot) })),
-            None => None,
-        };
+        // SAFETY: [O1] [K1].
+        let len_of = |items: &Items| unsafe { (items.len)(at, slot) };
+        let work = info.items.as_ref().map(|items| (items, len_of(items)));
         let piece = work.map_or(0, |(items, _)| (offset - start) / stride(items));
         if let Some((items, len)) = work
             && let Some(next) = next_piece(items, len, piece)

@@ -88,8 +88,10 @@ impl BlockRef {
         let Some(block) = NonNull::new(raw.cast::<Block>()) else {
             handle_alloc_error(Self::layout())
         };
+        // The header is the block's first field, and the heap's number the header's.
+        let number = block.as_ptr().cast::<usize>();
         // SAFETY: freshly allocated, zero is valid for every field, and nobody else has the block.
-        unsafe { (&raw mut (*block.as_ptr()).header.heap).write(heap) };
+        unsafe { number.write(heap) };
         Self(block)
     }
 

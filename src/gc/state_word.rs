@@ -37,9 +37,14 @@ pub(crate) enum Request {
     Handshake = 1 << 5,
     /// Always set in stress mode: every poll takes the slow path.
     Stress = 1 << 6,
+    /// Asked by the mutator of itself: the heap is past its goal, so it lets the collector catch up at its next poll.
+    Stall = 1 << 7,
 }
 
 const STOPS: u32 = Request::Stop as u32 | Request::StopToVerify as u32;
+
+/// Requests that nobody waits for.
+const PATIENT: u32 = Request::Stress as u32 | Request::Stall as u32;
 
 /// The requests that a mutator found when it stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,11 +174,11 @@ impl StateWord {
         false
     }
 
-    /// Running -> Blocked, if nothing but stress is asked.
+    /// Running -> Blocked, if nothing is asked that somebody waits for.
     pub(crate) fn try_block(&self) -> bool {
         // Acquire: as in `asked`.
         let mut word = self.0.load(Ordering::Acquire);
-        while word & !(Request::Stress as u32) == RUNNING {
+        while word & !PATIENT == RUNNING {
             // AcqRel: releases the mutator's record; pairs with the Acquire in `try_claim` and `ask`.
             // Acquire on failure: looked at again.
             match self

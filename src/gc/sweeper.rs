@@ -67,7 +67,7 @@ impl DeadObjects for Dropper<'_> {
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_else(|| "(not a string)".to_owned());
             // A payload whose own drop panics is the user's second bug in a row; it is leaked.
-            std::mem::forget(panic);
+            let _leaked = std::mem::ManuallyDrop::new(panic);
             self.collector.tell(&Event::DropPanic {
                 type_name: class.type_name(),
                 message,

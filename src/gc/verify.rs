@@ -173,7 +173,7 @@ impl Collector {
                 let starts_slot = match class.kind {
                     Kind::Large => found == start + self.heap.object_at(head),
                     _ => {
-                        (found - start) % class.slot == 0
+                        (found - start).is_multiple_of(class.slot)
                             && (found - start) / class.slot < class.slots as usize
                     }
                 };

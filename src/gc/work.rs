@@ -156,7 +156,8 @@ impl WorkPool {
     /// Waits for work: marking is open and a buffer is queued. False after [`end`](Self::end) or when `limit` has passed.
     pub(crate) fn wait_for_work(&self, limit: Duration) -> bool {
         let mut queue = self.queue.lock();
-        if !queue.ended && !(queue.open && !queue.full.is_empty()) {
+        let has_work = queue.open && !queue.full.is_empty();
+        if !queue.ended && !has_work {
             self.wait(&mut queue, limit);
         }
         queue.open && !queue.full.is_empty()

@@ -64,13 +64,14 @@ impl Collector {
             } else {
                 LONG_PATIENCE
             };
-            if index < self.workers_allowed() && self.has_root_jobs()
-                || self.pool.wait_for_work(patience)
-            {
-                if index < self.workers_allowed() && self.pool.join() {
-                    self.work(index, &mut marker);
-                    self.pool.leave();
-                }
+            let allowed = index < self.workers_allowed();
+            let has_work = allowed && self.has_root_jobs() || self.pool.wait_for_work(patience);
+            if !has_work {
+                continue;
+            }
+            if index < self.workers_allowed() && self.pool.join() {
+                self.work(index, &mut marker);
+                self.pool.leave();
             }
         }
     }

@@ -14,13 +14,13 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
-use crate::sys::lock::{Held, Rank, Ranked};
+use crate::sys::lock::{Held, Rank, Ranked, Unranked};
 use crate::sys::sync::{AtomicUsize, Ordering, spin_hint};
 
 /// How long a stopped mutator spins before it parks: about as long as a short stop.
@@ -51,7 +51,7 @@ impl Registry {
 #[derive(Debug)]
 struct Pending {
     count: AtomicUsize,
-    lock: Mutex<()>,
+    lock: Unranked<()>,
     zero: Condvar,
 }
 
@@ -59,7 +59,7 @@ impl Pending {
     fn new() -> Self {
         Self {
             count: AtomicUsize::new(0),
-            lock: Mutex::new(()),
+            lock: Unranked::new(()),
             zero: Condvar::new(),
         }
     }
@@ -101,7 +101,7 @@ pub(crate) struct World {
     stops: Pending,
     verify_stops: Pending,
     handshakes: Pending,
-    gate: Mutex<()>,
+    gate: Unranked<()>,
     open: Condvar,
     /// Mutators that run user code, for the number of idle processors.
     running: AtomicUsize,
@@ -129,7 +129,7 @@ impl World {
             stops: Pending::new(),
             verify_stops: Pending::new(),
             handshakes: Pending::new(),
-            gate: Mutex::new(()),
+            gate: Unranked::new(()),
             open: Condvar::new(),
             running: AtomicUsize::new(0),
         }

@@ -310,17 +310,17 @@ impl MHeap {
         if let Some(old) = slot.take() {
             heap.give_cache(old);
         }
-        if pages <= 4 {
-            if let Some(mut fresh) = heap.take_cache() {
-                let got = fresh.alloc(pages);
-                if got.is_some() {
-                    *slot = Some(fresh);
-                } else {
-                    heap.give_cache(fresh);
-                }
-                if let Some(run) = got {
-                    return Ok(run.at.0);
-                }
+        if pages <= 4
+            && let Some(mut fresh) = heap.take_cache()
+        {
+            let run = fresh.alloc(pages);
+            if run.is_none() {
+                heap.give_cache(fresh);
+            } else {
+                *slot = Some(fresh);
+            }
+            if let Some(run) = run {
+                return Ok(run.at.0);
             }
         }
         self.take_locked(&mut heap, pages, 1)
@@ -428,7 +428,7 @@ impl MHeap {
                 }
                 self.retire_full(cursor, class);
             }
-            let head = match self.from_central(class, dead) {
+            let head = match self.span_from_central(class, dead) {
                 Some(head) => head,
                 None => self.new_span(class, class.span_pages, 1, true, Some(cache))?,
             };
@@ -475,7 +475,7 @@ impl MHeap {
         }
     }
 
-    fn from_central(&self, class: ClassRef, dead: &mut dyn DeadObjects) -> Option<u32> {
+    fn span_from_central(&self, class: ClassRef, dead: &mut dyn DeadObjects) -> Option<u32> {
         let now = self.generation();
         let sweep = self.sweep_is_open() && (!class.drop || dead.may_drop());
         let mut budget = SWEEP_BUDGET;

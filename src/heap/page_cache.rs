@@ -11,8 +11,8 @@
 //! ```
 //!
 //! **Invariants**
-//! - [K1] `base` is a multiple of 64, and the page heap holds every page of `free` to be in use.
-//! - [K2] `fresh` is a subset of `free`.
+//! - [Q1] `base` is a multiple of 64, and the page heap holds every page of `free` to be in use.
+//! - [Q2] `fresh` is a subset of `free`.
 //!
 //! **Concurrency.** Owned by one mutator, moved and never shared; it is not `Clone`, so no page can be given
 //! back twice.
@@ -23,11 +23,11 @@ use crate::heap::pages::{PageId, PageRun};
 #[derive(Debug)]
 #[must_use = "the pages of a dropped cache are lost to the heap"]
 pub(crate) struct PageCache {
-    /// The first page of the group [K1].
+    /// The first page of the group [Q1].
     pub(crate) base: PageId,
     /// The pages in this cache.
     pub(crate) free: u64,
-    /// Those of `free` that read as zero [K2].
+    /// Those of `free` that read as zero [Q2].
     pub(crate) fresh: u64,
 }
 

@@ -24,10 +24,10 @@
 //! the fewest pages with a tail of at most 1/8 would lose 3.1 % in 1.8 pages, the least tail 0.9 % in 4.7.
 //!
 //! **Invariants**
-//! - [C1] Sizes rise strictly, start at 8 and end at 32,768; all are multiples of 8.
-//! - [C2] `class_of(size, align)` is the smallest class with `class.size() >= size` whose size is a multiple of
+//! - [Z1] Sizes rise strictly, start at 8 and end at 32,768; all are multiples of 8.
+//! - [Z2] `class_of(size, align)` is the smallest class with `class.size() >= size` whose size is a multiple of
 //!   `align`. Spans start on a page (8 KiB), so every slot is aligned.
-//! - [C3] A span of `span_pages(s)` pages holds at least one slot, has at most 10 pages, and its tail is at most 1/8
+//! - [Z3] A span of `span_pages(s)` pages holds at least one slot, has at most 10 pages, and its tail is at most 1/8
 //!   of it.
 //!
 //! **Concurrency.** Constants only.
@@ -64,7 +64,7 @@ const MEDIUM: [u16; 52] = [
     28672, 32768,
 ];
 
-/// The slot size of each class [C1].
+/// The slot size of each class [Z1].
 static SIZES: [u16; SizeClass::COUNT] = sizes();
 
 /// The class of a size up to [`FINE_LIMIT`], by the size in units of 8 bytes, rounded up.
@@ -92,7 +92,7 @@ impl SizeClass {
     }
 }
 
-/// The class for `size` bytes aligned to `align`, a power of two [C2]. `None`: above 32 KiB, or aligned
+/// The class for `size` bytes aligned to `align`, a power of two [Z2]. `None`: above 32 KiB, or aligned
 /// to more than a page; such an object needs a span of its own.
 #[inline]
 pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
@@ -112,7 +112,7 @@ pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
     Some(class)
 }
 
-/// How many pages a span of slots of `slot_size` bytes has [C3]; `slot_size` is a multiple of 8 in `8..=32768`.
+/// How many pages a span of slots of `slot_size` bytes has [Z3]; `slot_size` is a multiple of 8 in `8..=32768`.
 pub(crate) const fn span_pages(slot_size: usize) -> usize {
     debug_assert!(slot_size >= 8 && slot_size <= SizeClass::MAX_SIZE);
     debug_assert!(slot_size.is_multiple_of(8));

@@ -32,7 +32,7 @@ impl HeapGen {
     /// The next cycle's; skips what a free span's 0 could be mistaken for.
     pub(crate) fn next(self) -> Self {
         let next = self.0.wrapping_add(2);
-        if next < Self::FIRST.0 || next > u32::MAX - 4 {
+        if !(Self::FIRST.0..=u32::MAX - 4).contains(&next) {
             Self::FIRST
         } else {
             Self(next)

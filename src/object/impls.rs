@@ -4,6 +4,8 @@
 //! allowed for content that is `Send + Sync + 'static`: a `Gc` is neither `Send` nor `Sync`, so none can hide inside.
 //! *Containers* own their items and pass the trace on.
 
+#![allow(clippy::disallowed_types, reason = "std's locks are named, not used")]
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::marker::PhantomData;

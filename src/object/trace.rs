@@ -60,7 +60,8 @@ pub unsafe trait Trace {
 /// 1. `To` is `Self` with one lifetime, the brand, replaced by `'b`, and nothing else changed: a pointer to one may be
 ///    cast to a pointer to the other.
 /// 2. Every `Gc` and cell inside `Self` that carries the brand carries `'b` in `To`, and nothing else changes: every field
-///    of type `F` is itself a `Rebrand<'b>` whose `To` is the field's type in `To`.
+///    of type `F` is itself a `Rebrand<'b>` whose `To` is the field's type in `To`; one without the brand does not change,
+///    and function pointers rebrand to themselves.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be rebranded, so it cannot live in the garbage-collected heap",
     label = "this type does not implement `Rebrand`",

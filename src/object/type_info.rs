@@ -274,7 +274,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
     unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {
         if H::NEEDS_TRACE {
             // SAFETY: [O1] the header lives HEAD bytes after the start.
-            let head = unsafe { &*at.add(Self::HEAD).cast::<H>() };
+            let head = unsafe { &*at.wrapping_add(Self::HEAD).cast::<H>() };
             head.trace(tracer);
         }
     }
@@ -300,11 +300,12 @@ impl<H: Trace, T: Trace> Array<H, T> {
 
     unsafe fn external(at: *const u8, _slot: usize) -> usize {
         // SAFETY: [O1] the header lives HEAD bytes after the start.
-        let head = unsafe { &*at.add(Self::HEAD).cast::<H>() };
+        let head = unsafe { &*at.wrapping_add(Self::HEAD).cast::<H>() };
         // SAFETY: [O1].
         let len = unsafe { Self::len_at(at) };
         // SAFETY: [O2].
-        head.external_bytes() + unsafe { external_of_items::<T>(at.add(Self::ITEMS).cast(), len) }
+        head.external_bytes()
+            + unsafe { external_of_items::<T>(at.wrapping_add(Self::ITEMS).cast(), len) }
     }
 }
 

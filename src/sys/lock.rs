@@ -6,7 +6,14 @@
 #[cfg(debug_assertions)]
 use std::cell::RefCell;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
+
+/// A lock outside the order: no ranked lock is held when it is taken, and user code may run under it.
+#[allow(
+    clippy::disallowed_types,
+    reason = "this is where the plain mutex is named"
+)]
+pub(crate) type Unranked<T> = parking_lot::Mutex<T>;
 
 #[cfg(debug_assertions)]
 use crate::sys::fatal::fatal_args;
@@ -43,14 +50,14 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct Ranked<T> {
     rank: Rank,
-    inner: Mutex<T>,
+    inner: Unranked<T>,
 }
 
 impl<T> Ranked<T> {
     pub(crate) const fn new(rank: Rank, value: T) -> Self {
         Self {
             rank,
-            inner: Mutex::new(value),
+            inner: Unranked::new(value),
         }
     }
 

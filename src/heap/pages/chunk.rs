@@ -4,8 +4,8 @@
 //! or with the number of the chunk's first page (to search), and leaves with numbers of the same kind.
 //!
 //! **Invariants**
-//! - [H1] `summary()` depends on the bits alone; `head <= longest`, `tail <= longest`.
-//! - [H2] `first_fit` returns the lowest place. A run that comes in from the chunk before starts lower than any within,
+//! - [B1] `summary()` depends on the bits alone; `head <= longest`, `tail <= longest`.
+//! - [B2] `first_fit` returns the lowest place. A run that comes in from the chunk before starts lower than any within,
 //!   so it is asked first, and so on from word to word.
 //!
 //! **Concurrency.** Part of the page heap, behind its lock.
@@ -42,7 +42,7 @@ impl Fit {
     }
 
     /// The places that lie wholly within a word of free bits. For alignments of a word and more none is given: only
-    /// the first page of the word could be one, and a run from there is part of the one that comes in [H2].
+    /// the first page of the word could be one, and a run from there is part of the one that comes in [B2].
     fn starts_in(self, free: u64) -> u64 {
         /// The multiples of 1, 2, 4 ... 32.
         const ALIGNED: [u64; 6] = [
@@ -91,7 +91,7 @@ impl Chunk {
     };
 
     /// The lowest fit that starts at `open` or above, for a chunk that starts at page `base`; `open` is where the free
-    /// run begins that ends just before the chunk, or `base` if there is none [H2].
+    /// run begins that ends just before the chunk, or `base` if there is none [B2].
     pub(super) fn first_fit(&self, base: u32, mut open: u32, fit: Fit) -> Option<u32> {
         let mut at = base;
         for used in self.used {
