@@ -78,7 +78,7 @@ impl WeakState {
         self.0.store(DEAD, Ordering::Release);
     }
 
-    /// The census is over and every mutator has passed a safepoint.
+    /// The census is over; nothing has been swept yet.
     pub(crate) fn idle(&self) {
         // Release: pairs with the Acquire in `decide`: the dead are cleared.
         self.0.store(IDLE, Ordering::Release);

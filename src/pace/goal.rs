@@ -30,7 +30,7 @@ pub(crate) struct Knobs {
     pub(crate) gogc: Option<u32>,
     /// Memory limit; `u64::MAX` is none.
     pub(crate) limit: u64,
-    /// Bytes of the process's heap memory that are not objects: tables, free and unused pages.
+    /// Bytes of the heap's memory that are not objects: tables, and slots of spans that hold none.
     pub(crate) overhead: u64,
 }
 
