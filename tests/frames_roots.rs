@@ -1,5 +1,10 @@
 //! Roots and frames: what keeps objects alive, from where, and how long.
 
+#![allow(
+    clippy::mem_forget,
+    reason = "what is forgotten is the subject of these tests"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -121,7 +126,7 @@ fn forgotten_guards_do_not_make_the_collector_miss_what_they_guard() {
     {
         let mut open = frame.enter(&m);
         open.push(m.alloc(Counted(drops.clone())));
-        std::mem::forget(open);
+        let _never_closed = std::mem::ManuallyDrop::new(open);
         let holder = root.get(&m);
         let mut items = holder.items.write(&m);
         items.push(m.alloc(Counted(drops.clone())));

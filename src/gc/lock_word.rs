@@ -17,6 +17,7 @@
 //!   writes it.
 //! - `[L2]` A writer that finds an older cycle while marking runs logs the old content before its guard is given out.
 
+#[cfg(not(loom))]
 use parking_lot_core::{DEFAULT_PARK_TOKEN, DEFAULT_UNPARK_TOKEN};
 
 use crate::sys::sync::{AtomicU64, Ordering, spin_hint};
@@ -26,7 +27,7 @@ const PARKED: u64 = 2;
 const READER: u64 = 4;
 const READERS: u64 = (1 << 32) - READER;
 const CYCLE_SHIFT: u32 = 32;
-const SPINS: u32 = 60;
+const SPINS: u32 = if cfg!(loom) { 0 } else { 60 };
 
 /// See the module's head.
 #[derive(Debug)]
@@ -185,6 +186,12 @@ impl LockWord {
         self.unpark();
     }
 
+    #[cfg(loom)]
+    fn unpark(&self) {
+        loom_tests::unpark_all();
+    }
+
+    #[cfg(not(loom))]
     fn unpark(&self) {
         // SAFETY: the key is the address of this word, which no other user of the parking lot has; the call back does
         // nothing.
@@ -230,6 +237,9 @@ impl LockWord {
             let word = self.0.load(Ordering::Relaxed);
             word & PARKED != 0 && word & held != 0
         };
+        #[cfg(loom)]
+        loom_tests::park(validate);
+        #[cfg(not(loom))]
         // SAFETY: the key is this word's address; the callbacks do not panic and do not call into the parking lot.
         unsafe {
             parking_lot_core::park(
@@ -310,60 +320,187 @@ mod tests {
 
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use loom::sync::Arc;
-    use loom::sync::atomic::AtomicU64 as LoomU64;
-    use loom::thread;
+    use std::sync::Arc;
+
+    use loom::sync::{Condvar, Mutex};
 
     use super::*;
-    use crate::sys::sync::UnsafeCell;
+    #[cfg(test)]
+    use crate::sys::model::{Plain, explore};
 
+    loom::lazy_static! {
+        /// The parking lot of a model: one queue for everybody.
+        static ref LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
+    }
+
+    /// `parking_lot_core::park`.
+    pub(super) fn park(validate: impl FnOnce() -> bool) {
+        let queue = LOT.0.lock().unwrap();
+        if validate() {
+            drop(LOT.1.wait(queue));
+        }
+    }
+
+    /// `parking_lot_core::unpark_all`.
+    pub(super) fn unpark_all() {
+        let _queue = LOT.0.lock().unwrap();
+        LOT.1.notify_all();
+    }
+
+    const CYCLE: u32 = 1;
+    const OLD: u64 = 1;
+    const NEW: u64 = 2;
+
+    /// A `GcLock` whose content is one edge.
     struct Content {
         word: LockWord,
-        value: UnsafeCell<u64>,
+        value: Plain<u64>,
     }
-    unsafe impl Sync for Content {}
-    unsafe impl Send for Content {}
 
-    /// First write of a cycle against a marker: the old value (1) is always reported, by one of them, and nobody reads
-    /// what the writer writes.
-    #[test]
-    fn loom_lock_first_write_against_marker() {
-        loom::model(|| {
-            let lock = Arc::new(Content {
-                word: LockWord::new(),
-                value: UnsafeCell::new(1),
-            });
-            let reported = Arc::new(LoomU64::new(0));
-            let writer = {
-                let (lock, reported) = (lock.clone(), reported.clone());
-                thread::spawn(move || {
-                    let Some(logged) = lock.word.try_write(1) else {
-                        return false;
-                    };
-                    if logged != 1 {
-                        // [L2] the log.
-                        let old = lock.value.with(|v| unsafe { *v });
-                        reported.fetch_or(old, Ordering::Relaxed);
-                    }
-                    lock.value.with_mut(|v| unsafe { *v = 2 });
-                    lock.word.unlock_write();
-                    true
-                })
-            };
-            match lock.word.begin_mark(1) {
+    fn content() -> Arc<Content> {
+        Arc::new(Content {
+            word: LockWord::new(),
+            value: Plain::new(OLD),
+        })
+    }
+
+    /// When the first writer of a cycle reports the old content.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Log {
+        BeforeItWrites,
+        Never,
+    }
+
+    impl Content {
+        /// `GcLock::write`, and a write; returns what was logged.
+        fn write(&self, log: Log) -> u64 {
+            let logged = self.word.write(CYCLE);
+            let mut report = 0;
+            if logged != CYCLE && log == Log::BeforeItWrites {
+                // [L2]
+                report = self.value.get();
+            }
+            self.value.set(NEW);
+            self.word.unlock_write();
+            report
+        }
+
+        fn read(&self) -> u64 {
+            self.word.read();
+            let value = self.value.get();
+            self.word.unlock_read();
+            value
+        }
+
+        /// `GcLock::trace`; returns what was reported.
+        fn mark(&self) -> u64 {
+            match self.word.begin_mark(CYCLE) {
                 MarkView::Shared => {
-                    let seen = lock.value.with(|v| unsafe { *v });
-                    reported.fetch_or(seen, Ordering::Relaxed);
-                    lock.word.finish_mark(1);
+                    let seen = self.value.get();
+                    self.word.finish_mark(CYCLE);
+                    seen
                 }
-                MarkView::Logged => {}
+                MarkView::Logged => 0,
                 MarkView::Forgotten => panic!("nobody forgot"),
             }
-            writer.join().unwrap();
-            assert_eq!(
-                reported.load(Ordering::Relaxed) & 1,
-                1,
-                "the old content is reported"
+        }
+    }
+
+    /// First write of a cycle against a marker: the old content is always reported, by one of them, and nobody reads
+    /// what the writer writes.
+    fn first_write_against_marker(log: Log) {
+        explore(3, move |order| {
+            let lock = content();
+            let (here, there) = (lock.clone(), lock);
+            let (a, b) = order.race(move || here.write(log), move || there.mark());
+            assert_eq!((a | b) & OLD, OLD, "the old content is reported");
+        });
+    }
+
+    #[test]
+    fn loom_lock_first_write_against_marker() {
+        first_write_against_marker(Log::BeforeItWrites);
+    }
+
+    #[test]
+    #[should_panic(expected = "the old content is reported")]
+    fn loom_lock_without_log_fails() {
+        first_write_against_marker(Log::Never);
+    }
+
+    /// Two writers and a marker: whoever is first reports, and only then does the content change.
+    #[test]
+    fn loom_lock_two_writers_against_marker() {
+        explore(2, |order| {
+            let lock = content();
+            let (one, two, three) = (lock.clone(), lock.clone(), lock);
+            let (a, b, c) = order.race3(
+                move || one.write(Log::BeforeItWrites),
+                move || two.mark(),
+                move || three.write(Log::BeforeItWrites),
+            );
+            assert_eq!((a | b | c) & OLD, OLD);
+        });
+    }
+
+    /// Two markers (one of them a mutator that logs an outer lock) and a writer.
+    #[test]
+    fn loom_lock_write_against_two_markers() {
+        explore(2, |order| {
+            let lock = content();
+            let (one, two, three) = (lock.clone(), lock.clone(), lock);
+            let (a, b, c) = order.race3(
+                move || one.mark(),
+                move || two.write(Log::BeforeItWrites),
+                move || three.mark(),
+            );
+            assert_eq!((a | b | c) & OLD, OLD);
+        });
+    }
+
+    /// Whoever parks is woken: by a reader, a writer or a marker that leaves. A lost wake-up would be a deadlock.
+    #[test]
+    fn loom_lock_wakes_who_waits() {
+        explore(2, |order| {
+            let lock = content();
+            let (one, two, three) = (lock.clone(), lock.clone(), lock.clone());
+            let (seen, _, _) = order.race3(
+                move || one.read(),
+                move || two.write(Log::Never),
+                move || three.write(Log::Never),
+            );
+            assert!(seen == OLD || seen == NEW);
+            assert_eq!(lock.read(), NEW);
+        });
+    }
+
+    #[test]
+    fn loom_lock_marker_wakes_a_writer() {
+        explore(2, |order| {
+            let lock = content();
+            let (one, two, three) = (lock.clone(), lock.clone(), lock);
+            order.race3(
+                move || one.mark(),
+                move || two.write(Log::Never),
+                move || three.read(),
+            );
+        });
+    }
+
+    /// The negative control: a writer that leaves without a look at `PARKED`.
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn loom_lock_without_wake_up_fails() {
+        explore(2, |order| {
+            let lock = content();
+            let (here, there) = (lock.clone(), lock);
+            order.race(
+                move || {
+                    here.word.write(CYCLE);
+                    // Release: as in `unlock_write`.
+                    here.word.0.fetch_and(!WRITER, Ordering::Release);
+                },
+                move || there.read(),
             );
         });
     }

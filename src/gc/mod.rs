@@ -14,6 +14,8 @@ pub(crate) mod events;
 pub(crate) mod frames;
 pub(crate) mod lock_word;
 pub(crate) mod mark;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod mutator;
 pub(crate) mod roots;
 pub(crate) mod sabotage;

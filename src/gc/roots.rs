@@ -19,8 +19,13 @@
 //! - `[T1]` A block is alive while its heap's table lives or a slot of it is a root or released.
 //! - `[T2]` A slot's `refs` is the number of `Root` handles that share it; the last one to go frees or releases it.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
+#[cfg(not(loom))]
+use std::alloc::{alloc, dealloc};
 use std::ptr::NonNull;
+
+#[cfg(loom)]
+use loom::alloc::{alloc, dealloc};
 
 use crate::object::trace::Tracer;
 use crate::sys::lock::{Rank, Ranked};
@@ -30,7 +35,11 @@ const FREE: usize = 0;
 /// Size and alignment of a block.
 const BLOCK: usize = 4096;
 /// Slots in a block; the header takes the room of one.
-const SLOTS: usize = BLOCK / size_of::<RootSlot>() - 1;
+const SLOTS: usize = if cfg!(loom) {
+    2
+} else {
+    BLOCK / size_of::<RootSlot>() - 1
+};
 /// Slots that a mutator takes at a time.
 const BATCH: usize = 64;
 /// In `Header::drops`: the heap's table is gone.
@@ -60,7 +69,26 @@ struct Block {
     slots: [RootSlot; SLOTS],
 }
 
-const _: () = assert!(size_of::<Block>() == BLOCK && size_of::<Header>() == size_of::<RootSlot>());
+// loom's atomics are larger than what they stand for.
+const _: () = assert!(
+    cfg!(loom) || size_of::<Block>() == BLOCK && size_of::<Header>() == size_of::<RootSlot>()
+);
+
+impl Block {
+    fn new(heap: usize) -> Self {
+        Self {
+            header: Header {
+                heap,
+                drops: AtomicUsize::new(0),
+            },
+            slots: std::array::from_fn(|_| RootSlot {
+                target: AtomicUsize::new(FREE),
+                refs: AtomicU32::new(0),
+                released: AtomicU32::new(0),
+            }),
+        }
+    }
+}
 
 /// A shared pointer to a block.
 #[derive(Clone, Copy, Debug)]
@@ -84,14 +112,12 @@ impl BlockRef {
 
     fn new(heap: usize) -> Self {
         // SAFETY: the layout's size is not zero.
-        let raw = unsafe { alloc_zeroed(Self::layout()) };
+        let raw = unsafe { alloc(Self::layout()) };
         let Some(block) = NonNull::new(raw.cast::<Block>()) else {
             handle_alloc_error(Self::layout())
         };
-        // The header is the block's first field, and the heap's number the header's.
-        let number = block.as_ptr().cast::<usize>();
-        // SAFETY: freshly allocated, zero is valid for every field, and nobody else has the block.
-        unsafe { number.write(heap) };
+        // SAFETY: freshly allocated with a block's layout, and nobody else has it.
+        unsafe { block.write(Block::new(heap)) };
         Self(block)
     }
 
@@ -106,6 +132,12 @@ impl BlockRef {
     }
 
     fn free(self) {
+        // So that a model which uses the block after this is noticed.
+        #[cfg(loom)]
+        // SAFETY: as below; atomics need no drop.
+        unsafe {
+            self.0.as_ptr().write_bytes(0xdb, 1)
+        };
         // SAFETY: allocated in `new` with this layout; [T1] nobody refers to it any more.
         unsafe { dealloc(self.0.as_ptr().cast(), Self::layout()) }
     }

@@ -219,7 +219,7 @@ impl StateWord {
     pub(crate) fn try_claim(&self) -> bool {
         // Acquire: as in `asked`.
         let mut word = self.0.load(Ordering::Acquire);
-        while word & STATE == BLOCKED {
+        while word & STATE == BLOCKED && word & Request::Handshake as u32 != 0 {
             // AcqRel: acquires the record (Release in `try_block`). Acquire on failure: looked at again.
             match self
                 .0
@@ -290,91 +290,114 @@ mod tests {
     }
 }
 
+// Stops, handshakes and verifiers as `World` does them are modelled in `gc::models`.
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicBool, AtomicU32 as LoomU32};
+    use std::sync::Arc;
+
     use loom::thread;
 
     use super::*;
+    use crate::sys::model::{Plain, explore};
+
+    struct Scene {
+        word: StateWord,
+        /// Written while the world is stopped; odd in between.
+        phase: Plain<u32>,
+        acks: AtomicU32,
+        /// How often the handshake's action has run.
+        done: Plain<u32>,
+    }
+
+    fn scene() -> Arc<Scene> {
+        Arc::new(Scene {
+            word: StateWord::attaching(false, false, false),
+            phase: Plain::new(0),
+            acks: AtomicU32::new(0),
+            done: Plain::new(0),
+        })
+    }
+
+    impl Scene {
+        fn poll(&self) {
+            while self.word.try_stop().is_some() {
+                // Release: as in `Pending::acknowledge`.
+                self.acks.fetch_add(1, Ordering::Release);
+                while !self.word.try_resume() {
+                    thread::yield_now();
+                }
+            }
+        }
+
+        fn act(&self) {
+            self.done.set(self.done.get() + 1);
+        }
+    }
 
     /// Stop against a poll: nobody runs inside the stop, and the acknowledgement comes exactly once.
     #[test]
     fn loom_stop_against_poll() {
-        loom::model(|| {
-            let word = Arc::new(StateWord::attaching(false, false, false));
-            assert!(word.try_unblock());
-            let inside = Arc::new(AtomicBool::new(false));
-            let acks = Arc::new(LoomU32::new(0));
-            let mutator = {
-                let (word, inside, acks) = (word.clone(), inside.clone(), acks.clone());
-                thread::spawn(move || {
+        explore(3, |order| {
+            let scene = scene();
+            assert!(scene.word.try_unblock());
+            let (here, there) = (scene.clone(), scene);
+            order.race(
+                move || {
                     for _ in 0..2 {
-                        if word.is_asked() && word.try_stop().is_some() {
-                            acks.fetch_add(1, Ordering::Release);
-                            while !word.try_resume() {
-                                thread::yield_now();
-                            }
+                        if here.word.is_asked() {
+                            here.poll();
                         }
-                        assert!(
-                            !inside.load(Ordering::Relaxed),
-                            "user code runs while the world is stopped"
-                        );
+                        assert_eq!(here.phase.get() % 2, 0, "user code in a stop");
                     }
                     // The mutator goes away: it blocks for good, after honouring what is asked.
-                    while !word.try_block() {
-                        if word.try_stop().is_some() {
-                            acks.fetch_add(1, Ordering::Release);
-                            while !word.try_resume() {
-                                thread::yield_now();
-                            }
-                        }
+                    while !here.word.try_block() {
+                        here.poll();
                     }
-                })
-            };
-            let expect = u32::from(word.ask(Request::Stop) == Found::Running);
-            while acks.load(Ordering::Acquire) < expect {
-                thread::yield_now();
-            }
-            inside.store(true, Ordering::Relaxed);
-            inside.store(false, Ordering::Relaxed);
-            word.withdraw(Request::Stop);
-            mutator.join().unwrap();
-            assert_eq!(acks.load(Ordering::Acquire), expect);
+                },
+                move || {
+                    let expect = u32::from(there.word.ask(Request::Stop) == Found::Running);
+                    // Acquire: as in `Pending::is_zero`.
+                    while there.acks.load(Ordering::Acquire) < expect {
+                        thread::yield_now();
+                    }
+                    there.phase.set(1);
+                    there.phase.set(2);
+                    there.word.withdraw(Request::Stop);
+                    // Acquire: as above.
+                    assert_eq!(there.acks.load(Ordering::Acquire), expect);
+                },
+            );
         });
     }
 
-    /// Handshake against a return from blocking: the action runs exactly once, by one of the two.
+    /// A handshake against a return from blocking: the action runs once, by one of the two, or is still asked for.
     #[test]
     fn loom_handshake_against_unblock() {
-        loom::model(|| {
-            let word = Arc::new(StateWord::attaching(false, false, false));
-            let done = Arc::new(LoomU32::new(0));
-            let mutator = {
-                let (word, done) = (word.clone(), done.clone());
-                thread::spawn(move || {
-                    while !word.try_unblock() {
+        explore(3, |order| {
+            let scene = scene();
+            let (here, there) = (scene.clone(), scene.clone());
+            let ((), acted_for) = order.race(
+                move || {
+                    while !here.word.try_unblock() {
                         thread::yield_now();
                     }
-                    if word.asked().has(Request::Handshake) {
-                        done.fetch_add(1, Ordering::Relaxed);
-                        word.withdraw(Request::Handshake);
+                    if here.word.asked().has(Request::Handshake) {
+                        here.act();
+                        here.word.withdraw(Request::Handshake);
                     }
-                })
-            };
-            let mut acted_for = false;
-            if word.ask(Request::Handshake) == Found::Blocked && word.try_claim() {
-                done.fetch_add(1, Ordering::Relaxed);
-                word.release(Request::Handshake);
-                acted_for = true;
-            }
-            mutator.join().unwrap();
-            let after = done.load(Ordering::Relaxed);
-            let pending = word.asked().has(Request::Handshake);
-            assert!(
-                after + u32::from(pending) == 1,
-                "once, or still to be done at the next poll"
+                },
+                move || {
+                    let acts = there.word.ask(Request::Handshake) == Found::Blocked
+                        && there.word.try_claim();
+                    if acts {
+                        there.act();
+                        there.word.release(Request::Handshake);
+                    }
+                    acts
+                },
             );
+            let pending = scene.word.asked().has(Request::Handshake);
+            assert_eq!(scene.done.get() + u32::from(pending), 1);
             assert!(!(acted_for && pending));
         });
     }

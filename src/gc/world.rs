@@ -14,17 +14,15 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use parking_lot::Condvar;
-
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
-use crate::sys::lock::{Held, Rank, Ranked, Unranked};
+use crate::sys::lock::{Condvar, Held, Rank, Ranked, Unranked};
 use crate::sys::sync::{AtomicUsize, Ordering, spin_hint};
 
 /// How long a stopped mutator spins before it parks: about as long as a short stop.
-const SPINS: u32 = 400;
+const SPINS: u32 = if cfg!(loom) { 0 } else { 400 };
 /// How often the asker looks for a mutator that keeps it waiting.
 pub(crate) const WATCHDOG: Duration = Duration::from_millis(10);
 

@@ -11,10 +11,10 @@
 //! the span (a mutator that caches it, or the holder of a sweep claim).
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::addr::{BYTES_PER_WORD, GRANULE, GRANULE_SHIFT, GRANULES_PER_WORD};
 use crate::sys::mem::Table;
+use crate::sys::sync::{AtomicU64, Ordering};
 
 /// One bit for each granule of the arena, by offset.
 #[derive(Debug)]

@@ -10,6 +10,8 @@ pub(crate) mod large;
 pub(crate) mod mcache;
 pub(crate) mod mcentral;
 pub(crate) mod mheap;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod page_cache;
 pub(crate) mod pages;
 pub(crate) mod size_class;

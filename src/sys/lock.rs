@@ -3,20 +3,27 @@
 //! In debug builds a thread that takes a lock of a rank not above the ones it holds dies at once, so a deadlock that
 //! would need an unlucky schedule is found by any run that takes both locks.
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(loom)))]
 use std::cell::RefCell;
 
-use parking_lot::MutexGuard;
+#[cfg(not(loom))]
+#[allow(
+    clippy::disallowed_types,
+    reason = "this is where the plain mutex is named"
+)]
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+
+#[cfg(all(debug_assertions, not(loom)))]
+use crate::sys::fatal::fatal_args;
+#[cfg(loom)]
+pub(crate) use crate::sys::lock::modelled::{Condvar, Mutex, MutexGuard};
 
 /// A lock outside the order: no ranked lock is held when it is taken, and user code may run under it.
 #[allow(
     clippy::disallowed_types,
     reason = "this is where the plain mutex is named"
 )]
-pub(crate) type Unranked<T> = parking_lot::Mutex<T>;
-
-#[cfg(debug_assertions)]
-use crate::sys::fatal::fatal_args;
+pub(crate) type Unranked<T> = Mutex<T>;
 
 /// The order of all locks, outermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +48,7 @@ pub(crate) enum Rank {
     Stats,
 }
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(loom)))]
 thread_local! {
     static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
 }
@@ -54,10 +61,19 @@ pub(crate) struct Ranked<T> {
 }
 
 impl<T> Ranked<T> {
+    #[cfg(not(loom))]
     pub(crate) const fn new(rank: Rank, value: T) -> Self {
         Self {
             rank,
             inner: Unranked::new(value),
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(rank: Rank, value: T) -> Self {
+        Self {
+            rank,
+            inner: Mutex::new(value),
         }
     }
 
@@ -81,8 +97,15 @@ pub(crate) struct Held<'a, T> {
 
 impl<T> Held<'_, T> {
     /// Waits on `condvar`, releasing the lock meanwhile.
-    pub(crate) fn wait_on(&mut self, condvar: &parking_lot::Condvar, limit: std::time::Duration) {
+    #[cfg(not(loom))]
+    pub(crate) fn wait_on(&mut self, condvar: &Condvar, limit: std::time::Duration) {
         condvar.wait_for(&mut self.guard, limit);
+    }
+
+    /// In a model this wait is over at once: what it waits on is not loom's.
+    #[cfg(loom)]
+    pub(crate) fn wait_on<C>(&mut self, _: &C, _: std::time::Duration) {
+        self.guard.step_aside();
     }
 }
 
@@ -108,7 +131,8 @@ impl<T> Drop for Held<'_, T> {
     }
 }
 
-#[cfg(debug_assertions)]
+// loom runs all threads of a model on one OS thread, which would be charged with the locks of all.
+#[cfg(all(debug_assertions, not(loom)))]
 fn push(rank: Rank) {
     // A thread whose thread-locals are gone cannot be checked any more; its locks still work.
     let _ = HELD.try_with(|held| {
@@ -124,7 +148,7 @@ fn push(rank: Rank) {
     });
 }
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(loom)))]
 fn pop(rank: Rank) {
     let _ = HELD.try_with(|held| {
         let mut held = held.borrow_mut();
@@ -134,13 +158,97 @@ fn pop(rank: Rank) {
     });
 }
 
-#[cfg(not(debug_assertions))]
+#[cfg(any(not(debug_assertions), loom))]
 #[inline(always)]
 fn push(_: Rank) {}
 
-#[cfg(not(debug_assertions))]
+#[cfg(any(not(debug_assertions), loom))]
 #[inline(always)]
 fn pop(_: Rank) {}
+
+/// parking_lot's interface over loom's mutex and condition variable.
+///
+/// A wait never ends by its limit: in a model a wake-up that is lost is a deadlock, and no model depends on the clock.
+#[cfg(loom)]
+mod modelled {
+    use std::ops::{Deref, DerefMut};
+    use std::time::Duration;
+
+    use crate::sys::sync::yield_now;
+
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    #[derive(Debug)]
+    pub(crate) struct MutexGuard<'a, T> {
+        mutex: &'a Mutex<T>,
+        guard: Option<loom::sync::MutexGuard<'a, T>>,
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard {
+                mutex: self,
+                guard: self.0.lock().ok(),
+            }
+        }
+    }
+
+    impl<T> MutexGuard<'_, T> {
+        /// Gives the lock back, lets others run, and takes it again: a wait that ends for no reason.
+        pub(super) fn step_aside(&mut self) {
+            self.guard = None;
+            yield_now();
+            self.guard = self.mutex.0.lock().ok();
+        }
+    }
+
+    const HELD: &str = "loom's mutex is not poisoned: a model ends with the first panic";
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            self.guard.as_ref().expect(HELD)
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.guard.as_mut().expect(HELD)
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    /// How a wait ended: never by its limit.
+    pub(crate) struct WaitResult;
+
+    impl WaitResult {
+        pub(crate) fn timed_out(&self) -> bool {
+            false
+        }
+    }
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(loom::sync::Condvar::new())
+        }
+
+        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) -> WaitResult {
+            guard.guard = guard.guard.take().and_then(|held| self.0.wait(held).ok());
+            WaitResult
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+}
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -7,6 +7,7 @@
 //! - `[M2]` A [`Table`] has room for `len` values of `T`, and all-zero bytes are a valid `T` ([`ZeroValid`]).
 
 use std::io;
+#[cfg(not(loom))]
 use std::marker::PhantomData;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -64,7 +65,15 @@ impl Reservation {
 ///
 /// # Safety
 /// 1. All-zero bytes are a valid `Self`. 2. `Self` needs no drop. 3. Its alignment is at most 4096.
+#[cfg(not(loom))]
 pub(crate) unsafe trait ZeroValid: Sync {}
+
+/// As in a normal build; loom's atomics have no all-zero representation, but a default value that stands for it.
+///
+/// # Safety
+/// As in a normal build, but for clause 1.
+#[cfg(loom)]
+pub(crate) unsafe trait ZeroValid: Sync + Default {}
 
 // SAFETY: 1. zero is a value of every integer atomic. 2. atomics need no drop. 3. aligned to at most 8.
 unsafe impl ZeroValid for std::sync::atomic::AtomicU64 {}
@@ -72,8 +81,12 @@ unsafe impl ZeroValid for std::sync::atomic::AtomicU64 {}
 unsafe impl ZeroValid for std::sync::atomic::AtomicU32 {}
 // SAFETY: the null pointer is all zeroes on every target we support; the rest as for `AtomicU64`.
 unsafe impl<T> ZeroValid for std::sync::atomic::AtomicPtr<T> {}
+// SAFETY: a plain value.
+#[cfg(loom)]
+unsafe impl ZeroValid for loom::sync::atomic::AtomicU64 {}
 
 /// A fixed array of zero-initialised shared values, in memory that is touched only where it is used.
+#[cfg(not(loom))]
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     map: MmapRaw,
@@ -81,6 +94,7 @@ pub(crate) struct Table<T> {
     elements: PhantomData<T>,
 }
 
+#[cfg(not(loom))]
 impl<T: ZeroValid> Table<T> {
     /// A table of `len` zeroed values.
     ///
@@ -134,6 +148,26 @@ impl<T: ZeroValid> Table<T> {
         #[cfg(not(target_os = "linux"))]
         let _ = len;
     }
+}
+
+/// The same over a boxed slice; a model's tables have a few hundred values at most.
+#[cfg(loom)]
+#[derive(Debug)]
+pub(crate) struct Table<T>(Box<[T]>);
+
+#[cfg(loom)]
+impl<T: ZeroValid> Table<T> {
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        Ok(Self((0..len).map(|_| T::default()).collect()))
+    }
+
+    pub(crate) fn get(&self, index: usize) -> &T {
+        &self.0[index]
+    }
+
+    pub(crate) fn prefetch(&self, _: usize) {}
+
+    pub(crate) fn want_huge_pages(&self, _: usize) {}
 }
 
 /// Asks the processor to fetch the cache line at `at`; any address is harmless.

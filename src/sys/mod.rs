@@ -4,5 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod fatal;
 pub(crate) mod lock;
 pub(crate) mod mem;
+#[cfg(all(test, loom))]
+pub(crate) mod model;
 pub(crate) mod sync;
 pub(crate) mod thread;

@@ -1,7 +1,7 @@
 //! Atomics and cells, from the standard library or from loom.
 //!
-//! Modules with a loom model import from here. Tables that live in zeroed OS memory (`sys::mem::Table`) use the
-//! standard atomics directly, because loom's have no all-zero representation; no model runs over such a table.
+//! Modules with a loom model import from here. loom's atomics have no all-zero representation, so in a model the tables
+//! of `sys::mem` are not zeroed OS memory. The page map uses the standard atomics directly: no model is about it.
 
 #[cfg(loom)]
 pub(crate) use loom::{

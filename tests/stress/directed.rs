@@ -384,12 +384,12 @@ pub(crate) fn locks_pass_their_content_on(seconds: Duration, seed: u64) {
                         let all = std::mem::take(&mut *from);
                         to.extend(all);
                     }
-                } else if let Some(mut bag) = bags.bags[a].try_write(m) {
-                    if let Some(one) = bag.pop() {
-                        // Again as a new object; the old one goes to waste.
-                        let id = one.check();
-                        bag.insert(0, new_item(m, id));
-                    }
+                } else if let Some(mut bag) = bags.bags[a].try_write(m)
+                    && let Some(one) = bag.pop()
+                {
+                    // Again as a new object; the old one goes to waste.
+                    let id = one.check();
+                    bag.insert(0, new_item(m, id));
                 }
             }
             m.safepoint();

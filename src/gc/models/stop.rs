@@ -1,0 +1,158 @@
+//! Stops: nobody runs user code while the world is stopped, and what the collector writes then is seen afterwards.
+//! Stands for `Collector::stopped`, `Collector::verify`, `Mutator::attach`, `Mutator::blocking`, `current::detach`.
+
+use std::sync::Arc;
+
+use super::{attach, register, safepoint, state};
+use crate::gc::mutator::MutatorRef;
+use crate::gc::world::World;
+use crate::sys::model::{Plain, explore};
+
+/// The world, and what is written only while it is stopped; odd in between.
+struct Scene {
+    world: World,
+    phase: Plain<u32>,
+}
+
+impl Scene {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            world: World::new(),
+            phase: Plain::new(0),
+        })
+    }
+
+    /// What a mutator does between safepoints.
+    fn user_code(&self) {
+        assert_eq!(self.phase.get() % 2, 0, "user code in a stop");
+    }
+
+    fn stop_and_start(&self) {
+        self.world.stop(|_| {});
+        self.phase.set(self.phase.get() + 1);
+        self.phase.set(self.phase.get() + 1);
+        self.world.start();
+    }
+
+    fn leave_blocked(&self, mutator: MutatorRef) {
+        self.world.leave_blocked(state(mutator), &mut || {});
+    }
+
+    fn enter_blocked(&self, mutator: MutatorRef) {
+        self.world.enter_blocked(state(mutator), &mut || {});
+    }
+}
+
+/// A thread attaches, runs, and detaches, while the world is stopped and started.
+#[test]
+fn loom_stop_against_attach_and_detach() {
+    explore(3, |order| {
+        let scene = Scene::new();
+        let (here, there) = (scene.clone(), scene);
+        order.race(
+            move || {
+                let mutator = register(&here.world);
+                here.leave_blocked(mutator);
+                here.user_code();
+                here.enter_blocked(mutator);
+                here.world.unregister(mutator);
+            },
+            move || there.stop_and_start(),
+        );
+    });
+}
+
+/// A mutator blocks, comes back and polls, through two stops.
+#[test]
+fn loom_stop_against_blocking_and_return() {
+    explore(3, |order| {
+        let scene = Scene::new();
+        let mutator = attach(&scene.world);
+        let (here, there) = (scene.clone(), scene.clone());
+        order.race(
+            move || {
+                here.user_code();
+                here.enter_blocked(mutator);
+                here.leave_blocked(mutator);
+                here.user_code();
+                safepoint(&here.world, mutator, &mut || {});
+                here.user_code();
+                here.enter_blocked(mutator);
+            },
+            move || {
+                there.stop_and_start();
+                there.stop_and_start();
+            },
+        );
+        scene.world.unregister(mutator);
+    });
+}
+
+/// The negative control: the mutator goes on without asking its word.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_stop_against_a_deaf_mutator_fails() {
+    explore(2, |order| {
+        let scene = Scene::new();
+        let mutator = register(&scene.world);
+        let (here, there) = (scene.clone(), scene.clone());
+        order.race(move || here.user_code(), move || there.stop_and_start());
+        scene.world.unregister(mutator);
+    });
+}
+
+/// What two verifiers and the collector share: each mutator's own variable, which its user code writes and the other's
+/// verifier reads.
+struct Verifiers {
+    scene: Arc<Scene>,
+    own: [Plain<u32>; 2],
+}
+
+impl Verifiers {
+    /// User code, then a look at the whole heap, then user code again: `Collector::verify` on an attached thread.
+    fn verify(&self, number: usize, mutator: MutatorRef) {
+        self.own[number].set(1);
+        self.scene.world.stop_to_verify(Some(mutator));
+        let _ = self.own[1 - number].get();
+        self.scene.user_code();
+        self.scene.world.start_after_verify();
+        self.scene.user_code();
+        self.own[number].set(2);
+        self.scene.enter_blocked(mutator);
+    }
+}
+
+fn verifiers() -> (Arc<Verifiers>, [MutatorRef; 2]) {
+    let scene = Scene::new();
+    let mutators = [attach(&scene.world), attach(&scene.world)];
+    let own = [Plain::new(0), Plain::new(0)];
+    (Arc::new(Verifiers { scene, own }), mutators)
+}
+
+/// Two attached threads verify at the same time: one waits, looking, and counts as stopped for the other.
+#[test]
+fn loom_verifier_against_verifier() {
+    explore(3, |order| {
+        let (all, [a, b]) = verifiers();
+        let (here, there) = (all.clone(), all.clone());
+        order.race(move || here.verify(0, a), move || there.verify(1, b));
+        all.scene.world.unregister(a);
+        all.scene.world.unregister(b);
+    });
+}
+
+/// The same with a stop for a phase change: a thread that waits to verify still runs for the collector.
+#[test]
+fn loom_verifiers_against_stop() {
+    explore(2, |order| {
+        let (all, [a, b]) = verifiers();
+        let (one, two, three) = (all.clone(), all.clone(), all.clone());
+        order.race3(
+            move || one.verify(0, a),
+            move || two.verify(1, b),
+            move || three.scene.stop_and_start(),
+        );
+        all.scene.world.unregister(a);
+        all.scene.world.unregister(b);
+    });
+}

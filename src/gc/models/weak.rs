@@ -1,0 +1,173 @@
+//! Weak upgrades against the end of marking, the census and the sweep.
+//! The real `WeakState` and `World`; the rest stands for `Weak::upgrade`, `Collector::mark_concurrently`,
+//! `Collector::try_end_marking`, `Collector::after_marking` and `weak::census`.
+
+use std::sync::Arc;
+
+use super::{Edge, Marks, Objects, objects, register, state};
+use crate::gc::weak::{Upgrade, WeakState};
+use crate::gc::world::World;
+use crate::sys::model::{Plain, explore};
+use crate::sys::sync::{Ordering, fence};
+
+/// The weak reference's target.
+const TARGET: usize = 1;
+
+/// What an upgrade does about the weak state.
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    /// `WeakState::decide`.
+    Decides,
+    /// In Term the target is taken without putting the state back, and without shading it.
+    IgnoresTerm,
+}
+
+struct Scene {
+    world: World,
+    weak: WeakState,
+    marks: Marks,
+    /// The weak cell.
+    cell: Edge,
+    /// The mutator's barrier buffer.
+    buffer: Plain<u64>,
+    /// The target's memory: written when it is swept.
+    freed: Plain<bool>,
+}
+
+impl Scene {
+    /// Marking runs, and has marked `marked`.
+    fn new(marked: u64) -> Self {
+        let weak = WeakState::new();
+        weak.begin_marking();
+        Self {
+            world: World::new(),
+            weak,
+            marks: Marks::new(marked),
+            cell: Edge::new(TARGET),
+            buffer: Plain::new(0),
+            freed: Plain::new(false),
+        }
+    }
+
+    /// `Weak::upgrade`; whether it gave the target out.
+    fn upgrade(&self, how: How) -> bool {
+        loop {
+            let idle = self.weak.is_idle();
+            if self.cell.load() == 0 {
+                return false;
+            }
+            if idle {
+                return true;
+            }
+            if how == How::IgnoresTerm && !self.weak.was_reset() {
+                return true;
+            }
+            match self.weak.decide(|| self.marks.test(TARGET), || false) {
+                Upgrade::Strong => return true,
+                Upgrade::ShadeFirst => {
+                    self.buffer.add(TARGET);
+                    return true;
+                }
+                Upgrade::None => return false,
+                Upgrade::Again => {}
+            }
+        }
+    }
+
+    /// `Collector::flush_barrier`; the target has no edges, so marked is black.
+    fn flush(&self) {
+        for object in objects(self.buffer.take()) {
+            self.marks.set(object);
+        }
+    }
+
+    fn handshake(&self) {
+        self.world.ask_handshake(|_| self.flush());
+        self.world.wait_for_handshake(|_| {});
+    }
+
+    fn try_end_marking(&self) -> bool {
+        self.world.stop(|_| {});
+        self.flush();
+        let over = !self.weak.was_reset();
+        if over {
+            self.weak.declare_dead();
+        } else {
+            self.weak.begin_marking();
+        }
+        self.world.start();
+        over
+    }
+
+    /// From where marking looks done to the sweep of the target.
+    fn finish_cycle(&self) {
+        loop {
+            self.weak.try_terminate();
+            self.handshake();
+            if !self.weak.was_reset() && self.try_end_marking() {
+                break;
+            }
+            self.weak.begin_marking();
+        }
+        // `weak::census`, then the sweep: no handshake between.
+        if !self.marks.test(TARGET) {
+            self.cell.store(0);
+        }
+        self.weak.idle();
+        fence(Ordering::Release);
+        if self.marks.test(TARGET) {
+            self.marks.clear(TARGET);
+        } else {
+            self.freed.set(true);
+        }
+    }
+}
+
+/// A mutator comes back from blocking at any time of the cycle's end and upgrades; `check` gets what it got.
+fn upgrade_against_the_end(how: How, marked: u64, check: fn(&Scene, bool)) {
+    explore(3, move |order| {
+        let scene = Arc::new(Scene::new(marked));
+        let mutator = register(&scene.world);
+        let (here, there) = (scene.clone(), scene.clone());
+        let (strong, ()) = order.race(
+            move || {
+                let world = &here.world;
+                world.leave_blocked(state(mutator), &mut || here.flush());
+                let strong = here.upgrade(how);
+                if strong {
+                    assert!(!here.freed.get(), "given out after it was freed");
+                }
+                world.enter_blocked(state(mutator), &mut || here.flush());
+                strong
+            },
+            move || there.finish_cycle(),
+        );
+        check(&scene, strong);
+        scene.world.unregister(mutator);
+    });
+}
+
+/// A target that nothing else keeps: given out and kept, or not given out.
+#[test]
+fn loom_upgrade_against_the_end_of_marking() {
+    upgrade_against_the_end(How::Decides, 0, |scene, strong| {
+        assert!(!(strong && scene.freed.get()), "given out and freed");
+    });
+}
+
+#[test]
+#[should_panic(expected = "freed")]
+fn loom_upgrade_that_ignores_term_fails() {
+    upgrade_against_the_end(How::IgnoresTerm, 0, |scene, strong| {
+        assert!(!(strong && scene.freed.get()), "given out and freed");
+    });
+}
+
+/// A target that is alive is always given out.
+#[test]
+fn loom_upgrade_of_a_live_target() {
+    upgrade_against_the_end(How::Decides, 1 << TARGET, |scene, strong| {
+        assert!(!scene.freed.get());
+        assert!(strong, "the upgrade of a live object failed");
+    });
+}

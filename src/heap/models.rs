@@ -1,0 +1,297 @@
+//! Loom models of this layer: bits of one word, and a span between its mutator and the sweepers.
+//!
+//! They run the real `BitTable` and the real `MHeap`, over a few pages. The span's class is the fixed one of 8 KiB or
+//! 4 KiB slots, so a span has one or two.
+
+use std::sync::Arc;
+
+use crate::base::addr::PAGE_SHIFT;
+use crate::heap::bits::BitTable;
+use crate::heap::mcache::MCache;
+use crate::heap::mheap::{MHeap, Paint};
+use crate::heap::size_class::{SizeClass, class_of};
+use crate::heap::span::SweepState;
+use crate::heap::span_class::ClassRef;
+use crate::heap::sweep::DeadObjects;
+use crate::sys::model::explore;
+use crate::sys::sync::{Ordering, yield_now};
+
+const SLOT: usize = 4096;
+const STRIDE: usize = 64;
+
+/// One word of mark bits: a mutator blackens a run of slots and takes back what it did not use, while a marker marks
+/// older objects of the same word, and another one of them.
+#[test]
+fn loom_black_run_against_markers_in_one_word() {
+    explore(3, |order| {
+        let marks = Arc::new(BitTable::new(512).unwrap());
+        let (one, two, three) = (marks.clone(), marks.clone(), marks.clone());
+        let ((), first, second) = order.race3(
+            move || {
+                one.set_run(STRIDE, 4 * STRIDE, STRIDE);
+                one.clear_run(2 * STRIDE, 4 * STRIDE, STRIDE);
+            },
+            move || two.set(0),
+            move || three.set(0),
+        );
+        assert!(first ^ second, "an object is marked by one");
+        let marked: Vec<_> = (0..5).filter(|slot| marks.test(slot * STRIDE)).collect();
+        assert_eq!(marked, [0, 1]);
+    });
+}
+
+/// The negative control: a run blackened by a load and a store.
+#[test]
+#[should_panic(expected = "a mark is lost")]
+fn loom_black_run_without_read_modify_write_fails() {
+    use crate::sys::sync::AtomicU64;
+    explore(2, |order| {
+        let word = Arc::new(AtomicU64::new(0));
+        let (here, there) = (word.clone(), word.clone());
+        order.race(
+            move || {
+                // Relaxed (both): as in `BitTable::set_run`.
+                let bits = here.load(Ordering::Relaxed);
+                here.store(bits | 0b10, Ordering::Relaxed);
+            },
+            // Relaxed: as in `BitTable::set`.
+            move || there.fetch_or(1, Ordering::Relaxed),
+        );
+        // Relaxed: both are over.
+        assert_eq!(word.load(Ordering::Relaxed), 0b11, "a mark is lost");
+    });
+}
+
+/// Counts what a sweep frees.
+struct Freed(u64);
+
+impl DeadObjects for Freed {
+    fn may_drop(&self) -> bool {
+        false
+    }
+    fn drop_object(&mut self, _: ClassRef, _: *mut u8, _: usize) {
+        panic!("bytes need no drop");
+    }
+    fn freed(&mut self, objects: u64, _: u64) {
+        self.0 += objects;
+    }
+}
+
+/// A heap, and a mutator's cache with a cursor for slots of [`SLOT`] bytes.
+struct Scene {
+    heap: MHeap,
+    cache: MCache,
+    class: SizeClass,
+}
+
+// SAFETY: the cache's cells are used by one thread of a model at a time: the one that stands for its mutator.
+unsafe impl Sync for Scene {}
+// SAFETY: as above.
+unsafe impl Send for Scene {}
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self {
+            heap: MHeap::new(8 << PAGE_SHIFT, false).unwrap(),
+            cache: MCache::new(),
+            class: class_of(SLOT, 8).unwrap(),
+        };
+        assert_eq!(scene.class_ref().slots, 2);
+        scene.with(&scene.cache);
+        scene
+    }
+
+    fn class_ref(&self) -> ClassRef {
+        self.heap.fixed_class(self.class)
+    }
+
+    /// Makes `cache` ready.
+    fn with(&self, cache: &MCache) {
+        cache.fixed(self.class).class.set(Some(self.class_ref()));
+    }
+
+    /// Another run of free slots for `cache`; returns the offset of the slot that is then taken, and what a sweep on
+    /// the way freed.
+    fn alloc(&self, cache: &MCache, paint: Paint) -> (usize, u64) {
+        let cursor = cache.fixed(self.class);
+        let mut freed = Freed(0);
+        if cursor.cur.get() == cursor.end.get() {
+            let got = self.heap.refill(cache, cursor, paint, &mut freed);
+            assert!(got.unwrap() >= SLOT);
+        }
+        let at = cursor.bump(SLOT).expect("a run has a slot");
+        (self.heap.offset_of(at).unwrap(), freed.0)
+    }
+
+    fn give_back(&self, paint: Paint) {
+        self.heap.give_back(self.cache.fixed(self.class), paint);
+    }
+
+    /// The background sweep of the span at `head`; what it freed.
+    fn sweep(&self, head: u32) -> u64 {
+        let mut freed = Freed(0);
+        self.heap.sweep_span(head, &mut freed);
+        freed.0
+    }
+
+    fn state(&self, head: u32) -> SweepState {
+        self.heap.span(head).sweep_gen.state(self.heap.generation())
+    }
+
+    /// Marking is over (the world is stopped), and the census as well.
+    fn end_marking(&self) {
+        self.heap.advance_generation();
+        self.heap.set_sweep_open(true);
+    }
+}
+
+fn head_of(offset: usize) -> u32 {
+    (offset >> PAGE_SHIFT) as u32
+}
+
+/// A span with a live and a dead object: a mutator that looks for a slot and the background sweep both want it. One of
+/// them sweeps it; the live object's slot is not handed out, the dead one's is, at most once.
+#[test]
+fn loom_refill_against_background_sweep() {
+    explore(3, |order| {
+        let scene = Arc::new(Scene::new());
+        let (live, _) = scene.alloc(&scene.cache, Paint::White);
+        let (dead, _) = scene.alloc(&scene.cache, Paint::White);
+        let head = head_of(live);
+        assert_eq!(head_of(dead), head);
+        scene.give_back(Paint::White);
+        scene.heap.mark.set(live);
+        scene.end_marking();
+        let (here, there) = (scene.clone(), scene.clone());
+        let ((got, freed_here), freed_there) = order.race(
+            move || here.alloc(&here.cache, Paint::White),
+            move || {
+                let freed = there.sweep(head);
+                // The end of `Collector::sweep_all`. Acquire: as there.
+                while there.heap.sweeping.load(Ordering::Acquire) != 0 {
+                    yield_now();
+                }
+                assert_ne!(there.state(head), SweepState::Sweeping, "the sweep is over");
+                freed
+            },
+        );
+        assert_eq!(freed_here + freed_there, 1, "swept once");
+        assert_ne!(got, live, "a live object's slot is handed out");
+        let state = scene.state(head);
+        assert_eq!(
+            state == SweepState::Cached,
+            head_of(got) == head,
+            "{state:?}"
+        );
+        assert!(scene.heap.alloc.test(live) && !scene.heap.mark.test(live));
+        scene.give_back(Paint::White);
+        assert_eq!(scene.state(head), SweepState::Swept);
+        assert_eq!(scene.heap.alloc.test(dead), got == dead);
+    });
+}
+
+/// Two mutators look for a slot of the same class, with one unswept span: their slots differ.
+#[test]
+fn loom_refill_against_refill() {
+    explore(2, |order| {
+        let scene = Arc::new(Scene::new());
+        let (live, _) = scene.alloc(&scene.cache, Paint::White);
+        scene.give_back(Paint::White);
+        scene.heap.mark.set(live);
+        scene.end_marking();
+        let (here, there) = (scene.clone(), scene.clone());
+        let ((a, _), (b, _)) = order.race(
+            move || here.alloc(&here.cache, Paint::White),
+            move || {
+                let cache = MCache::new();
+                there.with(&cache);
+                there.alloc(&cache, Paint::White)
+            },
+        );
+        assert!(a != b && a != live && b != live, "{a:#x} {b:#x} {live:#x}");
+    });
+}
+
+/// How a mutator brings its cached span in line with a new generation.
+#[derive(Clone, Copy, PartialEq)]
+enum Flush {
+    /// `MHeap::give_back`.
+    InOrder,
+    /// The span is offered to the sweepers before its bits are right.
+    UncachedFirst,
+}
+
+/// The generation changes while a mutator caches a span whose unused slot it has blackened. The mutator gives the span
+/// back (`Collector::flush_cache`) while the background sweep passes by: the span is swept once, then or later, and the
+/// unused slot is free afterwards.
+fn generation_change_against_cached_span(flush: Flush) {
+    explore(3, move |order| {
+        let scene = Arc::new(Scene::new());
+        let (live, _) = scene.alloc(&scene.cache, Paint::Black);
+        let head = head_of(live);
+        let unused = live + SLOT;
+        assert!(scene.heap.mark.test(unused), "blackened");
+        scene.heap.advance_generation();
+        assert_eq!(scene.state(head), SweepState::CachedStale);
+        scene.heap.set_sweep_open(true);
+        let (here, there) = (scene.clone(), scene.clone());
+        order.race(
+            move || {
+                if flush == Flush::UncachedFirst {
+                    let span = here.heap.span(head);
+                    span.sweep_gen.uncache(here.heap.generation());
+                    here.heap.mark.clear_run(unused, unused + SLOT, SLOT);
+                    here.heap.alloc.set_run(live, unused, SLOT);
+                } else {
+                    here.give_back(Paint::Black);
+                }
+            },
+            move || there.sweep(head),
+        );
+        scene.sweep(head);
+        assert_eq!(scene.state(head), SweepState::Swept);
+        let alloc = [live, unused].map(|offset| scene.heap.alloc.test(offset));
+        let mark = [live, unused].map(|offset| scene.heap.mark.test(offset));
+        assert_eq!((alloc, mark), ([true, false], [false, false]), "wrong bits");
+    });
+}
+
+#[test]
+fn loom_generation_change_against_cached_span() {
+    generation_change_against_cached_span(Flush::InOrder);
+}
+
+#[test]
+#[should_panic(expected = "wrong bits")]
+fn loom_span_uncached_before_its_bits_fails() {
+    generation_change_against_cached_span(Flush::UncachedFirst);
+}
+
+/// A span whose only object is dead: the mutator takes it, or the background sweep frees its pages and the mutator gets
+/// a new span, perhaps of the same pages. [H4]
+#[test]
+fn loom_refill_against_the_sweep_of_a_dead_span() {
+    explore(3, |order| {
+        let scene = Arc::new(Scene::new());
+        let (dead, _) = scene.alloc(&scene.cache, Paint::White);
+        let head = head_of(dead);
+        scene.give_back(Paint::White);
+        scene.end_marking();
+        let (here, there) = (scene.clone(), scene.clone());
+        let ((got, freed_here), freed_there) = order.race(
+            move || here.alloc(&here.cache, Paint::White),
+            move || there.sweep(head),
+        );
+        assert_eq!(freed_here + freed_there, 1, "swept once");
+        assert_eq!(scene.state(head_of(got)), SweepState::Cached);
+        let other = scene.state(head);
+        assert!(
+            head_of(got) == head || other == SweepState::Free,
+            "{other:?}"
+        );
+        let in_spans = scene.heap.span_bytes.load(Ordering::Relaxed);
+        assert_eq!(in_spans, 1 << PAGE_SHIFT);
+        scene.give_back(Paint::White);
+        assert!(scene.heap.alloc.test(got));
+    });
+}
