@@ -65,9 +65,12 @@ fn time(heap: &Heap, threads: usize, count: u64, allocate: fn(&Mutator, u64)) ->
     })
 }
 
+/// Allocates that many objects.
+type Program = fn(&Mutator, u64);
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let programs: [(&str, fn(&Mutator, u64)); 8] = [
+    let programs: [(&str, Program); 8] = [
         ("16 noscan", noscan::<2>),
         ("32 noscan", noscan::<4>),
         ("64 noscan", noscan::<8>),

@@ -69,6 +69,9 @@ fn chain(m: &Mutator, count: usize) -> Root<Object<'static>> {
 
 struct Xorshift(u64);
 
+/// Builds a graph of that many objects.
+type Shape = fn(&Mutator, usize) -> Root<Object<'static>>;
+
 impl Xorshift {
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
@@ -84,8 +87,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
-    let shapes: [(&str, fn(&Mutator, usize) -> Root<Object<'static>>); 3] =
-        [("tree", tree), ("random", random), ("chain", chain)];
+    let shapes: [(&str, Shape); 3] = [("tree", tree), ("random", random), ("chain", chain)];
     for count in [1_000_000, 10_000_000] {
         let mut group = criterion.benchmark_group(format!("mark {count} objects"));
         group.throughput(Throughput::Elements(count as u64));

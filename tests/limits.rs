@@ -157,7 +157,7 @@ macro_rules! aligned {
         #[derive(Trace)]
         #[repr(align($align))]
         struct Holder<'gc>(GcCell<'gc, Leaf>, Counted);
-        let check = |at: *const ()| assert!(at.addr() & ($align - 1) == 0, "{at:?} is not aligned to {}", $align);
+        let check = |at: *const ()| assert!(at.addr().is_multiple_of($align), "{at:?} is not aligned to {}", $align);
         for i in 0..5_u8 {
             let one = $m.alloc(Aligned(i));
             check(one.as_ptr().cast());

@@ -18,9 +18,10 @@ use support::{child, is_child, text};
 
 const ROUNDS: usize = 5;
 
-/// The directed tests that a fault runs against, in a child process.
-fn programs(name: &str) {
-    let short = Duration::from_millis(1500);
+/// The directed tests that a fault runs against, in a child process. A fault ends them when it is found, mostly in the
+/// first cycle; the time is for a busy machine.
+fn programs(name: &str, broken: bool) {
+    let short = Duration::from_millis(if broken { 20_000 } else { 1500 });
     match name {
         "exchange" => directed::subtrees_change_places(short, 1),
         "new" => directed::new_objects_stay(short),
@@ -44,7 +45,7 @@ fn broken_on_purpose() {
                 if let Some(fault) = fault {
                     break_the_collector(fault);
                 }
-                programs(program);
+                programs(program, fault.is_some());
                 println!("nothing was found");
             }
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 mod directed;
 #[path = "stress/graph.rs"]
 mod graph;
+#[path = "stress/nodes.rs"]
+mod nodes;
 #[path = "stress/support.rs"]
 mod support;
 

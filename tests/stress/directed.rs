@@ -5,10 +5,10 @@
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use greywave::{Frame, Gc, GcArray, GcCell, GcLock, GcOnce, Heap, Mutator, Root, Trace, WeakRoot};
+use parking_lot::Mutex;
 
 use crate::support::{Collecting, Random, mix, within};
 
@@ -165,7 +165,7 @@ pub(crate) fn subtrees_change_places(seconds: Duration, seed: u64) {
         let n = 1 << DEPTH;
         while Instant::now() < end {
             for _ in 0..50 {
-                for _ in 0..20 {
+                for _ in 0..1 + random.below(25) {
                     exchange(m, root.get(m), &mut random);
                 }
                 m.safepoint();
@@ -200,14 +200,8 @@ fn new_item<'m>(m: &'m Mutator, id: u64) -> Gc<'m, Item<'m>> {
 /// A root goes, on a thread that is not attached, right after another thread has read it.
 pub(crate) fn roots_go_after_a_get(seconds: Duration) {
     let (send, receive) = std::sync::mpsc::sync_channel::<Root<Item<'static>>>(16);
-    let receive = Mutex::new(receive);
     std::thread::scope(|s| {
-        let dropper = s.spawn(|| {
-            let receive = receive.lock().expect("one user");
-            while let Ok(root) = receive.recv() {
-                drop(root);
-            }
-        });
+        let dropper = s.spawn(move || receive.into_iter().for_each(drop));
         race(seconds, 2, |_, m, t, end| {
             let board: Root<Item<'static>> = m.root(new_item(m, 0));
             let mut id = t << 32;
@@ -358,7 +352,7 @@ pub(crate) fn locks_pass_their_content_on(seconds: Duration, seed: u64) {
     race(seconds, 3, |_, m, t, end| {
         let mut random = Random::new(seed ^ t);
         let root = {
-            let mut shared = shared.lock().expect("no panic");
+            let mut shared = shared.lock();
             shared
                 .get_or_insert_with(|| {
                     let bags = m.alloc(Bags {

@@ -4,16 +4,15 @@
 //! thread's own nodes are reachable from its own entries (roots and a frame), and what every edge leads to. What the
 //! model loses sight of becomes garbage, unless another thread still holds it: then nobody changes it any more.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use greywave::{
-    Frame, Gc, GcArray, GcCell, GcLock, GcOnce, Heap, Mutator, Root, Trace, Weak, WeakRoot,
-};
+use greywave::{Frame, Gc, GcCell, GcLock, GcOnce, Heap, Mutator, Root, WeakRoot};
+use parking_lot::Mutex;
 
+use crate::nodes::{Board, CELLS, Known, Node, Slot, edges, read};
 use crate::support::{Random, mix, within};
 
 /// How the heap is set.
@@ -26,100 +25,8 @@ pub(crate) enum Mode {
 }
 
 const THREADS: u64 = 4;
-const CELLS: usize = 3;
 /// Own nodes at which a thread lets go of half of its entries.
 const MANY: usize = 1500;
-
-#[derive(Trace)]
-struct Node<'gc> {
-    id: u64,
-    check: u64,
-    text: Gc<'gc, str>,
-    /// Words that follow from the id; more than 32 KiB sometimes.
-    bulk: Gc<'gc, [u64]>,
-    cells: [GcCell<'gc, Node<'gc>>; CELLS],
-    list: GcLock<Vec<Gc<'gc, Node<'gc>>>>,
-    map: GcLock<HashMap<u64, Gc<'gc, Node<'gc>>>>,
-    once: GcOnce<'gc, Node<'gc>>,
-    array: GcCell<'gc, GcArray<u64, Slot<'gc>>>,
-    weak: GcLock<Option<Weak<'gc, Node<'gc>>>>,
-}
-
-#[derive(Trace)]
-struct Slot<'gc>(GcCell<'gc, Node<'gc>>);
-
-/// Nodes that threads show each other.
-#[derive(Trace)]
-struct Board<'gc>(GcLock<Vec<Gc<'gc, Node<'gc>>>>);
-
-impl Node<'_> {
-    /// The id; everything that follows from it is looked at.
-    fn check(&self) -> u64 {
-        assert_eq!(self.check, mix(self.id), "an object's content is damaged");
-        assert_eq!(&*self.text, format!("node {:x}", self.id));
-        let last = self.bulk.len() - 1;
-        for at in [0, last / 2, last] {
-            assert_eq!(
-                self.bulk[at],
-                mix(self.id + at as u64),
-                "a slice is damaged"
-            );
-        }
-        self.id
-    }
-}
-
-/// What the model knows of a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Known {
-    cells: [Option<u64>; CELLS],
-    list: Vec<u64>,
-    map: BTreeMap<u64, u64>,
-    once: Option<u64>,
-    /// The array's length and its edges.
-    array: Option<(usize, BTreeMap<usize, u64>)>,
-}
-
-impl Known {
-    fn edges(&self) -> impl Iterator<Item = u64> + '_ {
-        self.cells
-            .iter()
-            .flatten()
-            .chain(&self.list)
-            .chain(self.map.values())
-            .chain(&self.once)
-            .chain(self.array.iter().flat_map(|(_, slots)| slots.values()))
-            .copied()
-    }
-}
-
-/// The same, read from the heap.
-fn read(node: Gc<'_, Node<'_>>) -> Known {
-    let id = |n: Gc<'_, Node<'_>>| n.check();
-    Known {
-        cells: std::array::from_fn(|i| node.cells[i].get().map(id)),
-        list: node.list.read().iter().map(|n| id(*n)).collect(),
-        map: node.map.read().iter().map(|(k, n)| (*k, id(*n))).collect(),
-        once: node.once.get().map(id),
-        array: node.array.get().map(|array| {
-            assert_eq!(*array.header(), node.id);
-            let slots = array.items().iter().enumerate();
-            let slots = slots.filter_map(|(i, s)| s.0.get().map(|n| (i, id(n))));
-            (array.items().len(), slots.collect())
-        }),
-    }
-}
-
-fn edges<'m>(node: Gc<'m, Node<'m>>) -> Vec<Gc<'m, Node<'m>>> {
-    let mut all: Vec<_> = node.cells.iter().filter_map(GcCell::get).collect();
-    all.extend(node.list.read().iter());
-    all.extend(node.map.read().values());
-    all.extend(node.once.get());
-    if let Some(array) = node.array.get() {
-        all.extend(array.items().iter().filter_map(|s| s.0.get()));
-    }
-    all
-}
 
 /// What all threads share.
 struct Shared {
@@ -581,7 +488,7 @@ fn work(shared: &Shared, seed: u64) -> u64 {
     let mut m = shared.heap.attach().expect("attached");
     assert!(shared.heap.attach().is_err(), "a thread has one mutator");
     let board = {
-        let mut board = shared.board.lock().expect("no panic");
+        let mut board = shared.board.lock();
         let make = || m.root(m.alloc(Board(GcLock::default())));
         board.get_or_insert_with(make).clone()
     };

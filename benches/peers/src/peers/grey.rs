@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use greywave::{Gc, GcArray, GcCell, Heap, Mutator, Root, Trace};
+use greywave::{Frame, Gc, GcArray, GcCell, Heap, Mutator, Root, Trace};
 
 use crate::programs::alloc::{Alloc, BATCH, Run, words};
 use crate::programs::heap_graph::{HeapGraph, Recording};
@@ -130,6 +130,55 @@ impl<'gc> Node<'gc> {
     }
 }
 
+/// Nodes that are alive across safepoints. A large tree is built and counted in parts of
+/// [`PART_DEPTH`], with a safepoint after each, so that no thread keeps the others waiting.
+struct Held(Frame<Vec<Gc<'static, Node<'static>>>>);
+
+/// Depth of a tree of 2,047 nodes: some 10 microseconds of work.
+const PART_DEPTH: u32 = 10;
+
+impl Held {
+    fn new(m: &Mutator) -> Self {
+        Self(Frame::new(m, Vec::new()))
+    }
+
+    /// Builds a tree and leaves it on top.
+    fn push_tree(&mut self, m: &mut Mutator, depth: u32) {
+        if depth > PART_DEPTH {
+            self.push_tree(m, depth - 1);
+            self.push_tree(m, depth - 1);
+            let mut held = self.0.enter(m);
+            let right = held.pop();
+            let children = held.pop().zip(right).map(|(left, right)| [left, right]);
+            held.push(m.alloc(Node { children }));
+        } else {
+            self.0.enter(m).push(Node::bottom_up(m, depth));
+            m.safepoint();
+        }
+    }
+
+    /// Counts the nodes of the tree on top, of that depth, and lets it go.
+    fn count_top(&mut self, m: &mut Mutator, depth: u32) -> u64 {
+        let mut held = self.0.enter(m);
+        let tree = held.pop().expect("a tree was pushed");
+        if depth > PART_DEPTH {
+            held.extend(tree.children.into_iter().flatten());
+            drop(held);
+            1 + self.count_top(m, depth - 1) + self.count_top(m, depth - 1)
+        } else {
+            drop(held);
+            let count = tree.count();
+            m.safepoint();
+            count
+        }
+    }
+
+    fn build_and_count(&mut self, m: &mut Mutator, depth: u32) -> u64 {
+        self.push_tree(m, depth);
+        self.count_top(m, depth)
+    }
+}
+
 impl Trees for Plain {
     type Shared = Heap;
 
@@ -139,21 +188,17 @@ impl Trees for Plain {
 
     fn long_lived(heap: &Heap, depth: u32, during: impl FnOnce() + Send) -> u64 {
         let mut m = attach(heap);
-        let stretch = Node::bottom_up(&m, depth + 1).count();
-        m.safepoint();
-        let kept = m.root(Node::bottom_up(&m, depth));
+        let mut held = Held::new(&m);
+        let stretch = held.build_and_count(&mut m, depth + 1);
+        held.push_tree(&mut m, depth);
         m.blocking(during);
-        stretch + kept.get(&m).count()
+        stretch + held.count_top(&mut m, depth)
     }
 
     fn worker(heap: &Heap, jobs: impl Iterator<Item = u32>) -> u64 {
         let mut m = attach(heap);
-        jobs.map(|depth| {
-            let count = Node::bottom_up(&m, depth).count();
-            m.safepoint();
-            count
-        })
-        .sum()
+        let mut held = Held::new(&m);
+        jobs.map(|depth| held.build_and_count(&mut m, depth)).sum()
     }
 }
 
