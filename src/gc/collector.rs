@@ -357,12 +357,15 @@ impl Collector {
 
     // ---- what a mutator does at a safepoint --------------------------------------------------------------------
 
-    /// The action of a handshake, and of leaving a stop: hands the barrier's buffer over, and turns the cache black when
-    /// marking has begun. By the mutator's thread.
+    /// The action of a handshake, and of leaving a stop: hands the barrier's buffer over, turns the cache black when
+    /// marking has begun, and gives it back when marking has ended. By the mutator's thread.
     pub(crate) fn catch_up(&self, mutator: &MutatorState) {
         let local = &mutator.local;
         self.flush_barrier(local);
         self.tell_external(local);
+        if local.stale_cache.get() {
+            self.flush_cache(local);
+        }
         if is_black(local) && local.paint.get() == Paint::White {
             // [G2] what the cursors still hold is handed out black from now on.
             local.cache.for_each_cached(|c| self.heap.blacken_run(c));
@@ -381,6 +384,7 @@ impl Collector {
 
     /// Gives every cursor's span back.
     pub(crate) fn flush_cache(&self, local: &Local) {
+        local.stale_cache.set(false);
         let paint = local.paint.get();
         let mut unused = 0;
         local

@@ -146,12 +146,15 @@ impl Collector {
         if self.settings.stop_the_world {
             self.stopped(&mut timing, |c, t| {
                 c.begin_marking(t);
+                c.pool.open();
                 c.mark_until_quiet(marker);
                 c.weak.try_terminate();
                 c.try_end_marking(t);
             });
         } else {
             self.stopped(&mut timing, Self::begin_marking);
+            // Not in the stop: the workers that this wakes would take the processor from it.
+            self.pool.open();
             self.mark_concurrently(marker, &mut timing);
         }
         self.pool.close();
@@ -226,7 +229,6 @@ impl Collector {
         self.gauges.scanned.store(0, Ordering::Relaxed);
         timing.live_at_start = self.object_bytes();
         self.revise_assist_ratio();
-        self.pool.open();
     }
 
     /// Marks with whoever joins until no work is queued and nobody is active.
@@ -281,8 +283,9 @@ impl Collector {
         registry.marking = false;
         for mutator in registry.iter() {
             mutator.local.marking.set(false);
-            // Mark bits are complete, so nobody may cache a span from before. Few mutators have any: those that ran.
-            self.flush_cache(&mutator.local);
+            // Mark bits are complete, so nobody may allocate from a span from before: each gives its own back on its way
+            // out of the stop.
+            mutator.local.stale_cache.set(true);
         }
         drop(registry);
         for source in self.sources() {
@@ -334,6 +337,8 @@ impl Collector {
 
     /// From the end of marking to the end of the sweep.
     fn after_marking(&self) {
+        // Every cached span from before is among the unswept ones after this.
+        self.handshake_all();
         if !self.heap.sweep_is_open() {
             let turn = self.turnstile.lock();
             weak::census(&self.heap);

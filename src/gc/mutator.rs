@@ -24,6 +24,9 @@ pub(crate) struct Local {
     pub(crate) cache: MCache,
     /// How the cache's cursors were filled.
     pub(crate) paint: Cell<Paint>,
+    /// Marking has ended since the cache's spans were taken: they go back before anything is allocated. Written at
+    /// stops.
+    pub(crate) stale_cache: Cell<bool>,
     /// Addresses that the barrier has seen and nobody has shaded yet.
     pub(crate) barrier: RefCell<PtrBuf>,
     /// Free root slots.
@@ -81,6 +84,7 @@ impl MutatorState {
                 cycle: Cell::new(0),
                 cache: MCache::new(),
                 paint: Cell::new(Paint::White),
+                stale_cache: Cell::new(false),
                 barrier: RefCell::new(PtrBuf::new()),
                 free_roots: RefCell::new(Vec::new()),
                 credit: Cell::new(0),

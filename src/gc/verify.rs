@@ -196,7 +196,7 @@ impl Collector {
         state: SweepState,
         places: &Places,
     ) -> Result<(), String> {
-        if !self.heap.poison || state == SweepState::Unswept || class.kind == Kind::Large {
+        if !self.heap.poison || state.awaits_sweep() || class.kind == Kind::Large {
             return Ok(());
         }
         let start = (head as usize) << PAGE_SHIFT;
@@ -264,7 +264,8 @@ impl Collector {
                     class.type_name()
                 ));
             }
-            let unswept = self.heap.span(self.heap.head_at(offset)).sweep_gen.state(now) == SweepState::Unswept;
+            let state = self.heap.span(self.heap.head_at(offset)).sweep_gen.state(now);
+            let unswept = state.awaits_sweep();
             if stopped_marking && unswept && !self.heap.mark.test(offset) {
                 return Err(format!(
                     "a reachable {} at offset {offset:#x} (from {}) is unmarked and about to be swept",
@@ -282,7 +283,7 @@ impl Collector {
         }
         let now = self.heap.generation();
         for &(head, class) in spans.iter().filter(|(_, c)| c.kind == Kind::WeakCell) {
-            let unswept = self.heap.span(head).sweep_gen.state(now) == SweepState::Unswept;
+            let unswept = self.heap.span(head).sweep_gen.state(now).awaits_sweep();
             for slot in 0..class.slots as usize {
                 let offset = ((head as usize) << PAGE_SHIFT) + slot * class.slot;
                 if !self.is_allocated(offset, class, places)

@@ -207,12 +207,13 @@ impl MHeap {
     // ---- generations -----------------------------------------------------------------------------------------
 
     /// Whether the object at `offset` was allocated since the end of marking. While no sweep is open, every span from
-    /// before is unswept.
+    /// before awaits its sweep, and nobody allocates from one.
     pub(crate) fn is_young(&self, offset: usize) -> bool {
-        self.span(self.head_at(offset))
+        let state = self
+            .span(self.head_at(offset))
             .sweep_gen
-            .state(self.generation())
-            != SweepState::Unswept
+            .state(self.generation());
+        !state.awaits_sweep()
     }
 
     pub(crate) fn generation(&self) -> HeapGen {

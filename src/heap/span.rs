@@ -53,6 +53,13 @@ pub(crate) enum SweepState {
     Impossible,
 }
 
+impl SweepState {
+    /// Whether every object in the span was allocated before marking ended, and the span waits for its sweep.
+    pub(crate) fn awaits_sweep(self) -> bool {
+        matches!(self, Self::Unswept | Self::CachedStale)
+    }
+}
+
 /// The sweep generation of one span.
 #[derive(Debug)]
 #[cfg_attr(loom, derive(Default))]
