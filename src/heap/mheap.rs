@@ -29,7 +29,7 @@ use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// How the arena grows: at least this many pages at a time (4 MiB).
 const GROW_PAGES: u32 = 512;
-/// From here on the arena asks for huge pages; a small heap stays small.
+/// With [`Options::huge_pages`], from here on the arena asks for them; a small heap stays small.
 const HUGE_FROM: usize = 32 << 20;
 /// How many unswept spans of its class a refill looks at before it takes fresh pages (Go's budget: at most 1 % space).
 const SWEEP_BUDGET: usize = 100;
@@ -39,6 +39,16 @@ const CACHED_PAGES: u32 = 16;
 /// The reservation is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfPages;
+
+/// How a heap treats its memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Freed slots are filled with [`POISON`].
+    pub(crate) poison: bool,
+    /// The arena asks for huge pages. Off by default: the kernel zeroes 2 MiB, and may first compact memory, inside
+    /// the page fault of some allocation, which costs milliseconds; marking gets at most a tenth faster.
+    pub(crate) huge_pages: bool,
+}
 
 /// Black or white: whether the mark bits of handed-out slots are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +82,7 @@ pub(crate) struct MHeap {
     /// Bytes of pages in spans.
     pub(crate) span_bytes: AtomicU64,
     pub(crate) poison: bool,
+    huge_pages: bool,
 }
 
 impl MHeap {
@@ -79,7 +90,7 @@ impl MHeap {
     ///
     /// # Errors
     /// What the OS says when it refuses the reservation or a table for it.
-    pub(crate) fn new(bytes: usize, poison: bool) -> io::Result<Self> {
+    pub(crate) fn new(bytes: usize, options: Options) -> io::Result<Self> {
         let arena = Reservation::new(bytes)?;
         let mark = BitTable::new(bytes)?;
         // Zero-sized objects live at offset 0: always marked, never an object of a span.
@@ -111,7 +122,8 @@ impl MHeap {
             sweep_open: AtomicU32::new(1),
             sweeping: AtomicUsize::new(0),
             span_bytes: AtomicU64::new(0),
-            poison,
+            poison: options.poison,
+            huge_pages: options.huge_pages,
             arena,
         })
     }
@@ -346,7 +358,7 @@ impl MHeap {
             // Release: publishes the zeroed records of the new pages; pairs with `top`.
             self.top.store(heap.top().0, Ordering::Release);
             let (from, bytes) = ((top as usize) << PAGE_SHIFT, (grow as usize) << PAGE_SHIFT);
-            if from >= HUGE_FROM {
+            if self.huge_pages && from >= HUGE_FROM {
                 self.arena.want_huge_pages(from & !(PAGE_SIZE - 1), bytes);
                 self.mark
                     .want_huge_pages((from + bytes) & !((256 << 20) - 1));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::base::addr::PAGE_SHIFT;
 use crate::heap::bits::BitTable;
 use crate::heap::mcache::MCache;
-use crate::heap::mheap::{MHeap, Paint};
+use crate::heap::mheap::{MHeap, Paint, Options};
 use crate::heap::size_class::{SizeClass, class_of};
 use crate::heap::span::SweepState;
 use crate::heap::span_class::ClassRef;
@@ -92,7 +92,7 @@ unsafe impl Send for Scene {}
 impl Scene {
     fn new() -> Self {
         let scene = Self {
-            heap: MHeap::new(8 << PAGE_SHIFT, false).unwrap(),
+            heap: MHeap::new(8 << PAGE_SHIFT, Options::default()).unwrap(),
             cache: MCache::new(),
             class: class_of(SLOT, 8).unwrap(),
         };
