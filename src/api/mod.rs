@@ -10,6 +10,7 @@ pub(crate) mod gc;
 pub(crate) mod heap;
 pub(crate) mod lock;
 pub(crate) mod mutator;
+mod poll;
 #[doc(hidden)]
 pub mod private;
 pub(crate) mod root;

@@ -1,12 +1,13 @@
 //! Marking: shade an object, scan it, shade what it points to.
 //!
-//! Two first-in-first-out rings stand between finding a pointer and using it, so that the processor fetches memory while
-//! other objects are scanned (Cher, Hosking and Vijaykumar 2004; OCaml 4.14 and 5 do the same):
+//! Work goes in rounds, so that the processor fetches memory while other objects are scanned (the idea of Cher, Hosking
+//! and Vijaykumar 2004, with batches instead of a queue: each step is a short loop over an array):
 //!
 //! ```text
-//! trace -> found (bounded) -> [ pending ring: mark word on its way ] -> test and set -> stack (LIFO)
-//!                                                                                         |
-//!            trace  <------------------ [ object ring: object on its way ] <--------------+
+//! round n:   stack --pop, fetch objects--> batch n + 1
+//!            batch n (has arrived) --trace--> found
+//!            ready (found in round n - 1; mark words have arrived) --test and set--> stack
+//!            found --fetch mark words--> ready
 //! ```
 //!
 //! A long list is scanned in pieces of about [`PIECE`] bytes, whole items each: a work item is an object's address, or an
@@ -27,49 +28,30 @@ use crate::sys::mem::prefetch;
 
 /// Bytes of a large list scanned as one work item; about 20 to 100 microseconds of work.
 const PIECE: usize = 128 << 10;
-/// Objects in flight before their mark word is tested, and before they are scanned.
-const RING: usize = 64;
-const PENDING_HIGH: usize = 32;
-const PENDING_LOW: usize = 24;
-const OBJECTS_HIGH: usize = 24;
+/// Objects in flight: enough to keep the memory system busy, few enough to stay in the first-level cache.
+const BATCH: usize = 32;
 /// Objects scanned between looks at the outside world.
-const SHARE_EVERY: u32 = 64;
+const SHARE_EVERY: usize = 64;
 /// The fewest objects worth giving to another worker.
 const SHARE_MIN: usize = 64;
 
-/// A small first-in-first-out queue of addresses.
+/// Objects whose memory is on its way.
 #[derive(Debug)]
-struct Ring {
-    items: Box<[usize; RING]>,
-    head: usize,
+struct Batch {
+    objects: [usize; BATCH],
     len: usize,
 }
 
-impl Ring {
-    fn new() -> Self {
-        Self {
-            items: Box::new([0; RING]),
-            head: 0,
+impl Batch {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            objects: [0; BATCH],
             len: 0,
-        }
+        })
     }
 
-    #[inline(always)]
-    fn push(&mut self, address: usize) {
-        debug_assert!(self.len < RING);
-        self.items[(self.head + self.len) % RING] = address;
-        self.len += 1;
-    }
-
-    #[inline(always)]
-    fn pop(&mut self) -> Option<usize> {
-        if self.len == 0 {
-            return None;
-        }
-        let address = self.items[self.head];
-        self.head = (self.head + 1) % RING;
-        self.len -= 1;
-        Some(address)
+    fn as_slice(&self) -> &[usize] {
+        &self.objects[..self.len]
     }
 }
 
@@ -85,8 +67,10 @@ pub(crate) struct MarkEnv<'a> {
 #[derive(Debug)]
 struct Core {
     stack: WorkBuf,
-    pending: Ring,
-    objects: Ring,
+    /// The next batch: marked and not scanned, as the stack's.
+    next: Box<Batch>,
+    /// Found and not marked; their mark words are on their way.
+    ready: PtrBuf,
     marked_bytes: u64,
 }
 
@@ -95,6 +79,8 @@ struct Core {
 pub(crate) struct Marker {
     found: PtrBuf,
     core: Core,
+    /// Room for the batch that is being scanned.
+    spare: Option<Box<Batch>>,
     scanned_bytes: u64,
 }
 
@@ -116,52 +102,54 @@ pub(crate) struct Done {
     pub(crate) scanned: u64,
 }
 
-/// Shades the object at `address`; returns its class if this call marked it.
-#[inline(always)]
-fn shade(heap: &MHeap, address: usize) -> Option<(usize, ClassRef)> {
-    let offset = heap.offset_of(address)?;
-    if !heap.mark.set(offset) {
-        return None;
-    }
-    let class = heap.class_at(offset)?;
-    Some((offset, class))
-}
-
 impl Core {
+    /// Takes the next batch from the stack and fetches it.
     #[inline(always)]
-    fn test(&mut self, heap: &MHeap, address: usize) {
-        if let Some((offset, class)) = shade(heap, address) {
+    fn fetch_batch(&mut self) {
+        let len = self.stack.len().min(BATCH);
+        let rest = self.stack.len() - len;
+        for (place, &object) in self.next.objects.iter_mut().zip(&self.stack[rest..]) {
+            prefetch(std::ptr::without_provenance(object));
+            *place = object;
+        }
+        self.next.len = len;
+        self.stack.truncate(rest);
+    }
+
+    /// Marks what is ready, and makes what `found` holds ready.
+    fn advance(&mut self, heap: &MHeap, found: &mut PtrBuf) {
+        for &address in found.as_slice() {
+            if let Some(offset) = heap.offset_of(address) {
+                heap.mark.prefetch(offset);
+            }
+        }
+        self.mark_ready(heap);
+        std::mem::swap(found, &mut self.ready);
+    }
+
+    /// Marks what is ready; what was white and is traced goes on the stack.
+    fn mark_ready(&mut self, heap: &MHeap) {
+        for &address in self.ready.as_slice() {
+            let Some(offset) = heap.offset_of(address) else {
+                continue;
+            };
+            if !heap.mark.set(offset) {
+                continue;
+            }
+            let Some(class) = heap.class_at(offset) else {
+                continue;
+            };
             self.marked_bytes += heap.slot_bytes(offset, class) as u64;
             if class.scan {
                 // [K2]
                 self.stack.push(address);
             }
         }
-    }
-
-    #[inline(always)]
-    fn find(&mut self, heap: &MHeap, address: usize) {
-        if let Some(offset) = heap.offset_of(address) {
-            heap.mark.prefetch(offset);
-            if self.pending.len == PENDING_HIGH {
-                while self.pending.len > PENDING_LOW {
-                    if let Some(oldest) = self.pending.pop() {
-                        self.test(heap, oldest);
-                    }
-                }
-            }
-            self.pending.push(address);
-        }
-    }
-
-    fn test_all_pending(&mut self, heap: &MHeap) {
-        while let Some(address) = self.pending.pop() {
-            self.test(heap, address);
-        }
+        self.ready.clear();
     }
 }
 
-/// Moves what a trace found on to the pending ring.
+/// Moves what a trace found on.
 struct SpillTo<'a> {
     core: &'a mut Core,
     heap: &'a MHeap,
@@ -169,10 +157,7 @@ struct SpillTo<'a> {
 
 impl Spill for SpillTo<'_> {
     fn spill(&mut self, found: &mut PtrBuf) {
-        for &address in found.as_slice() {
-            self.core.find(self.heap, address);
-        }
-        found.clear();
+        self.core.advance(self.heap, found);
     }
 }
 
@@ -182,10 +167,11 @@ impl Marker {
             found: PtrBuf::new(),
             core: Core {
                 stack: Vec::with_capacity(WORK_BUF),
-                pending: Ring::new(),
-                objects: Ring::new(),
+                next: Batch::new(),
+                ready: PtrBuf::new(),
                 marked_bytes: 0,
             },
+            spare: None,
             scanned_bytes: 0,
         }
     }
@@ -214,35 +200,41 @@ impl Marker {
             heap: env.heap,
         };
         report(&mut Tracer::new(&mut self.found, &mut spill, env.locks));
-        spill.spill(&mut self.found);
+        self.core.advance(env.heap, &mut self.found);
     }
 
     /// Shades the addresses in `buf` and empties it.
     pub(crate) fn shade_buffer(&mut self, env: MarkEnv<'_>, buf: &mut PtrBuf) {
-        SpillTo {
-            core: &mut self.core,
-            heap: env.heap,
-        }
-        .spill(buf);
-        self.core.test_all_pending(env.heap);
+        self.core.advance(env.heap, buf);
+        self.core.mark_ready(env.heap);
     }
 
-    /// Scans until nothing is left or `budget` bytes have been scanned.
+    /// Scans until nothing is left or about `budget` bytes have been scanned.
     pub(crate) fn drain(&mut self, env: MarkEnv<'_>, budget: u64) -> Drained {
+        let mut batch = self.spare.take().unwrap_or_else(Batch::new);
+        let drained = self.rounds(env, budget, &mut batch);
+        self.spare = Some(batch);
+        drained
+    }
+
+    fn rounds(&mut self, env: MarkEnv<'_>, budget: u64, batch: &mut Box<Batch>) -> Drained {
         let end = self.scanned_bytes.saturating_add(budget);
         let mut until_share = SHARE_EVERY;
         loop {
-            self.fetch_objects();
-            let Some(object) = self.core.objects.pop() else {
-                if self.core.pending.len == 0 {
+            if self.core.next.len == 0 {
+                // A narrow graph, or the beginning: nothing to scan meanwhile.
+                self.core.mark_ready(env.heap);
+                self.core.fetch_batch();
+                if self.core.next.len == 0 {
                     return Drained::Empty;
                 }
-                self.core.test_all_pending(env.heap);
-                continue;
-            };
-            self.scan(env, object);
-            until_share -= 1;
-            if until_share == 0 {
+            }
+            std::mem::swap(batch, &mut self.core.next);
+            self.core.fetch_batch();
+            self.scan_batch(env, batch.as_slice());
+            self.core.advance(env.heap, &mut self.found);
+            until_share = until_share.saturating_sub(batch.len);
+            if until_share == 0 || self.scanned_bytes >= end {
                 until_share = SHARE_EVERY;
                 self.share(env);
                 if self.scanned_bytes >= end {
@@ -252,41 +244,39 @@ impl Marker {
         }
     }
 
-    #[inline(always)]
-    fn fetch_objects(&mut self) {
-        while self.core.objects.len < OBJECTS_HIGH {
-            let Some(object) = self.core.stack.pop() else {
-                return;
-            };
-            prefetch(std::ptr::without_provenance(object));
-            self.core.objects.push(object);
-        }
-    }
-
-    #[inline(always)]
-    fn scan(&mut self, env: MarkEnv<'_>, object: usize) {
+    /// Scans a batch: neighbours of one class by one call.
+    fn scan_batch(&mut self, env: MarkEnv<'_>, batch: &[usize]) {
         let heap = env.heap;
-        let Some(offset) = heap.offset_of(object) else {
-            return;
-        };
-        let Some(class) = heap.class_at(offset) else {
-            return;
-        };
-        let Some(info) = class.info else { return };
-        if class.kind == Kind::Large {
-            self.scan_large(env, offset, class, info);
-            return;
+        let class_of = |object| heap.offset_of(object).and_then(|o| heap.class_at(o));
+        let mut rest = batch;
+        while let Some(&first) = rest.first() {
+            let class = class_of(first);
+            let same = rest
+                .iter()
+                .position(|&o| class_of(o) != class)
+                .unwrap_or(rest.len());
+            let (run, others) = rest.split_at(same);
+            rest = others;
+            let Some(class) = class else { continue };
+            let Some(info) = class.info else { continue };
+            if class.kind == Kind::Large {
+                // One piece is much work: the others of this batch wait for another round, where the budget is looked at.
+                self.core.stack.extend_from_slice(&run[1..]);
+                if let Some(offset) = heap.offset_of(first) {
+                    self.scan_large(env, offset, class, info);
+                }
+                continue;
+            }
+            self.scanned_bytes += (class.slot * run.len()) as u64;
+            let mut spill = SpillTo {
+                core: &mut self.core,
+                heap,
+            };
+            let mut tracer = Tracer::new(&mut self.found, &mut spill, env.locks);
+            // SAFETY: [O1] [K1] the objects were published before their addresses were found, their spans' class names
+            // their type, and `slot` is the size of their slots.
+            unsafe { (info.trace_each)(run, heap.at(0), class.slot, &mut tracer) };
         }
-        self.scanned_bytes += class.slot as u64;
-        let mut spill = SpillTo {
-            core: &mut self.core,
-            heap,
-        };
-        let mut tracer = Tracer::new(&mut self.found, &mut spill, env.locks);
-        // SAFETY: [O1] [K1] the object was published before its address was found, its span's class names its type, and
-        // `slot` is the size of its slot.
-        unsafe { (info.trace)(heap.at(offset), class.slot, &mut tracer) };
-        spill.spill(&mut self.found);
     }
 
     #[cold]
@@ -330,7 +320,6 @@ impl Marker {
                 unsafe { (info.trace)(at, slot, &mut tracer) };
             }
         }
-        spill.spill(&mut self.found);
     }
 
     /// Gives the older half of the stack to the pool, if there is much of it or others are short of work. Little stays
@@ -345,10 +334,11 @@ impl Marker {
 
     /// Gives everything to the pool.
     pub(crate) fn give_all(&mut self, env: MarkEnv<'_>) {
-        self.core.test_all_pending(env.heap);
-        while let Some(object) = self.core.objects.pop() {
-            self.core.stack.push(object);
-        }
+        debug_assert!(self.found.is_empty(), "a trace is going on");
+        self.core.mark_ready(env.heap);
+        let Core { stack, next, .. } = &mut self.core;
+        stack.extend_from_slice(next.as_slice());
+        next.len = 0;
         if !self.core.stack.is_empty() {
             env.pool.put(std::mem::take(&mut self.core.stack));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::base::addr::PAGE_SHIFT;
 use crate::heap::bits::BitTable;
 use crate::heap::mcache::MCache;
-use crate::heap::mheap::{MHeap, Paint, Options};
+use crate::heap::mheap::{MHeap, Options, Paint};
 use crate::heap::size_class::{SizeClass, class_of};
 use crate::heap::span::SweepState;
 use crate::heap::span_class::ClassRef;

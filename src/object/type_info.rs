@@ -50,6 +50,9 @@ pub(crate) struct TypeInfo {
     pub(crate) needs_trace: bool,
     /// Traces the whole object: address, slot bytes.
     pub(crate) trace: unsafe fn(*const u8, usize, &mut Tracer<'_>),
+    /// Traces several whole objects: their addresses, a pointer into the arena that they live in, slot bytes. One call
+    /// for many objects, so that the compiler has a loop over `trace` to work on.
+    pub(crate) trace_each: unsafe fn(&[usize], *const u8, usize, &mut Tracer<'_>),
     /// Traces what comes before the items; nothing for a plain slice.
     pub(crate) trace_head: unsafe fn(*const u8, &mut Tracer<'_>),
     pub(crate) items: Option<Items>,
@@ -87,6 +90,7 @@ impl<T: Trace> Sized_<T> {
         align: align_of::<T>(),
         needs_trace: T::NEEDS_TRACE,
         trace: Self::trace,
+        trace_each: Self::trace_each,
         trace_head: Self::trace_head,
         items: None,
         drop: if std::mem::needs_drop::<T>() {
@@ -101,6 +105,18 @@ impl<T: Trace> Sized_<T> {
         // SAFETY: [O1] a `T` lives at `at`; shared access, as the trait allows while mutators run.
         let object = unsafe { &*at.cast::<T>() };
         object.trace(tracer);
+    }
+
+    unsafe fn trace_each(
+        objects: &[usize],
+        arena: *const u8,
+        slot: usize,
+        tracer: &mut Tracer<'_>,
+    ) {
+        for &address in objects {
+            // SAFETY: [O1] for each of them.
+            unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
+        }
     }
 
     unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {
@@ -130,6 +146,7 @@ impl<T: Trace> Slice<T> {
         align: align_of::<T>(),
         needs_trace: T::NEEDS_TRACE,
         trace: Self::trace,
+        trace_each: Self::trace_each,
         trace_head: Self::trace_head,
         // Items without a size make no list to be cut in pieces, however many they are.
         items: if size_of::<T>() == 0 {
@@ -176,6 +193,18 @@ impl<T: Trace> Slice<T> {
         unsafe { Self::trace_items(at, 0, len, tracer) }
     }
 
+    unsafe fn trace_each(
+        objects: &[usize],
+        arena: *const u8,
+        slot: usize,
+        tracer: &mut Tracer<'_>,
+    ) {
+        for &address in objects {
+            // SAFETY: [O1] for each of them.
+            unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
+        }
+    }
+
     unsafe fn trace_head(_at: *const u8, _tracer: &mut Tracer<'_>) {}
 
     unsafe fn trace_items(at: *const u8, from: usize, to: usize, tracer: &mut Tracer<'_>) {
@@ -220,6 +249,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
         },
         needs_trace: H::NEEDS_TRACE || T::NEEDS_TRACE,
         trace: Self::trace,
+        trace_each: Self::trace_each,
         trace_head: Self::trace_head,
         // Items without a size make no list to be cut in pieces, however many they are.
         items: if size_of::<T>() == 0 {
@@ -269,6 +299,18 @@ impl<H: Trace, T: Trace> Array<H, T> {
         let len = unsafe { Self::len_at(at) };
         // SAFETY: [O2].
         unsafe { Self::trace_items(at, 0, len, tracer) }
+    }
+
+    unsafe fn trace_each(
+        objects: &[usize],
+        arena: *const u8,
+        slot: usize,
+        tracer: &mut Tracer<'_>,
+    ) {
+        for &address in objects {
+            // SAFETY: [O1] for each of them.
+            unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
+        }
     }
 
     unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {

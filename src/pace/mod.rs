@@ -7,12 +7,22 @@ pub(crate) mod assist;
 pub(crate) mod cons_mark;
 pub(crate) mod goal;
 pub(crate) mod heap_goal;
+pub(crate) mod idle;
+pub(crate) mod limiter;
 pub(crate) mod pacer;
+mod pi;
+pub(crate) mod scavenge;
 pub(crate) mod sweep_pace;
 pub(crate) mod trigger;
 pub(crate) mod workers;
 
 #[cfg(test)]
+mod outcomes;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod surprises;
