@@ -30,6 +30,31 @@ const fn bit_of(offset: usize) -> u64 {
     1 << ((offset >> GRANULE_SHIFT) % GRANULES_PER_WORD)
 }
 
+/// A word of a [`BitTable`], by index. It covers 512 bytes of one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BitWord(usize);
+
+impl BitWord {
+    /// The word that has the bit of `offset`.
+    #[inline(always)]
+    pub(crate) fn of(offset: usize) -> Self {
+        Self(word_of(offset))
+    }
+
+    /// The bit of `offset`, which is one of this word's.
+    #[inline(always)]
+    pub(crate) fn bit(self, offset: usize) -> u64 {
+        debug_assert_eq!(word_of(offset), self.0);
+        bit_of(offset)
+    }
+
+    /// The offset of the lowest bit of `bits`, which is not 0.
+    #[inline(always)]
+    pub(crate) fn first_offset(self, bits: u64) -> usize {
+        self.0 * BYTES_PER_WORD + bits.trailing_zeros() as usize * GRANULE
+    }
+}
+
 impl BitTable {
     /// A clear bitmap for an arena of `bytes`.
     ///
@@ -54,6 +79,19 @@ impl BitTable {
         let bit = bit_of(offset);
         // Relaxed: only the bit itself matters: one caller wins; the object's content was published before its address.
         word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Sets `bits` of a word; returns those that this call set.
+    #[inline(always)]
+    pub(crate) fn set_bits(&self, word: BitWord, bits: u64) -> u64 {
+        let word = self.words.get(word.0);
+        // Relaxed (both): as in `set`.
+        let missing = bits & !word.load(Ordering::Relaxed);
+        if missing == 0 {
+            return 0;
+        }
+        // Relaxed: as in `set`.
+        missing & !word.fetch_or(missing, Ordering::Relaxed)
     }
 
     /// Clears the bit.

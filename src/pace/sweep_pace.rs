@@ -1,0 +1,75 @@
+//! How many pages to sweep for each byte allocated, so that the sweep is over before the next cycle.
+//!
+//! The pages that are left are spread over the bytes up to the trigger, less 1 MiB (Go runtime, `gcPaceSweeper` of
+//! `mgcpacer.go`). Who allocates sweeps until as many pages are done as the heap's growth asks for; the background
+//! sweeper is usually ahead of it.
+
+/// The sweep is to be over this many bytes before the trigger.
+const MARGIN: u64 = 1 << 20;
+/// The way to the trigger is never taken to be shorter, in bytes: one page.
+const MIN_WAY: u64 = 8 << 10;
+
+/// The pace from one moment on. Made after each cycle, and again when the trigger or the pages in use have changed
+/// much.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct SweepPace {
+    /// Pages to sweep per byte allocated; 0 when none are left.
+    pages_per_byte: f64,
+    /// The size of the heap at that moment, in bytes.
+    heap_live: u64,
+    /// Pages swept before that moment.
+    pages_swept: u64,
+}
+
+impl SweepPace {
+    /// The pace for a heap of `heap_live` bytes whose next cycle starts at `trigger`, with `pages_swept` of
+    /// `pages_in_use` done.
+    pub(crate) fn new(heap_live: u64, trigger: u64, pages_in_use: u64, pages_swept: u64) -> Self {
+        let way = trigger.saturating_sub(heap_live).saturating_sub(MARGIN);
+        let left = pages_in_use.saturating_sub(pages_swept);
+        Self {
+            pages_per_byte: left as f64 / way.max(MIN_WAY) as f64,
+            heap_live,
+            pages_swept,
+        }
+    }
+
+    /// The pages that are due with the heap at `heap_live` bytes (with what is about to be allocated) and `pages_swept`
+    /// pages done. 0 means go on.
+    pub(crate) fn pages_due(&self, heap_live: u64, pages_swept: u64) -> u64 {
+        let grown = heap_live.saturating_sub(self.heap_live);
+        // The cast saturates.
+        let target = (self.pages_per_byte * grown as f64) as u64;
+        target.saturating_sub(pages_swept.saturating_sub(self.pages_swept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_sweep_is_over_a_megabyte_before_the_trigger() {
+        let pace = SweepPace::new(20 * MIB, 37 * MIB, 5000, 1000);
+        assert_eq!(pace.pages_due(20 * MIB, 1000), 0);
+        assert_eq!(pace.pages_due(28 * MIB, 1000), 2000);
+        assert_eq!(pace.pages_due(28 * MIB, 2500), 500);
+        assert_eq!(pace.pages_due(28 * MIB, 3100), 0);
+        assert_eq!(pace.pages_due(36 * MIB, 1000), 4000);
+    }
+
+    #[test]
+    fn a_trigger_that_is_near_makes_everything_due_at_once() {
+        let pace = SweepPace::new(20 * MIB, 20 * MIB, 5000, 0);
+        assert_eq!(pace.pages_due(20 * MIB + 8192, 0), 5000);
+    }
+
+    #[test]
+    fn nothing_is_due_when_nothing_is_left() {
+        let pace = SweepPace::new(20 * MIB, 30 * MIB, 100, 100);
+        assert_eq!(pace.pages_due(u64::MAX, 100), 0);
+        assert_eq!(SweepPace::default().pages_due(u64::MAX, 0), 0);
+    }
+}

@@ -1,0 +1,109 @@
+//! How many workers mark in the background.
+//!
+//! A quarter of the processors' time, in whole workers where that fits: `processors / 4`, rounded. If the rounding is
+//! wrong by more than 30 %, the rest is done in slices of all processors' time (Go runtime, `startCycle` of
+//! `mgcpacer.go`). So the whole is a quarter exactly where there are slices, and within 30 % of it where there are
+//! none.
+
+use crate::pace::heap_goal::BACKGROUND_SHARE;
+
+/// The largest error of the rounding, as a part of the quarter.
+const MAX_ERROR: f64 = 0.3;
+/// A slice may be this much longer than its share before its worker gives way.
+const SLACK: f64 = 1.2;
+
+/// The background workers of a cycle.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Workers {
+    /// Workers that have a processor for themselves while marking runs.
+    pub(crate) dedicated: u32,
+    /// The share of each processor's time for marking in slices, 0 if there is none.
+    pub(crate) fractional: f64,
+}
+
+impl Workers {
+    /// The workers for `processors` (0 counts as 1).
+    pub(crate) fn split(processors: u32) -> Self {
+        let all = f64::from(processors.max(1));
+        let quarter = all * BACKGROUND_SHARE;
+        let mut dedicated = (quarter + 0.5).floor();
+        if (dedicated / quarter - 1.0).abs() <= MAX_ERROR {
+            return Self {
+                dedicated: dedicated as u32,
+                fractional: 0.0,
+            };
+        }
+        if dedicated > quarter {
+            dedicated -= 1.0;
+        }
+        Self {
+            dedicated: dedicated as u32,
+            fractional: (quarter - dedicated) / all,
+        }
+    }
+
+    /// Every processor marks: for a cycle that keeps the world stopped.
+    pub(crate) fn all(processors: u32) -> Self {
+        Self {
+            dedicated: processors.max(1),
+            fractional: 0.0,
+        }
+    }
+
+    /// The share of all processors' time that these workers take, in `0.0 ..= 1.0`.
+    pub(crate) fn share(&self, processors: u32) -> f64 {
+        f64::from(self.dedicated) / f64::from(processors.max(1)) + self.fractional
+    }
+
+    /// Whether a worker on slices should give way, after `worked_ns` of marking on its processor in the `elapsed_ns`
+    /// since the cycle began.
+    pub(crate) fn slice_is_over(&self, worked_ns: u64, elapsed_ns: u64) -> bool {
+        worked_ns as f64 > SLACK * self.fractional * elapsed_ns as f64
+    }
+
+    /// The most workers that may mark on processors with nothing else to do. A cycle that nobody waits for (`periodic`)
+    /// wakes nobody on top of a dedicated worker.
+    pub(crate) fn most_idle(&self, processors: u32, periodic: bool) -> u32 {
+        if periodic {
+            return u32::from(self.dedicated == 0);
+        }
+        processors.max(1).saturating_sub(self.dedicated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_splits_of_small_machines() {
+        let split = |p| {
+            let w = Workers::split(p);
+            (w.dedicated, (w.fractional * 10_000.0).round() as u32)
+        };
+        for p in 1..=3 {
+            assert_eq!(split(p), (0, 2500), "{p}");
+        }
+        assert_eq!(split(4), (1, 0));
+        assert_eq!(split(5), (1, 0));
+        assert_eq!(split(6), (1, 833));
+        assert_eq!(split(7), (2, 0));
+        assert_eq!(split(8), (2, 0));
+        assert_eq!(Workers::all(8).dedicated, 8);
+        assert_eq!(Workers::split(0), Workers::split(1));
+    }
+
+    #[test]
+    fn a_slice_ends_a_fifth_late() {
+        let workers = Workers::split(2);
+        assert!(!workers.slice_is_over(300, 1000));
+        assert!(workers.slice_is_over(301, 1000));
+    }
+
+    #[test]
+    fn idle_workers_fill_the_machine_unless_nobody_waits() {
+        assert_eq!(Workers::split(8).most_idle(8, false), 6);
+        assert_eq!(Workers::split(8).most_idle(8, true), 0);
+        assert_eq!(Workers::split(2).most_idle(2, true), 1);
+    }
+}
