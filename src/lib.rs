@@ -35,6 +35,7 @@ pub use crate::api::{
     root::{Root, WeakRoot},
     stats::HeapStats,
     weak::Weak,
+    word::{GcWord, KindAt, KindList, KindOf, Word, WordKinds},
 };
 pub use crate::gc::events::{Event, PauseSummary};
 pub use crate::object::trace::{

@@ -8,7 +8,9 @@ use crate::api::heap::Heap;
 use crate::base::addr::PAGE_SIZE;
 use crate::gc::collector::{Collector, Settings};
 use crate::gc::events::{Event, EventSink};
+use crate::gc::trace::{TraceSink, to_standard_error};
 use crate::heap::mheap::{MHeap, Options};
+use crate::sys::cgroup;
 use crate::sys::mem::HUGE_PAGE;
 use crate::sys::thread;
 
@@ -26,9 +28,9 @@ const MAX_RESERVATION: usize = (1 << 26) * PAGE_SIZE;
 /// | variable | value | default |
 /// |---|---|---|
 /// | `GOGC` | growth in percent before the next cycle, or `off` | 100 |
-/// | `GOMEMLIMIT` | bytes, with `KiB`, `MiB`, `GiB` or `TiB` if you like, or `off` | off |
+/// | `GOMEMLIMIT` | bytes, with `KiB`, `MiB`, `GiB` or `TiB` if you like, `auto` ([`memory_limit_from_container`](HeapBuilder::memory_limit_from_container)), or `off` | off |
 /// | `GOMAXPROCS` | processors the collector may use | all |
-/// | `GREYWAVE` | comma list of `stress=1`, `verify=1`, `poison=1`, `hugepages=1`, `gcstoptheworld=1` | none |
+/// | `GREYWAVE` | comma list of `stress=1`, `verify=1`, `poison=1`, `hugepages=1`, `gcstoptheworld=1`, `gctrace=1` | none |
 ///
 /// # Examples
 /// ```
@@ -49,6 +51,7 @@ pub struct HeapBuilder {
     huge_pages: Option<bool>,
     stop_the_world: Option<bool>,
     sink: Option<EventSink>,
+    trace: Option<TraceSink>,
 }
 
 impl fmt::Debug for HeapBuilder {
@@ -81,6 +84,13 @@ impl HeapBuilder {
     /// Near the limit cycles run more often, whatever `gogc` says.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Sets [`memory_limit`](Self::memory_limit) to nine tenths of the memory limit of the container that the process
+    /// runs in (Linux cgroups, version 1 or 2); no limit if there is none. The last tenth is for memory outside the heap.
+    pub fn memory_limit_from_container(mut self) -> Self {
+        self.memory_limit = Some(container_limit());
         self
     }
 
@@ -156,6 +166,22 @@ impl HeapBuilder {
         self
     }
 
+    /// Calls `sink` with a line of text for each cycle (without a line feed), on the collector's thread, whatever
+    /// `GREYWAVE` says. The line is the one that `gctrace=1` writes to standard error:
+    ///
+    /// ```text
+    /// gc 7 @1.234s 2%: 0.021+4.2+0.010 ms clock, 0.042+0.13/2.1/0.000+0.019 ms cpu, 41->42->20 MB, 44 MB goal, 0 MB external, 2 P
+    /// ```
+    ///
+    /// Cycle; age of the heap; share of all processors that marking has taken since then; wall time of the first stop,
+    /// of concurrent marking, of the other stops; processor time of the first stop, of assists / background workers /
+    /// workers on idle processors, of the other stops; heap when marking began, when it ended, and marked; the goal
+    /// (`-`: none); bytes that objects own outside the heap; processors; `(forced)` if somebody asked for the cycle.
+    pub fn trace_to(mut self, sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.trace = Some(Arc::new(sink));
+        self
+    }
+
     /// Makes the heap.
     ///
     /// # Errors
@@ -201,7 +227,7 @@ impl HeapBuilder {
             )?
             .unwrap_or(Some(100)),
         };
-        let limit_allowed = "bytes, such as 1073741824, 512MiB or 2GiB, or off";
+        let limit_allowed = "bytes, such as 1073741824, 512MiB or 2GiB, auto, or off";
         let memory_limit = match self.memory_limit {
             Some(limit) => limit,
             None => read(&var, "GOMEMLIMIT", limit_allowed, bytes_from)?.unwrap_or(u64::MAX),
@@ -214,6 +240,7 @@ impl HeapBuilder {
             verify: self.verify.unwrap_or(debug.verify),
             stop_the_world: self.stop_the_world.unwrap_or(debug.stop_the_world),
             sink: self.sink,
+            trace: self.trace.or_else(|| debug.gctrace.then(to_standard_error)),
         };
         let options = Options {
             poison: self.poison.unwrap_or(debug.poison),
@@ -288,9 +315,16 @@ fn processors_from(value: &str) -> Option<usize> {
     value.parse().ok().filter(|n| (1..=4096).contains(n))
 }
 
+/// Nine tenths of the container's limit, or no limit.
+fn container_limit() -> u64 {
+    cgroup::memory_limit().map_or(u64::MAX, |limit| limit / 10 * 9)
+}
+
 fn bytes_from(value: &str) -> Option<u64> {
-    if value == "off" {
-        return Some(u64::MAX);
+    match value {
+        "off" => return Some(u64::MAX),
+        "auto" => return Some(container_limit()),
+        _ => {}
     }
     let units = [
         ("TiB", 40),
@@ -315,12 +349,12 @@ struct Debug {
     poison: bool,
     huge_pages: bool,
     stop_the_world: bool,
+    gctrace: bool,
 }
 
 impl Debug {
     fn read(list: &str) -> Result<Self, ConfigError> {
-        const ALLOWED: &str =
-            "a comma list of stress, verify, poison, hugepages, gcstoptheworld, each =0 or =1";
+        const ALLOWED: &str = "a comma list of stress, verify, poison, hugepages, gcstoptheworld, gctrace, each =0 or =1";
         let mut debug = Self::default();
         for item in list.split(',').map(str::trim).filter(|i| !i.is_empty()) {
             let refused = || ConfigError::unreadable("GREYWAVE", item, ALLOWED);
@@ -335,6 +369,7 @@ impl Debug {
                 "verify" => debug.verify = on,
                 "poison" => debug.poison = on,
                 "hugepages" => debug.huge_pages = on,
+                "gctrace" => debug.gctrace = on,
                 "gcstoptheworld" => debug.stop_the_world = on,
                 _ => return Err(refused()),
             }

@@ -16,3 +16,4 @@ pub mod private;
 pub(crate) mod root;
 pub(crate) mod stats;
 pub(crate) mod weak;
+pub(crate) mod word;

@@ -147,7 +147,7 @@ impl Mutator {
         if self.state().word.asked().has(Request::Stall) {
             self.state().word.withdraw(Request::Stall);
             let heap = self.heap.clone();
-            self.blocking(|| heap.handle().collector.wait_below_goal());
+            self.blocking(|| heap.handle().collector.wait_below_ceiling());
         }
         if self.collector().settings.stress {
             self.collect();

@@ -2,9 +2,9 @@
 
 use std::any::TypeId;
 
+use crate::base::addr::PAGE_SIZE;
 use crate::gc::collector::{Collector, is_black};
-use crate::gc::mark::Marker;
-use crate::gc::mutator::{Local, MutatorState};
+use crate::gc::mutator::MutatorState;
 use crate::gc::state_word::Request;
 use crate::heap::mcache::Cursor;
 use crate::heap::mheap::{OutOfPages, Paint};
@@ -14,14 +14,10 @@ use crate::heap::sweep::DeadObjects;
 use crate::object::type_info::{Slice, TypeInfo};
 use crate::sys::sync::{Ordering, yield_now};
 
-/// The least an assist scans, in bytes: less is not worth the way.
-const ASSIST_MIN: i64 = 16 << 10;
-/// The most that one allocation scans, in bytes: about 20 microseconds.
-const ASSIST_MAX: i64 = 64 << 10;
 /// An object larger than this, or aligned to more than a page, has a span of its own.
 pub(crate) const MAX_SMALL: usize = SizeClass::MAX_SIZE;
 /// The largest alignment of a small slot.
-pub(crate) const MAX_SMALL_ALIGN: usize = crate::base::addr::PAGE_SIZE;
+pub(crate) const MAX_SMALL_ALIGN: usize = PAGE_SIZE;
 
 /// What is to be allocated.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +49,6 @@ impl DeadObjects for NoDrops {
     fn drop_object(&mut self, _: ClassRef, _: *mut u8, _: usize) {
         crate::sys::fatal::fatal("a mutator swept a span whose objects need a drop");
     }
-    fn freed(&mut self, _: u64, _: u64) {}
 }
 
 /// The slot size of a sized type of its own class.
@@ -157,7 +152,9 @@ impl Collector {
             let bytes = self
                 .heap
                 .refill(&local.cache, cursor, local.paint.get(), &mut NoDrops)?;
-            self.charge(mutator, bytes as u64);
+            // May wait for the end of marking, which takes the cursor's span back: so look again.
+            let scan = cursor.class.get().is_some_and(|c| c.scan);
+            self.charge(mutator, scan, bytes as u64);
         }
     }
 
@@ -165,72 +162,61 @@ impl Collector {
         let plain = (Slice::<u8>::INFO, TypeId::of::<[u8]>());
         let (info, id) = wanted.info.unwrap_or(plain);
         let class = self.heap.intern(ClassName::Large(id), Kind::Large, 0, info);
-        let local = &mutator.local;
-        let paint = if is_black(local) {
+        // Before the object is there: this may wait for the end of marking.
+        let bytes = wanted.size.next_multiple_of(PAGE_SIZE).max(PAGE_SIZE);
+        self.charge(mutator, class.scan, bytes as u64);
+        let paint = if is_black(&mutator.local) {
             Paint::Black
         } else {
             Paint::White
         };
-        let large = self
+        let large = match self
             .heap
-            .alloc_large(class, wanted.size, wanted.align, paint)?;
-        self.charge(mutator, large.span_bytes as u64);
+            .alloc_large(class, wanted.size, wanted.align, paint)
+        {
+            Ok(large) => large,
+            Err(error) => {
+                self.uncharge(bytes as u64);
+                return Err(error);
+            }
+        };
+        // What its alignment takes on top.
+        let extra = large.span_bytes.saturating_sub(bytes) as u64;
+        // Relaxed (both): figures.
+        self.gauges.heap_live.fetch_add(extra, Ordering::Relaxed);
+        self.gauges.allocated.fetch_add(extra, Ordering::Relaxed);
         Ok(Fresh {
             address: self.heap.at(large.offset).addr(),
             slot: large.slot,
         })
     }
 
-    /// Charges `bytes` to the heap, asks for a cycle past the trigger, and assists while marking runs.
-    fn charge(&self, mutator: &MutatorState, bytes: u64) {
-        let local = &mutator.local;
+    /// Charges `bytes` to the heap, asks for a cycle past the trigger, and pays: with marking while that runs, else with
+    /// sweeping.
+    fn charge(&self, mutator: &MutatorState, scan: bool, bytes: u64) {
         // Relaxed (all): figures.
         let live = self.gauges.heap_live.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.gauges.allocated.fetch_add(bytes, Ordering::Relaxed);
-        if local.marking.get() {
-            self.assist(local, bytes);
-        } else if live >= self.gauges.trigger.load(Ordering::Relaxed) {
-            self.ask_for_cycle();
+        if scan {
+            self.pacing.scannable.fetch_add(bytes, Ordering::Relaxed);
         }
-        if live > self.gauges.goal.load(Ordering::Relaxed) {
-            // The collector is late. Somebody it waits for may be waiting for this processor; and this mutator stalls
-            // when it can.
-            mutator.word.ask(Request::Stall);
-            yield_now();
-        }
-    }
-
-    /// Marks in proportion to what was allocated.
-    fn assist(&self, local: &Local, bytes: u64) {
-        // Relaxed: a figure.
-        let ratio = f64::from_bits(self.gauges.assist_ratio.load(Ordering::Relaxed));
-        let owed = (bytes as f64 * ratio).min(1e15) as i64;
-        let credit = local.credit.get().saturating_sub(owed);
-        local.credit.set(credit);
-        if credit >= 0 {
+        if mutator.local.marking.get() {
+            self.pay_for(mutator, bytes);
             return;
         }
-        let Some(work) = self.pool.join_with_work() else {
-            // Nothing is queued: the workers have it in hand. One that owes much lets them run.
-            if credit < -ASSIST_MAX {
-                local.credit.set(0);
+        let swept = self.heap.swept_pages.load(Ordering::Relaxed);
+        let due = self.pacing.pages_due(live, swept);
+        if due > 0 {
+            self.sweep_pages(due);
+        }
+        if live >= self.gauges.trigger.load(Ordering::Relaxed) {
+            self.ask_for_cycle();
+            if live > self.gauges.ceiling.load(Ordering::Relaxed) {
+                // The collector is late: it drops objects, or waits for this processor. This mutator stalls when it can.
+                mutator.word.ask(Request::Stall);
                 yield_now();
             }
-            return;
-        };
-        let env = self.mark_env(local.cycle.get());
-        let mut marker = local.marker.borrow_mut();
-        let marker = marker.get_or_insert_with(|| Box::new(Marker::new()));
-        marker.load(work);
-        marker.drain(env, (-credit).clamp(ASSIST_MIN, ASSIST_MAX).unsigned_abs());
-        let done = marker.take_done();
-        local
-            .credit
-            .set(credit.saturating_add_unsigned(done.scanned));
-        marker.give_all(env);
-        self.count_marked(marker.take_done());
-        self.count_marked(done);
-        self.pool.leave();
+        }
     }
 
     /// Sweeps everything that needs no drop, for a mutator that is out of memory.
@@ -238,14 +224,8 @@ impl Collector {
         if !self.heap.sweep_is_open() {
             return;
         }
-        for head in 1..self.heap.top() {
-            if self
-                .heap
-                .class_at((head as usize) << crate::base::addr::PAGE_SHIFT)
-                .is_some_and(|c| !c.drop)
-            {
-                self.heap.sweep_span(head, &mut NoDrops);
-            }
+        for page in 1..self.heap.top() {
+            self.sweep_plain(page);
         }
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //! The deletion half is enough: at the first stop no mutator has a `Gc` in a Rust frame, roots and frames are scanned
 //! before anybody can lose them, and what a mutator loads or allocates later is protected by the snapshot or black.
-//! The push comes before the store, so a termination that finds the buffer empty has seen every store that came first.
+//! No safepoint falls between the push and the store, so whoever stops the world finds both done or neither.
 
 use crate::base::ptr_buf::PtrBuf;
 use crate::gc::collector::Collector;

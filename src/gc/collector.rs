@@ -14,18 +14,20 @@ use std::time::Duration;
 
 use parking_lot::Condvar;
 
+use crate::gc::assist::AssistQueue;
 use crate::gc::events::{Event, EventSink, Figures};
 use crate::gc::frames::FrameTable;
 use crate::gc::mark::MarkEnv;
 use crate::gc::mutator::{Local, MutatorState};
+use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
 use crate::gc::sabotage::{self, Fault};
+use crate::gc::trace::TraceSink;
 use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
 use crate::gc::world::{Laggard, World};
 use crate::heap::mheap::{MHeap, Paint};
 use crate::object::trace::{LockView, Tracer};
-use crate::pace::goal::{self, CycleReport, Knobs, MIN_HEAP, Plan};
 use crate::sys::clock::Moment;
 use crate::sys::lock::{Rank, Ranked, Unranked};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -41,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) verify: bool,
     pub(crate) stop_the_world: bool,
     pub(crate) sink: Option<EventSink>,
+    /// Where a line for each cycle goes.
+    pub(crate) trace: Option<TraceSink>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -108,6 +112,8 @@ pub(crate) struct Gauges {
     pub(crate) external: AtomicU64,
     pub(crate) trigger: AtomicU64,
     pub(crate) goal: AtomicU64,
+    /// Past this size whoever allocates had better wait.
+    pub(crate) ceiling: AtomicU64,
     /// Bytes ever allocated.
     pub(crate) allocated: AtomicU64,
     /// While marking: bytes to scan per byte allocated, as f64 bits.
@@ -115,8 +121,6 @@ pub(crate) struct Gauges {
     /// While marking: done so far.
     pub(crate) marked: AtomicU64,
     pub(crate) scanned: AtomicU64,
-    pub(crate) gogc: AtomicU64,
-    pub(crate) limit: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) drop_panics: AtomicU64,
 }
@@ -128,9 +132,6 @@ pub(crate) fn is_black(local: &Local) -> bool {
 
 /// The longest that a mutator waits at a safepoint because the heap is past its goal, in nanoseconds.
 const STALL_MAX_NS: u64 = 20_000_000;
-
-/// "GOGC is off" in `Gauges::gogc`.
-const OFF: u64 = u64::MAX;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -145,10 +146,10 @@ pub(crate) struct Collector {
     pub(crate) weak: WeakState,
     pub(crate) uses_weak: AtomicU32,
     pub(crate) gauges: Gauges,
+    pub(crate) pacing: Pacing,
+    pub(crate) assists: AssistQueue,
     pub(crate) settings: Settings,
     pub(crate) figures: Ranked<Figures>,
-    /// What the last cycle showed, for the next plan.
-    pub(crate) last: Ranked<(CycleReport, u64)>,
     pub(crate) mailbox: Ranked<Mailbox>,
     pub(crate) mail: Condvar,
     /// Held by whoever changes spans without being a mutator, and by the verifier.
@@ -156,6 +157,12 @@ pub(crate) struct Collector {
     /// Root jobs of this cycle: how many there are of each source, and the next to do.
     pub(crate) job_limits: [AtomicUsize; 2],
     pub(crate) next_job: AtomicUsize,
+    /// Workers that mark just now (an estimate).
+    pub(crate) active_workers: AtomicUsize,
+    /// Processor time of the worker that marks in slices, in this cycle, in nanoseconds.
+    pub(crate) sliced_ns: AtomicU64,
+    /// Pages below this one have not been looked at by mutators that sweep.
+    pub(crate) sweep_down: AtomicU32,
     pub(crate) threads: Unranked<Vec<JoinHandle<()>>>,
 }
 
@@ -166,7 +173,9 @@ impl Collector {
     pub(crate) fn new(heap: MHeap, settings: Settings) -> Arc<Self> {
         // Relaxed: uniqueness is all.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let collector = Self {
+        let pacing = Pacing::new(settings.gogc, settings.memory_limit, settings.processors);
+        let plan = pacing.plan();
+        Arc::new(Self {
             id,
             heap,
             world: World::new(),
@@ -178,20 +187,20 @@ impl Collector {
             gauges: Gauges {
                 heap_live: AtomicU64::new(0),
                 external: AtomicU64::new(0),
-                trigger: AtomicU64::new(MIN_HEAP),
-                goal: AtomicU64::new(MIN_HEAP),
+                trigger: AtomicU64::new(plan.trigger),
+                goal: AtomicU64::new(plan.goal),
+                ceiling: AtomicU64::new(plan.ceiling),
                 allocated: AtomicU64::new(0),
                 assist_ratio: AtomicU64::new(0),
                 marked: AtomicU64::new(0),
                 scanned: AtomicU64::new(0),
-                gogc: AtomicU64::new(settings.gogc.map_or(OFF, u64::from)),
-                limit: AtomicU64::new(settings.memory_limit),
                 dropped: AtomicU64::new(0),
                 drop_panics: AtomicU64::new(0),
             },
+            pacing,
+            assists: AssistQueue::new(),
             settings,
             figures: Ranked::new(Rank::Stats, Figures::new()),
-            last: Ranked::new(Rank::Stats, (CycleReport::default(), 0)),
             mailbox: Ranked::new(
                 Rank::Mailbox,
                 Mailbox {
@@ -207,10 +216,11 @@ impl Collector {
             turnstile: Unranked::new(()),
             job_limits: [AtomicUsize::new(0), AtomicUsize::new(0)],
             next_job: AtomicUsize::new(0),
+            active_workers: AtomicUsize::new(0),
+            sliced_ns: AtomicU64::new(0),
+            sweep_down: AtomicU32::new(0),
             threads: Unranked::new(Vec::new()),
-        };
-        collector.replan();
-        Arc::new(collector)
+        })
     }
 
     pub(crate) fn sources(&self) -> [&dyn RootSource; 2] {
@@ -248,53 +258,11 @@ impl Collector {
 
     // ---- pacing ----------------------------------------------------------------------------------------------
 
-    fn knobs(&self) -> Knobs {
-        let (top, free) = self.heap.page_figures();
-        let in_spans = u64::from(top - free) << crate::base::addr::PAGE_SHIFT;
-        // Relaxed (all): figures.
-        let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        let gogc = self.gauges.gogc.load(Ordering::Relaxed);
-        Knobs {
-            gogc: u32::try_from(gogc).ok(),
-            limit: self.gauges.limit.load(Ordering::Relaxed),
-            overhead: self.metadata_bytes() + in_spans.saturating_sub(live),
-        }
-    }
-
     /// Bytes of tables: two bitmaps (1/64 each), three page tables (8 + 4 + 16 bytes a page) for what is mapped, and the
     /// page allocator's own.
     pub(crate) fn metadata_bytes(&self) -> u64 {
         let mapped = u64::from(self.heap.top()) << crate::base::addr::PAGE_SHIFT;
         mapped / 32 + u64::from(self.heap.top()) * 28 + self.heap.page_heap_bytes() as u64
-    }
-
-    /// Computes goal and trigger again, after a cycle or a change of a knob.
-    pub(crate) fn replan(&self) {
-        let knobs = self.knobs();
-        let (report, runway) = *self.last.lock();
-        let Plan { goal, trigger } = goal::plan(report, runway, knobs);
-        // Relaxed (both): a mutator that sees an old value collects a little earlier or later.
-        self.gauges.goal.store(goal, Ordering::Relaxed);
-        self.gauges.trigger.store(trigger, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_gogc(&self, percent: Option<u32>) -> Option<u32> {
-        // Relaxed: a figure.
-        let old = self
-            .gauges
-            .gogc
-            .swap(percent.map_or(OFF, u64::from), Ordering::Relaxed);
-        self.replan();
-        self.ask_if_triggered();
-        u32::try_from(old).ok()
-    }
-
-    pub(crate) fn set_limit(&self, bytes: u64) -> u64 {
-        // Relaxed: a figure.
-        let old = self.gauges.limit.swap(bytes, Ordering::Relaxed);
-        self.replan();
-        self.ask_if_triggered();
-        old
     }
 
     // ---- asking for cycles -----------------------------------------------------------------------------------
@@ -339,15 +307,19 @@ impl Collector {
         }
     }
 
-    /// Waits until the heap is below its goal again, a cycle ends, or [`STALL_MAX_NS`] has passed. The mutator is Blocked.
-    pub(crate) fn wait_below_goal(&self) {
+    /// Waits until the heap is below its ceiling again, a cycle begins or ends, or [`STALL_MAX_NS`] has passed. The
+    /// mutator is Blocked.
+    pub(crate) fn wait_below_ceiling(&self) {
         let mut mail = self.mailbox.lock();
-        let done = mail.done;
+        let (begun, done) = (mail.begun, mail.done);
         let start = Moment::now();
-        while !mail.shutdown && mail.done == done && start.elapsed_ns() < STALL_MAX_NS {
+        while !mail.shutdown
+            && (mail.begun, mail.done) == (begun, done)
+            && start.elapsed_ns() < STALL_MAX_NS
+        {
             // Relaxed (both): figures.
             if self.gauges.heap_live.load(Ordering::Relaxed)
-                <= self.gauges.goal.load(Ordering::Relaxed)
+                <= self.gauges.ceiling.load(Ordering::Relaxed)
             {
                 return;
             }
@@ -400,7 +372,7 @@ impl Collector {
         });
     }
 
-    fn uncharge(&self, bytes: u64) {
+    pub(crate) fn uncharge(&self, bytes: u64) {
         // Relaxed (both): figures.
         let _ = self
             .gauges

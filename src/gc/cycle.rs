@@ -8,6 +8,7 @@
 //!
 //! Only this file changes the phase.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,17 @@ use crate::gc::collector::Collector;
 use crate::gc::events::Event;
 use crate::gc::mark::Marker;
 use crate::gc::mutator::MutatorState;
+use crate::gc::pacing::CycleSize;
+use crate::gc::state_word::Request;
+use crate::gc::trace::TraceLine;
 use crate::gc::weak;
 use crate::gc::worker::{ThreadHost, WorkerHost};
-use crate::pace::goal::{CycleReport, assist_ratio};
 use crate::sys::clock::Moment;
 use crate::sys::sync::Ordering;
 use crate::sys::thread;
 
+/// Bytes that a mutator may allocate at the beginning of a cycle before it pays.
+pub(crate) const FIRST_CREDIT: i64 = 32 << 10;
 /// How long the collector's thread waits for workers before it looks again.
 const PATIENCE: Duration = Duration::from_micros(200);
 
@@ -50,8 +55,13 @@ pub(crate) fn as_collecting_thread<R>(id: usize, f: impl FnOnce() -> R) -> R {
 /// What a cycle measures.
 struct Timing {
     began: Moment,
-    live_at_start: u64,
+    /// The size of the heap at the first stop, without external bytes, and with them.
+    objects_at_start: u64,
+    heap_at_start: u64,
     pauses: Vec<(u64, u64)>,
+    size: CycleSize,
+    /// Somebody asked for this cycle.
+    forced: bool,
 }
 
 impl Collector {
@@ -94,12 +104,12 @@ impl Collector {
     fn run(self: Arc<Self>) {
         let mut marker = Marker::new();
         let mut workers_started = false;
-        while let Some(()) = self.wait_for_mail() {
+        while let Some(forced) = self.wait_for_mail() {
             if !workers_started {
                 workers_started = true;
                 ThreadHost.start_workers(&self, self.settings.processors - 1);
             }
-            self.run_cycle(&mut marker);
+            self.run_cycle(&mut marker, forced);
             let mut mail = self.mailbox.lock();
             mail.done = mail.begun;
             drop(mail);
@@ -111,16 +121,18 @@ impl Collector {
         }
     }
 
-    fn wait_for_mail(&self) -> Option<()> {
+    /// Waits until a cycle is to run; says whether somebody asked for it. `None`: the heap goes.
+    fn wait_for_mail(&self) -> Option<bool> {
         let mut mail = self.mailbox.lock();
         loop {
             if mail.shutdown {
                 return None;
             }
             if mail.triggered || mail.wanted > mail.begun {
+                let forced = mail.wanted > mail.begun;
                 mail.triggered = false;
                 mail.begun += 1;
-                return Some(());
+                return Some(forced);
             }
             mail.wait_on(&self.mail, Duration::from_secs(3600));
         }
@@ -135,16 +147,19 @@ impl Collector {
         self.world.registry().marking
     }
 
-    fn run_cycle(&self, marker: &mut Marker) {
+    fn run_cycle(&self, marker: &mut Marker, forced: bool) {
         let mut timing = Timing {
             began: Moment::now(),
-            live_at_start: 0,
+            objects_at_start: 0,
+            heap_at_start: 0,
             pauses: Vec::new(),
+            size: CycleSize::default(),
+            forced,
         };
         // Roots dropped without a mutator since the last cycle; left in their slots they would keep their objects once more.
         self.roots.collect_released();
         if self.settings.stop_the_world {
-            self.stopped(&mut timing, |c, t| {
+            self.stopped(Request::Stop, &mut timing, |c, t| {
                 c.begin_marking(t);
                 c.pool.open();
                 c.mark_until_quiet(marker);
@@ -152,14 +167,13 @@ impl Collector {
                 c.try_end_marking(t);
             });
         } else {
-            self.stopped(&mut timing, Self::begin_marking);
+            self.stopped(Request::Stop, &mut timing, Self::begin_marking);
             // Not in the stop: the workers that this wakes would take the processor from it.
             self.pool.open();
             self.mark_concurrently(marker, &mut timing);
         }
         self.pool.close();
-        // Whoever stalls may go on.
-        self.mail.notify_all();
+        self.assists.release_all();
         let mark_ns = timing.began.elapsed_ns();
         self.after_marking();
         self.finish_figures(&timing, mark_ns);
@@ -176,7 +190,9 @@ impl Collector {
                 continue;
             }
             let mut over = false;
-            self.stopped(timing, |c, t| over = c.try_end_marking(t));
+            self.stopped(Request::StopToEnd, timing, |c, t| {
+                over = c.try_end_marking(t);
+            });
             if over {
                 return;
             }
@@ -184,16 +200,24 @@ impl Collector {
     }
 
     /// Stops the world for `body`.
-    fn stopped(&self, timing: &mut Timing, body: impl FnOnce(&Self, &mut Timing)) {
+    fn stopped(
+        &self,
+        request: Request,
+        timing: &mut Timing,
+        body: impl FnOnce(&Self, &mut Timing),
+    ) {
         let start = Moment::now();
-        self.world.stop(|laggard| self.tell_laggard(laggard));
+        self.world
+            .stop(request, |laggard| self.tell_laggard(laggard));
         let stopping = start.elapsed_ns();
         {
             let _turn = self.turnstile.lock();
             body(self, timing);
         }
         self.world.start();
-        timing.pauses.push((start.elapsed_ns(), stopping));
+        let pause = start.elapsed_ns();
+        timing.pauses.push((pause, stopping));
+        self.pacing.note_stop(pause, self.is_marking());
     }
 
     fn handshake_all(&self) {
@@ -209,13 +233,15 @@ impl Collector {
 
     /// Stop 1: Off -> Mark.
     fn begin_marking(&self, timing: &mut Timing) {
+        // Whoever has asked for this cycle on the way here has got it.
+        self.mailbox.lock().triggered = false;
         let mut registry = self.world.registry();
         registry.cycle = registry.cycle.wrapping_add(1).max(1);
         registry.marking = true;
         for mutator in registry.iter() {
             mutator.local.marking.set(true);
             mutator.local.cycle.set(registry.cycle);
-            mutator.local.credit.set(0);
+            mutator.local.credit.set(FIRST_CREDIT);
         }
         let cycle = registry.cycle;
         drop(registry);
@@ -227,36 +253,32 @@ impl Collector {
         self.next_job.store(0, Ordering::Relaxed);
         self.gauges.marked.store(0, Ordering::Relaxed);
         self.gauges.scanned.store(0, Ordering::Relaxed);
-        timing.live_at_start = self.object_bytes();
-        self.revise_assist_ratio();
+        timing.objects_at_start = self.object_bytes();
+        // Relaxed: the world is stopped.
+        timing.heap_at_start = self.gauges.heap_live.load(Ordering::Relaxed);
+        self.begin_pacing();
     }
 
     /// Marks with whoever joins until no work is queued and nobody is active.
     fn mark_until_quiet(&self, marker: &mut Marker) {
         loop {
-            if self.pool.join() {
+            let worked = self.may_mark(0).is_some() && self.pool.join();
+            if worked {
                 self.work(0, marker);
                 self.pool.leave();
             }
-            self.revise_assist_ratio();
+            self.revise_pace();
             if self.pool.is_quiet() && !self.has_root_jobs() {
+                self.assists.release_all();
                 return;
             }
-            self.pool.wait_for_change(PATIENCE);
+            if worked {
+                self.pool.wait_for_change(PATIENCE);
+            } else {
+                // This thread has had its share of the processors: the program's turn.
+                self.pool.wait_for_quiet(PATIENCE);
+            }
         }
-    }
-
-    /// What allocations owe from now on: the work that is left, over the room that is left.
-    fn revise_assist_ratio(&self) {
-        let expected = self.last.lock().0.scanned;
-        // Relaxed (all): figures.
-        let done = self.gauges.scanned.load(Ordering::Relaxed);
-        let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        let goal = self.gauges.goal.load(Ordering::Relaxed);
-        let ratio = assist_ratio(expected.saturating_sub(done).max(done / 8), live, goal);
-        self.gauges
-            .assist_ratio
-            .store(ratio.to_bits(), Ordering::Relaxed);
     }
 
     /// Stop 2: looks at every buffer and the queue again; if nothing is there, Mark -> Off. Says whether it is over.
@@ -308,31 +330,12 @@ impl Collector {
         live.saturating_sub(self.gauges.external.load(Ordering::Relaxed))
     }
 
-    fn plan_next(&self, timing: &Timing) {
+    fn plan_next(&self, timing: &mut Timing) {
         // Relaxed (all): the world is stopped.
         let marked = self.gauges.marked.load(Ordering::Relaxed);
-        let now = self.object_bytes();
-        let grown = now.saturating_sub(timing.live_at_start);
+        let grown = self.object_bytes().saturating_sub(timing.objects_at_start);
         let external = self.gauges.external.load(Ordering::Relaxed);
-        let live = marked + grown + external;
-        let report = CycleReport {
-            live,
-            allocated_during_mark: grown,
-            scanned: self.gauges.scanned.load(Ordering::Relaxed),
-        };
-        self.gauges.heap_live.store(live, Ordering::Relaxed);
-        {
-            let mut last = self.last.lock();
-            // The runway: how far the heap grew past the trigger (or from the start of marking), or three quarters of
-            // what was kept for the cycle before.
-            let trigger = self
-                .gauges
-                .trigger
-                .load(Ordering::Relaxed)
-                .min(timing.live_at_start);
-            *last = (report, now.saturating_sub(trigger).max(last.1 / 4 * 3));
-        }
-        self.replan();
+        timing.size = self.end_pacing(timing.heap_at_start, marked + grown + external);
     }
 
     /// From the end of marking to the end of the sweep.
@@ -347,20 +350,25 @@ impl Collector {
             self.heap.set_sweep_open(true);
         }
         self.sweep_all();
+        self.end_sweep_pacing();
         self.frames.free_dead();
         self.roots.collect_released();
     }
 
     fn finish_figures(&self, timing: &Timing, mark_ns: u64) {
-        // Relaxed (both): figures.
-        let live_bytes = self.gauges.marked.load(Ordering::Relaxed);
-        let goal_bytes = self.gauges.goal.load(Ordering::Relaxed);
+        let live_bytes = timing.size.marked;
+        let goal_bytes = timing.size.goal;
         let cycle = {
             let mut figures = self.figures.lock();
             figures.cycles += 1;
             figures.live_bytes = live_bytes;
             figures.mark_ns = mark_ns;
             figures.total_mark_ns += mark_ns;
+            let times = timing.size.times;
+            figures.background_ns += times.background_ns;
+            figures.assist_ns += times.assist_ns;
+            figures.idle_ns += times.idle_ns;
+            figures.total_taken_ns += times.background_ns + times.assist_ns;
             for &(total, stopping) in &timing.pauses {
                 figures.pauses.record(total);
                 figures.stopping.record(stopping);
@@ -368,12 +376,44 @@ impl Collector {
             }
             figures.cycles
         };
+        self.write_trace(timing, cycle, mark_ns);
         self.tell(&Event::CycleEnd {
             cycle,
             live_bytes,
             goal_bytes,
             mark_ns,
+            trigger_bytes: timing.size.trigger,
+            start_bytes: timing.size.heap_at_start,
+            peak_bytes: timing.size.heap_at_end,
+            background_ns: timing.size.times.background_ns,
+            assist_ns: timing.size.times.assist_ns,
+            idle_ns: timing.size.times.idle_ns,
+            utilization: timing.size.times.share_taken(self.pacing.processors),
         });
+    }
+
+    fn write_trace(&self, timing: &Timing, cycle: u64, mark_ns: u64) {
+        let Some(sink) = &self.settings.trace else {
+            return;
+        };
+        let stops: u64 = timing.pauses.iter().map(|p| p.0).sum();
+        let first = timing.pauses.first().map_or(0, |p| p.0);
+        let size = timing.size;
+        let line = TraceLine {
+            cycle,
+            age_ns: self.pacing.age_ns(),
+            total_taken_ns: self.figures.lock().total_taken_ns,
+            clock_ns: [first, mark_ns.saturating_sub(stops), stops - first],
+            times: size.times,
+            heap: [size.heap_at_start, size.heap_at_end, size.marked],
+            goal: size.goal,
+            // Relaxed: a figure.
+            external: self.gauges.external.load(Ordering::Relaxed),
+            processors: self.pacing.processors,
+            forced: timing.forced,
+        };
+        // The sink is user code; see `tell`.
+        let _ = catch_unwind(AssertUnwindSafe(|| sink(&line.to_string())));
     }
 
     /// Brings a mutator that goes away in line: its buffers and spans go back.

@@ -37,6 +37,21 @@ pub enum Event {
         goal_bytes: u64,
         /// Wall time from its first stop to its last, in nanoseconds.
         mark_ns: u64,
+        /// The size at which it should have started, in bytes.
+        trigger_bytes: u64,
+        /// The size of the heap when marking began, in bytes.
+        start_bytes: u64,
+        /// The size of the heap when marking ended, in bytes: what is dead and not yet swept included.
+        peak_bytes: u64,
+        /// Processor time of background workers that took it from the program, in nanoseconds.
+        background_ns: u64,
+        /// Processor time of assists, in nanoseconds.
+        assist_ns: u64,
+        /// Processor time of workers that used idle processors, in nanoseconds.
+        idle_ns: u64,
+        /// The share of all processors' time that marking took from the program while it ran, in `0.0 ..= 1.0`: background
+        /// and assists.
+        utilization: f64,
     },
 }
 
@@ -102,6 +117,12 @@ pub(crate) struct Figures {
     pub(crate) live_bytes: u64,
     pub(crate) mark_ns: u64,
     pub(crate) total_mark_ns: u64,
+    /// Processor time of marking, in nanoseconds: see `Event::CycleEnd`.
+    pub(crate) background_ns: u64,
+    pub(crate) assist_ns: u64,
+    pub(crate) idle_ns: u64,
+    /// The sum of the first two.
+    pub(crate) total_taken_ns: u64,
     pub(crate) last_pause_ns: u64,
     pub(crate) pauses: Pauses,
     pub(crate) stopping: Pauses,
@@ -115,6 +136,10 @@ impl Figures {
             live_bytes: 0,
             mark_ns: 0,
             total_mark_ns: 0,
+            background_ns: 0,
+            assist_ns: 0,
+            idle_ns: 0,
+            total_taken_ns: 0,
             last_pause_ns: 0,
             pauses: Pauses::new(),
             stopping: Pauses::new(),

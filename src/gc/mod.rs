@@ -6,6 +6,7 @@
 //! Acquire. Plain fields are written before publication and never after. Locked values are read under their lock.
 
 pub(crate) mod alloc;
+pub(crate) mod assist;
 pub(crate) mod barrier;
 pub(crate) mod check;
 pub(crate) mod collector;
@@ -17,10 +18,12 @@ pub(crate) mod mark;
 #[cfg(all(test, loom))]
 mod models;
 pub(crate) mod mutator;
+pub(crate) mod pacing;
 pub(crate) mod roots;
 pub(crate) mod sabotage;
 pub(crate) mod state_word;
 pub(crate) mod sweeper;
+pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod weak;
 pub(crate) mod work;

@@ -5,8 +5,12 @@
 //! | Running | executes user code | its thread |
 //! | Blocked | in `blocking`, or being attached: counts as at a safepoint | nobody; after a claim, the claimer |
 //! | Stopped | at a safepoint, waiting | the collector that asked |
-//! | Claimed | Blocked, and the collector acts for it | the claimer |
+//! | Claimed | Blocked or Assisting, and the collector acts for it | the claimer |
 //! | Looking | in user code that waits to verify the heap: stopped for another verifier, Running for everybody else | its thread |
+//! | Assisting | waits inside an allocation for marking to go on: Running for a stop that begins a cycle, Blocked for everybody else | nobody; after a claim, the claimer |
+//!
+//! A mutator that is Assisting may hold `Gc`s, so it must not be stopped where a cycle begins. It is Assisting only while
+//! marking runs, and what it holds then is marked or black, so everything else may happen to it.
 //!
 //! Requests are bits beside the state. Every change is a read-modify-write of this one word, so all changes are in one
 //! order and nobody needs a fence: a request either sees Running, and the mutator will see the bit when it polls or
@@ -14,7 +18,7 @@
 //!
 //! **Invariants**
 //! - `[W1]` Only its own thread moves a mutator out of Running, and only while no stop is asked moves it back.
-//! - `[W2]` Only the collector moves Blocked to Claimed and back.
+//! - `[W2]` Only the collector moves Blocked and Assisting to Claimed and back.
 
 use crate::sys::sync::{AtomicU32, Ordering};
 
@@ -22,14 +26,16 @@ const STATE: u32 = 0b111;
 const RUNNING: u32 = 0;
 const BLOCKED: u32 = 1;
 const STOPPED: u32 = 2;
-const CLAIMED: u32 = 3;
 const LOOKING: u32 = 4;
+const ASSISTING: u32 = 5;
+/// Added to Blocked or Assisting: claimed.
+const CLAIM: u32 = 2;
 
 /// Something asked of a mutator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Request {
-    /// Stop for a phase change.
+    /// Stop for a phase change, at a place where no `Gc` is held.
     Stop = 1 << 3,
     /// Stop for the verifier.
     StopToVerify = 1 << 4,
@@ -39,9 +45,11 @@ pub(crate) enum Request {
     Stress = 1 << 6,
     /// Asked by the mutator of itself: the heap is past its goal, so it lets the collector catch up at its next poll.
     Stall = 1 << 7,
+    /// Stop for the end of marking. `Gc`s may be held.
+    StopToEnd = 1 << 8,
 }
 
-const STOPS: u32 = Request::Stop as u32 | Request::StopToVerify as u32;
+const STOPS: u32 = Request::Stop as u32 | Request::StopToVerify as u32 | Request::StopToEnd as u32;
 
 /// Requests that nobody waits for.
 const PATIENT: u32 = Request::Stress as u32 | Request::Stall as u32;
@@ -73,13 +81,9 @@ pub(crate) struct StateWord(AtomicU32);
 
 impl StateWord {
     /// A mutator that is being attached: Blocked, with the requests that are open.
-    pub(crate) fn attaching(stop: bool, verify: bool, stress: bool) -> Self {
-        let mut word = BLOCKED;
-        for (on, request) in [
-            (stop, Request::Stop),
-            (verify, Request::StopToVerify),
-            (stress, Request::Stress),
-        ] {
+    pub(crate) fn attaching(stop: Option<Request>, verify: bool, stress: bool) -> Self {
+        let mut word = BLOCKED | stop.map_or(0, |request| request as u32);
+        for (on, request) in [(verify, Request::StopToVerify), (stress, Request::Stress)] {
             if on {
                 word |= request as u32;
             }
@@ -104,7 +108,7 @@ impl StateWord {
     pub(crate) fn is_running_with(&self, request: Request) -> bool {
         // Relaxed: for a report.
         let word = self.0.load(Ordering::Relaxed);
-        matches!(word & STATE, RUNNING | LOOKING) && word & request as u32 != 0
+        matches!(word & STATE, RUNNING | LOOKING | ASSISTING) && word & request as u32 != 0
     }
 
     /// The collector asks. Says where the mutator was.
@@ -115,6 +119,7 @@ impl StateWord {
             RUNNING => Found::Running,
             LOOKING if request == Request::StopToVerify => Found::Stopped,
             LOOKING => Found::Running,
+            ASSISTING if request == Request::Stop => Found::Running,
             STOPPED => Found::Stopped,
             _ => Found::Blocked,
         }
@@ -149,18 +154,23 @@ impl StateWord {
 
     /// Stopped -> Running, if no stop is asked.
     pub(crate) fn try_resume(&self) -> bool {
-        self.try_leave(STOPPED)
+        self.try_leave(STOPPED, STOPS)
     }
 
     /// Blocked -> Running, if no stop is asked and nobody acts for it.
     pub(crate) fn try_unblock(&self) -> bool {
-        self.try_leave(BLOCKED)
+        self.try_leave(BLOCKED, STOPS)
     }
 
-    fn try_leave(&self, state: u32) -> bool {
+    /// Assisting -> Running, if no stop is asked but one that waits for a safepoint, and nobody acts for it.
+    pub(crate) fn try_end_assist(&self) -> bool {
+        self.try_leave(ASSISTING, STOPS & !(Request::Stop as u32))
+    }
+
+    fn try_leave(&self, state: u32, unless: u32) -> bool {
         // Acquire: as in `asked`.
         let mut word = self.0.load(Ordering::Acquire);
-        while word & STOPS == 0 && word & STATE == state {
+        while word & unless == 0 && word & STATE == state {
             // AcqRel: acquires what the collector did to the record; pairs with `withdraw` and `release`.
             // Acquire on failure: looked at again.
             match self
@@ -174,8 +184,17 @@ impl StateWord {
         false
     }
 
+    /// Running -> Assisting, if nothing is asked that somebody waits for.
+    pub(crate) fn try_assist(&self) -> bool {
+        self.try_wait(ASSISTING)
+    }
+
     /// Running -> Blocked, if nothing is asked that somebody waits for.
     pub(crate) fn try_block(&self) -> bool {
+        self.try_wait(BLOCKED)
+    }
+
+    fn try_wait(&self, state: u32) -> bool {
         // Acquire: as in `asked`.
         let mut word = self.0.load(Ordering::Acquire);
         while word & !PATIENT == RUNNING {
@@ -183,7 +202,7 @@ impl StateWord {
             // Acquire on failure: looked at again.
             match self
                 .0
-                .compare_exchange(word, word | BLOCKED, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(word, word | state, Ordering::AcqRel, Ordering::Acquire)
             {
                 Ok(_) => return true,
                 Err(now) => word = now,
@@ -215,15 +234,15 @@ impl StateWord {
         false
     }
 
-    /// Blocked -> Claimed: the collector may act for the mutator until [`release`](Self::release).
+    /// Blocked or Assisting -> Claimed: the collector may act for the mutator until [`release`](Self::release).
     pub(crate) fn try_claim(&self) -> bool {
         // Acquire: as in `asked`.
         let mut word = self.0.load(Ordering::Acquire);
-        while word & STATE == BLOCKED && word & Request::Handshake as u32 != 0 {
-            // AcqRel: acquires the record (Release in `try_block`). Acquire on failure: looked at again.
+        while matches!(word & STATE, BLOCKED | ASSISTING) && word & Request::Handshake as u32 != 0 {
+            // AcqRel: acquires the record (Release in `try_wait`). Acquire on failure: looked at again.
             match self
                 .0
-                .compare_exchange(word, word | CLAIMED, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(word, word | CLAIM, Ordering::AcqRel, Ordering::Acquire)
             {
                 Ok(_) => return true,
                 Err(now) => word = now,
@@ -232,11 +251,11 @@ impl StateWord {
         false
     }
 
-    /// Claimed -> Blocked, with `request` done.
+    /// Claimed -> what it was before, with `request` done.
     pub(crate) fn release(&self, request: Request) {
         // AcqRel: releases the record to its owner; pairs with `try_unblock`.
         self.0
-            .fetch_and(!(request as u32 | CLAIMED ^ BLOCKED), Ordering::AcqRel);
+            .fetch_and(!(request as u32 | CLAIM), Ordering::AcqRel);
     }
 }
 
@@ -245,7 +264,7 @@ mod tests {
     use super::*;
 
     fn running() -> StateWord {
-        let word = StateWord::attaching(false, false, false);
+        let word = StateWord::attaching(None, false, false);
         assert!(word.try_unblock());
         word
     }
@@ -281,8 +300,25 @@ mod tests {
     }
 
     #[test]
+    fn an_assisting_mutator_is_stopped_for_the_end_of_marking_only() {
+        let word = running();
+        assert!(word.try_assist());
+        assert_eq!(word.ask(Request::StopToEnd), Found::Blocked);
+        assert!(!word.try_end_assist(), "marking ends");
+        word.withdraw(Request::StopToEnd);
+        assert_eq!(word.ask(Request::Handshake), Found::Blocked);
+        assert!(word.try_claim());
+        assert!(!word.try_end_assist(), "somebody acts for it");
+        word.release(Request::Handshake);
+        assert_eq!(word.ask(Request::Stop), Found::Running, "it may hold a Gc");
+        assert!(!word.try_unblock() && !word.try_resume());
+        assert!(word.try_end_assist());
+        assert!(word.try_stop().is_some());
+    }
+
+    #[test]
     fn stress_stays_and_does_not_hinder() {
-        let word = StateWord::attaching(false, false, true);
+        let word = StateWord::attaching(None, false, true);
         assert!(word.try_unblock());
         assert!(word.is_asked());
         assert!(word.try_block() && word.try_unblock());
@@ -311,7 +347,7 @@ mod loom_tests {
 
     fn scene() -> Arc<Scene> {
         Arc::new(Scene {
-            word: StateWord::attaching(false, false, false),
+            word: StateWord::attaching(None, false, false),
             phase: Plain::new(0),
             acks: AtomicU32::new(0),
             done: Plain::new(0),

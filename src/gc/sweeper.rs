@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::base::addr::PAGE_SHIFT;
+use crate::gc::alloc::NoDrops;
 use crate::gc::collector::Collector;
 use crate::gc::events::Event;
 use crate::heap::span_class::ClassRef;
@@ -11,6 +12,8 @@ use crate::sys::sync::{Ordering, yield_now};
 
 /// Pages looked at for each turn at the turnstile.
 const BATCH: u32 = 64;
+/// Pages that one allocation sweeps at most (1 MiB: some 20 microseconds).
+const SWEEP_PIECE: u64 = 128;
 
 /// The background sweeper drops dead objects.
 #[derive(Debug)]
@@ -74,11 +77,47 @@ impl DeadObjects for Dropper<'_> {
             });
         }
     }
-
-    fn freed(&mut self, _objects: u64, _bytes: u64) {}
 }
 
 impl Collector {
+    /// Sweeps about `pages` pages, for a mutator that allocates faster than the background sweeper sweeps. From the top
+    /// down, as the background sweeper comes from below; spans whose objects are dropped are left to it.
+    pub(crate) fn sweep_pages(&self, pages: u64) {
+        if !self.heap.sweep_is_open() {
+            return;
+        }
+        self.heap.sweeping.fetch_add(1, Ordering::Relaxed);
+        // Relaxed (all): a figure; and each page is looked at once, but the claim decides who sweeps it.
+        let done = || self.heap.swept_pages.load(Ordering::Relaxed);
+        let enough = done() + pages.min(SWEEP_PIECE);
+        while done() < enough {
+            let above = self.sweep_down.load(Ordering::Relaxed);
+            let below = above.saturating_sub(BATCH);
+            if above <= 1 {
+                break;
+            }
+            if self
+                .sweep_down
+                .compare_exchange(above, below, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+            {
+                for page in below.max(1)..above {
+                    self.sweep_plain(page);
+                }
+            }
+        }
+        // Release: the sweep is done; pairs with the Acquire in `sweep_all`.
+        self.heap.sweeping.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Sweeps the span at `page`, if one is there that is unswept and needs no drop.
+    pub(crate) fn sweep_plain(&self, page: u32) {
+        let class = self.heap.class_at((page as usize) << PAGE_SHIFT);
+        if class.is_some_and(|c| !c.drop) {
+            self.heap.sweep_span(page, &mut NoDrops);
+        }
+    }
+
     /// Sweeps every unswept span; returns when all are swept. On the collector's thread.
     pub(crate) fn sweep_all(&self) {
         let mut dropper = Dropper::new(self);

@@ -37,6 +37,8 @@ pub(crate) struct WorkPool {
     /// Workers that wait.
     idle: AtomicUsize,
     changed: Condvar,
+    /// Told when nobody is active any more.
+    quiet: Condvar,
 }
 
 impl WorkPool {
@@ -54,6 +56,7 @@ impl WorkPool {
             available: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             changed: Condvar::new(),
+            quiet: Condvar::new(),
         }
     }
 
@@ -135,6 +138,7 @@ impl WorkPool {
         if queue.active == 0 {
             drop(queue);
             self.changed.notify_all();
+            self.quiet.notify_all();
         }
     }
 
@@ -151,6 +155,15 @@ impl WorkPool {
             return;
         }
         self.wait(&mut queue, limit);
+    }
+
+    /// Waits until no buffer is queued and nobody is active, or about `limit` has passed. For the collector's own thread,
+    /// when others mark.
+    pub(crate) fn wait_for_quiet(&self, limit: Duration) {
+        let mut queue = self.queue.lock();
+        if !queue.full.is_empty() || queue.active != 0 {
+            queue.wait_on(&self.quiet, limit);
+        }
     }
 
     /// Waits for work: marking is open and a buffer is queued. False after [`end`](Self::end) or when `limit` has passed.

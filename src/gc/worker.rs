@@ -1,19 +1,20 @@
 //! Mark workers, and the threads that run them.
 //!
-//! The collector's own thread is worker 0. A quarter of the processors (at least one worker) marks whatever the mutators
-//! do; the other workers join while processors are idle, that is while fewer mutators run than there are processors.
+//! The collector's own thread is worker 0. A quarter of the processors' time marks whatever the mutators do: whole
+//! workers, and one that works in slices for the rest (`pace/workers.rs`). Beyond that, workers mark while processors are
+//! idle, that is while fewer mutators and workers run than there are processors.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gc::collector::Collector;
-use crate::gc::mark::{Drained, Marker};
+use crate::gc::mark::{Drained, MarkEnv, Marker};
 use crate::gc::sabotage::{self, Fault};
 use crate::sys::sync::Ordering;
 use crate::sys::thread;
 
 /// Bytes scanned between looks at whether this worker should go on.
-const QUANTUM: u64 = 256 << 10;
+const QUANTUM: u64 = 128 << 10;
 /// How long a worker waits for work before it looks at the world again.
 const PATIENCE: Duration = Duration::from_micros(500);
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
@@ -42,12 +43,37 @@ impl WorkerHost for ThreadHost {
     }
 }
 
+/// Why a worker marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The collector's share of the processors.
+    Background,
+    /// A processor has nothing else to do.
+    Idle,
+}
+
 impl Collector {
-    /// Workers that may mark now: a quarter of the processors, and the idle ones.
-    pub(crate) fn workers_allowed(&self) -> usize {
-        let all = self.settings.processors;
-        let dedicated = ((all + 2) / 4).max(1);
-        dedicated.max(all.saturating_sub(self.world.running()))
+    /// Whether worker `index` may mark now, and on whose time.
+    pub(crate) fn may_mark(&self, index: usize) -> Option<Turn> {
+        let workers = self.pacing.workers;
+        let dedicated = workers.dedicated as usize;
+        if index < dedicated || self.settings.stop_the_world {
+            return Some(Turn::Background);
+        }
+        // Relaxed (both): estimates.
+        let sliced = self.sliced_ns.load(Ordering::Relaxed);
+        let elapsed = self
+            .pacing
+            .mark_elapsed_ns()
+            .saturating_mul(u64::from(self.pacing.processors));
+        if index == dedicated
+            && workers.fractional > 0.0
+            && (sliced == 0 || !workers.slice_is_over(sliced, elapsed))
+        {
+            return Some(Turn::Background);
+        }
+        let others = self.world.running() + self.active_workers.load(Ordering::Relaxed);
+        (others < self.settings.processors).then_some(Turn::Idle)
     }
 
     fn run_worker(&self, index: usize) {
@@ -56,20 +82,16 @@ impl Collector {
             if self.is_shut_down() {
                 return;
             }
-            if index >= self.workers_allowed() {
-                std::thread::sleep(PATIENCE);
-            }
-            let patience = if self.is_marking() {
-                PATIENCE
-            } else {
-                LONG_PATIENCE
-            };
-            let allowed = index < self.workers_allowed();
-            let has_work = allowed && self.has_root_jobs() || self.pool.wait_for_work(patience);
-            if !has_work {
+            if !self.is_marking() {
+                self.pool.wait_for_work(LONG_PATIENCE);
                 continue;
             }
-            if index < self.workers_allowed() && self.pool.join() {
+            if self.may_mark(index).is_none() {
+                std::thread::sleep(PATIENCE);
+            } else if (self.has_root_jobs() || self.pool.wait_for_work(PATIENCE))
+                && self.may_mark(index).is_some()
+                && self.pool.join()
+            {
                 self.work(index, &mut marker);
                 self.pool.leave();
             }
@@ -80,30 +102,66 @@ impl Collector {
     pub(crate) fn work(&self, index: usize, marker: &mut Marker) {
         let cycle = self.cycle_number();
         let env = self.mark_env(cycle);
-        loop {
-            while let Some((source, job)) = self.next_root_job() {
-                if sabotage::is_on(Fault::RootsNotScanned) {
-                    continue;
-                }
-                marker.shade_all(env, |tracer| {
-                    self.sources()[source].scan(job, cycle, tracer)
-                });
-                if marker.drain(env, QUANTUM) == Drained::Budget {
-                    break;
-                }
-            }
-            let drained = marker.drain(env, QUANTUM);
-            self.count_marked(marker.take_done());
-            if index >= self.workers_allowed() {
-                marker.give_all(env);
+        let mut since = thread::cpu_time_ns();
+        while let Some(turn) = self.may_mark(index) {
+            // Relaxed (both): estimates.
+            self.active_workers.fetch_add(1, Ordering::Relaxed);
+            let more = self.work_a_quantum(marker, env);
+            self.active_workers.fetch_sub(1, Ordering::Relaxed);
+            self.account(index, turn, &mut since, marker);
+            if !more {
                 return;
             }
-            if drained == Drained::Empty && !self.has_root_jobs() {
-                match self.pool.take() {
-                    Some(buf) => marker.load(buf),
-                    None => return,
-                }
+            if index == 0 {
+                self.revise_pace();
             }
+        }
+        marker.give_all(env);
+        self.account(index, Turn::Idle, &mut since, marker);
+    }
+
+    /// Does one root job, if any is left.
+    pub(crate) fn scan_roots(&self, marker: &mut Marker, env: MarkEnv<'_>) {
+        if let Some((source, job)) = self.next_root_job()
+            && !sabotage::is_on(Fault::RootsNotScanned)
+        {
+            let cycle = self.cycle_number();
+            marker.shade_all(env, |tracer| {
+                self.sources()[source].scan(job, cycle, tracer)
+            });
+        }
+    }
+
+    /// Marks a quantum; false if nothing is left.
+    fn work_a_quantum(&self, marker: &mut Marker, env: MarkEnv<'_>) -> bool {
+        self.scan_roots(marker, env);
+        if marker.drain(env, QUANTUM) == Drained::Budget || self.has_root_jobs() {
+            return true;
+        }
+        match self.pool.take() {
+            Some(buf) => {
+                marker.load(buf);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Books what a worker has done since `since`.
+    fn account(&self, index: usize, turn: Turn, since: &mut u64, marker: &mut Marker) {
+        let done = marker.take_done();
+        self.count_marked(done);
+        self.earn_credit(done.scanned);
+        let now = thread::cpu_time_ns();
+        let spent = now.saturating_sub(std::mem::replace(since, now));
+        // Relaxed (all): figures.
+        match turn {
+            Turn::Background => &self.pacing.background_ns,
+            Turn::Idle => &self.pacing.idle_ns,
+        }
+        .fetch_add(spent, Ordering::Relaxed);
+        if turn == Turn::Background && index == self.pacing.workers.dedicated as usize {
+            self.sliced_ns.fetch_add(spent, Ordering::Relaxed);
         }
     }
 

@@ -14,6 +14,7 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use crate::gc::cycle::FIRST_CREDIT;
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
 use crate::sys::clock::Moment;
@@ -30,7 +31,7 @@ pub(crate) const WATCHDOG: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) mutators: Vec<MutatorRef>,
-    stopping: bool,
+    stopping: Option<Request>,
     verifying: bool,
     /// What a new mutator is born with.
     pub(crate) marking: bool,
@@ -117,7 +118,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let registry = Registry {
             mutators: Vec::new(),
-            stopping: false,
+            stopping: None,
             verifying: false,
             marking: false,
             cycle: 0,
@@ -156,6 +157,7 @@ impl World {
         let state = MutatorState::new(word, attached_at);
         state.local.marking.set(registry.marking);
         state.local.cycle.set(registry.cycle);
+        state.local.credit.set(FIRST_CREDIT);
         let mutator = MutatorRef(std::ptr::NonNull::from(Box::leak(Box::new(state))));
         registry.mutators.push(mutator);
         mutator
@@ -187,7 +189,7 @@ impl World {
     }
 
     fn acknowledge_stop(&self, asked: Asked) {
-        if asked.has(Request::Stop) {
+        if asked.has(Request::Stop) || asked.has(Request::StopToEnd) {
             self.stops.acknowledge();
         }
         if asked.has(Request::StopToVerify) {
@@ -220,6 +222,29 @@ impl World {
         self.act_if_asked(mutator, act);
     }
 
+    /// Running -> Assisting while `wait` runs. Marking runs. What is asked for the end of marking is honoured before, by
+    /// the collector meanwhile, or afterwards.
+    pub(crate) fn assist(
+        &self,
+        mutator: &MutatorState,
+        wait: impl FnOnce(),
+        act: &mut dyn FnMut(),
+    ) {
+        while !mutator.word.try_assist() {
+            self.stop_and_act(mutator, act);
+            if !mutator.local.marking.get() {
+                return;
+            }
+        }
+        // Relaxed: an estimate.
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        wait();
+        self.wait_until(|| mutator.word.try_end_assist());
+        // Relaxed: an estimate.
+        self.running.fetch_add(1, Ordering::Relaxed);
+        self.act_if_asked(mutator, act);
+    }
+
     fn wait_until(&self, mut done: impl FnMut() -> bool) {
         for _ in 0..SPINS {
             if done() {
@@ -235,25 +260,27 @@ impl World {
 
     // ---- the collector's side --------------------------------------------------------------------------------
 
-    /// Asks every mutator to stop for a phase change and waits until all have. Only the collector's thread.
-    pub(crate) fn stop(&self, late: impl FnMut(Laggard)) {
+    /// Asks every mutator to stop for a phase change ([`Request::Stop`] or [`Request::StopToEnd`]) and waits until all
+    /// have. Only the collector's thread.
+    pub(crate) fn stop(&self, request: Request, late: impl FnMut(Laggard)) {
         self.stops.add();
         {
             let mut registry = self.registry.lock();
-            registry.stopping = true;
-            self.ask_all(&registry, Request::Stop, &self.stops, None);
+            registry.stopping = Some(request);
+            self.ask_all(&registry, request, &self.stops, None);
         }
         self.stops.acknowledge();
-        self.wait_for(&self.stops, Request::Stop, late);
+        self.wait_for(&self.stops, request, late);
     }
 
     /// The stop is over.
     pub(crate) fn start(&self) {
         {
             let mut registry = self.registry.lock();
-            registry.stopping = false;
-            for mutator in registry.iter() {
-                mutator.word.withdraw(Request::Stop);
+            if let Some(request) = registry.stopping.take() {
+                for mutator in registry.iter() {
+                    mutator.word.withdraw(request);
+                }
             }
         }
         self.open_gate();

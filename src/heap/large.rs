@@ -48,6 +48,7 @@ impl MHeap {
             self.mark.set(offset);
         }
         let span_bytes = (total as usize) << PAGE_SHIFT;
+        class.figures.allocated(1, span_bytes as u64);
         Ok(LargeObject {
             offset,
             slot: start + span_bytes - offset,

@@ -81,6 +81,10 @@ pub(crate) struct MHeap {
     pub(crate) sweeping: AtomicUsize,
     /// Bytes of pages in spans.
     pub(crate) span_bytes: AtomicU64,
+    /// Bytes of slots ever found dead.
+    pub(crate) freed_bytes: AtomicU64,
+    /// Pages of spans swept since the end of marking.
+    pub(crate) swept_pages: AtomicU64,
     pub(crate) poison: bool,
     huge_pages: bool,
 }
@@ -122,6 +126,8 @@ impl MHeap {
             sweep_open: AtomicU32::new(1),
             sweeping: AtomicUsize::new(0),
             span_bytes: AtomicU64::new(0),
+            freed_bytes: AtomicU64::new(0),
+            swept_pages: AtomicU64::new(0),
             poison: options.poison,
             huge_pages: options.huge_pages,
             arena,
@@ -238,6 +244,7 @@ impl MHeap {
         let next = self.generation().next();
         // Relaxed: as in `generation`.
         self.generation.store(next.0, Ordering::Relaxed);
+        self.swept_pages.store(0, Ordering::Relaxed);
         self.set_sweep_open(false);
     }
 
@@ -470,6 +477,9 @@ impl MHeap {
         }
         cursor.cur.set(self.base + from);
         cursor.end.set(self.base + to);
+        class
+            .figures
+            .allocated(((to - from) / class.slot) as u64, class.slot as u64);
         Some(to - from)
     }
 
@@ -535,6 +545,9 @@ impl MHeap {
             SweepState::CachedStale => sets.unswept.push(head),
             _ => sets.partial.push(head),
         }
+        class
+            .figures
+            .not_used(((end - cur) / class.slot) as u64, class.slot as u64);
         end - cur
     }
 

@@ -13,6 +13,7 @@ use crate::base::div::MagicDiv;
 use crate::heap::mcentral::Central;
 use crate::heap::size_class::{self, SizeClass};
 use crate::object::type_info::TypeInfo;
+use crate::sys::sync::{AtomicU64, Ordering};
 
 /// What the slots of a class are for, beyond size and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,53 @@ pub(crate) struct SpanClass {
     /// Whether dead objects are dropped.
     pub(crate) drop: bool,
     pub(crate) central: Central,
+    pub(crate) figures: ClassFigures,
+}
+
+/// Objects that a class has handed out and found dead, ever. Whole runs of slots are handed out at a time.
+#[derive(Debug)]
+pub(crate) struct ClassFigures {
+    allocated: [AtomicU64; 2],
+    freed: [AtomicU64; 2],
+}
+
+impl ClassFigures {
+    fn new() -> Self {
+        let zero = || [AtomicU64::new(0), AtomicU64::new(0)];
+        Self {
+            allocated: zero(),
+            freed: zero(),
+        }
+    }
+
+    /// Counts `objects` of `bytes_each` handed out.
+    pub(crate) fn allocated(&self, objects: u64, bytes_each: u64) {
+        // Relaxed (both): figures.
+        self.allocated[0].fetch_add(objects, Ordering::Relaxed);
+        self.allocated[1].fetch_add(objects * bytes_each, Ordering::Relaxed);
+    }
+
+    /// Takes back what was counted as handed out and was not used.
+    pub(crate) fn not_used(&self, objects: u64, bytes_each: u64) {
+        // Relaxed (both): figures.
+        self.allocated[0].fetch_sub(objects, Ordering::Relaxed);
+        self.allocated[1].fetch_sub(objects * bytes_each, Ordering::Relaxed);
+    }
+
+    /// Counts `objects` of `bytes_each` found dead.
+    pub(crate) fn freed(&self, objects: u64, bytes_each: u64) {
+        // Relaxed (both): figures.
+        self.freed[0].fetch_add(objects, Ordering::Relaxed);
+        self.freed[1].fetch_add(objects * bytes_each, Ordering::Relaxed);
+    }
+
+    /// Objects and bytes handed out, objects and bytes found dead.
+    pub(crate) fn read(&self) -> [u64; 4] {
+        // Relaxed (all): figures.
+        let [a, b] = &self.allocated;
+        let [c, d] = &self.freed;
+        [a, b, c, d].map(|n| n.load(Ordering::Relaxed))
+    }
 }
 
 impl SpanClass {
@@ -62,6 +110,7 @@ impl SpanClass {
             scan: info.is_some_and(|i| i.needs_trace),
             drop: info.is_some_and(|i| i.drop.is_some()),
             central: Central::new(),
+            figures: ClassFigures::new(),
         }
     }
 

@@ -20,8 +20,6 @@ pub(crate) trait DeadObjects {
     fn may_drop(&self) -> bool;
     /// The object at `at`, of `class`, in a slot of `slot` bytes, is dead and is to be dropped, now.
     fn drop_object(&mut self, class: ClassRef, at: *mut u8, slot: usize);
-    /// `objects` dead objects and `bytes` of slots were freed.
-    fn freed(&mut self, objects: u64, bytes: u64);
 }
 
 impl MHeap {
@@ -105,7 +103,11 @@ impl MHeap {
         let span = self.span(head);
         let start = (head as usize) << PAGE_SHIFT;
         // Relaxed (both): [S2] ours.
-        let end = start + ((span.pages.load(Ordering::Relaxed) as usize) << PAGE_SHIFT);
+        let pages = span.pages.load(Ordering::Relaxed);
+        let end = start + ((pages as usize) << PAGE_SHIFT);
+        // Relaxed: a figure.
+        self.swept_pages
+            .fetch_add(u64::from(pages), Ordering::Relaxed);
         let all = span.all_allocated.load(Ordering::Relaxed) != 0;
         if class.kind == Kind::Large {
             return self.sweep_large(start, end, class, dead);
@@ -123,12 +125,7 @@ impl MHeap {
         let live = self.mark.move_into(&self.alloc, start, end);
         // Relaxed: [S2] ours.
         span.all_allocated.store(0, Ordering::Relaxed);
-        if before > live {
-            dead.freed(
-                (before - live) as u64,
-                ((before - live) * class.slot) as u64,
-            );
-        }
+        self.note_freed(class, (before - live) as u64, class.slot as u64);
         live
     }
 
@@ -164,8 +161,17 @@ impl MHeap {
             dead.drop_object(class, self.at(offset), end - offset);
         }
         self.poison_slot(self.at(offset), end - offset);
-        dead.freed(1, (end - start) as u64);
+        self.note_freed(class, 1, (end - start) as u64);
         0
+    }
+
+    fn note_freed(&self, class: ClassRef, objects: u64, bytes_each: u64) {
+        if objects > 0 {
+            // Relaxed: figures.
+            self.freed_bytes
+                .fetch_add(objects * bytes_each, Ordering::Relaxed);
+            class.figures.freed(objects, bytes_each);
+        }
     }
 
     /// Calls `f` with each allocated slot of the span at `head`, which no mutator caches: offset and slot bytes.

@@ -39,6 +39,19 @@ impl AssistRates {
         }
     }
 
+    /// The rates, from the price alone. Not finite or not above 0 counts as the smallest price there is.
+    pub(crate) fn of_work_per_byte(work_per_byte: f64) -> Self {
+        let price = if work_per_byte.is_finite() {
+            work_per_byte.max(f64::MIN_POSITIVE)
+        } else {
+            f64::MIN_POSITIVE
+        };
+        Self {
+            work_per_byte: price,
+            bytes_per_work: (1.0 / price).min(f64::MAX),
+        }
+    }
+
     /// The assist of a thread that owes for `debt` bytes of allocation.
     pub(crate) fn assist(&self, debt: u64) -> Assist {
         // The casts saturate.

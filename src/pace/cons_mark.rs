@@ -23,6 +23,18 @@ pub(crate) struct MarkTimes {
     pub(crate) idle_ns: u64,
 }
 
+impl MarkTimes {
+    /// The share of the time of `processors` that was taken from the program, in `0.0 ..= 1.0`.
+    pub(crate) fn share_taken(&self, processors: u32) -> f64 {
+        let all = self.duration_ns as f64 * f64::from(processors.max(1));
+        if all <= 0.0 {
+            return 0.0;
+        }
+        let taken = self.background_ns as f64 + self.assist_ns as f64;
+        (taken / all).min(1.0)
+    }
+}
+
 /// The ratios of the last cycles.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct ConsMark {

@@ -1,11 +1,8 @@
 //! When to collect: arithmetic only. No clock, no atomics, no heap.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the collector paces by goal.rs")]
-
 pub(crate) mod assist;
 pub(crate) mod cons_mark;
-pub(crate) mod goal;
 pub(crate) mod heap_goal;
 pub(crate) mod idle;
 pub(crate) mod limiter;

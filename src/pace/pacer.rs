@@ -163,6 +163,11 @@ impl Pacer {
         self.marked
     }
 
+    /// Bytes of the heap that the last cycle scanned.
+    pub(crate) fn scanned(&self) -> u64 {
+        self.heap_scanned
+    }
+
     /// The knobs, as set.
     pub(crate) fn knobs(&self) -> Knobs {
         self.knobs

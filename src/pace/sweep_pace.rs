@@ -34,6 +34,24 @@ impl SweepPace {
         }
     }
 
+    /// The pace as three words, for whoever keeps it in atomics.
+    pub(crate) fn to_words(self) -> [u64; 3] {
+        [
+            self.pages_per_byte.to_bits(),
+            self.heap_live,
+            self.pages_swept,
+        ]
+    }
+
+    /// The inverse of [`Self::to_words`].
+    pub(crate) fn from_words(words: [u64; 3]) -> Self {
+        Self {
+            pages_per_byte: f64::from_bits(words[0]),
+            heap_live: words[1],
+            pages_swept: words[2],
+        }
+    }
+
     /// The pages that are due with the heap at `heap_live` bytes (with what is about to be allocated) and `pages_swept`
     /// pages done. 0 means go on.
     pub(crate) fn pages_due(&self, heap_live: u64, pages_swept: u64) -> u64 {

@@ -32,6 +32,10 @@ pub(crate) enum Rank {
     Mailbox,
     /// The list of mutators.
     Registry,
+    /// The pacer.
+    Pacer,
+    /// Mutators that wait for credit.
+    Assists,
     /// The list of frames.
     Frames,
     /// The list of root blocks.

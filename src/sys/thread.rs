@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::OnceLock;
 
+use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
 
 /// Ends the process when it is dropped by a panic.
@@ -34,6 +35,25 @@ pub(crate) fn spawn(
         let _no_panic = NoPanic;
         body();
     })
+}
+
+/// The processor time of this thread so far, in nanoseconds; wall time where the OS does not tell.
+pub(crate) fn cpu_time_ns() -> u64 {
+    #[cfg(all(any(target_os = "linux", target_os = "macos"), not(any(miri, loom))))]
+    {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `time` is a valid place for the answer.
+        if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } == 0 {
+            return (time.tv_sec as u64)
+                .saturating_mul(1_000_000_000)
+                .saturating_add(time.tv_nsec as u64);
+        }
+    }
+    static START: OnceLock<Moment> = OnceLock::new();
+    START.get_or_init(Moment::now).elapsed_ns()
 }
 
 /// The number of processors this process may use; at least 1.

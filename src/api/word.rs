@@ -1,0 +1,436 @@
+//! Values of dynamic languages in one word: `Word`, and `GcWord`, the cell that holds one.
+//!
+//! ```text
+//! 0000..=FFF8_0000_0000_0000   a number: the bits of an f64, NaNs folded into one
+//! FFF8_0000_0000_0001 + n      an immediate: any u32 n
+//! FFF9 + k, 48 bits            a pointer to an object of kind k (0 to 6), and its address
+//! ```
+//! A NaN has a quiet bit and 51 bits that mean nothing; the processor only ever makes the one with none of them set. So
+//! everything above it is free, and a number is what it is without a change.
+//!
+//! **Invariants**
+//! - `[N1]` A word with tag `FFF9 + k` holds the address of an object of kind `k` of its set, of the thread's heap, alive
+//!   as long as a `Gc` with the word's brand is. Every address of a heap is below 2^48 ([`from_gc`](Word::from_gc)).
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::api::gc::Gc;
+use crate::api::mutator::Mutator;
+use crate::object::trace::{At, Collect, Rebrand, Trace, Tracer};
+
+/// The largest number: the NaN that the processor makes.
+const MAX_NUMBER: u64 = 0xFFF8_0000_0000_0000;
+/// The NaN that every other one becomes.
+const NAN: u64 = 0x7FF8_0000_0000_0000;
+/// The tag of kind 0.
+const FIRST_TAG: u64 = 0xFFF9;
+/// Bits of an address.
+const ADDRESS_BITS: u32 = 48;
+const ADDRESS: u64 = (1 << ADDRESS_BITS) - 1;
+
+/// What the pointers in a set of words may point to: up to seven types of objects, in a fixed order.
+///
+/// # Examples
+/// ```
+/// use greywave::{GcArray, GcWord, Trace, Word, WordKinds};
+///
+/// /// The kinds of objects of a language, written with the brand `'static`.
+/// struct Kinds;
+/// impl WordKinds for Kinds {
+///     type List = (Text, Pair<'static>);
+/// }
+/// const TEXT: usize = 0;
+/// const PAIR: usize = 1;
+///
+/// type Text = GcArray<(), u8>;
+/// type Value<'gc> = Word<'gc, Kinds>;
+/// #[derive(Trace)]
+/// struct Pair<'gc> {
+///     left: GcWord<'gc, Kinds>,
+///     right: GcWord<'gc, Kinds>,
+/// }
+///
+/// let heap = greywave::Heap::new();
+/// let m = heap.attach()?;
+/// let text = Value::from_gc::<TEXT>(m.alloc_array((), 2, |i| b"ab"[i]));
+/// let pair = m.alloc(Pair { left: GcWord::new(text), right: GcWord::new(Value::number(1.5)) });
+/// let value = Value::from_gc::<PAIR>(pair);
+///
+/// let pair = value.as_gc::<PAIR>().expect("a pair");
+/// assert_eq!(pair.right.get().as_number(), Some(1.5));
+/// assert_eq!(pair.left.get().as_gc::<TEXT>().map(|t| t.items()), Some(&b"ab"[..]));
+/// pair.left.set(&m, value); // a cycle
+/// assert!(pair.left.get().as_gc::<TEXT>().is_none());
+/// # Ok::<(), greywave::AttachError>(())
+/// ```
+pub trait WordKinds: 'static {
+    /// A tuple of one to seven sized heap types, written with the brand `'static`.
+    type List: KindList;
+}
+
+/// A tuple of one to seven heap types.
+pub trait KindList: private::Sealed + 'static {}
+
+/// The type at number `N` of a [`KindList`].
+pub trait KindAt<const N: usize>: KindList {
+    /// The type, with the brand `'static`.
+    type Kind: Collect + 'static;
+}
+
+/// The type of the objects of kind `N` in the set `K`, with the brand `'gc`.
+pub type KindOf<'gc, K, const N: usize> = At<'gc, <<K as WordKinds>::List as KindAt<N>>::Kind>;
+
+mod private {
+    #[allow(
+        unnameable_types,
+        reason = "so that nobody else can say what is a list of kinds"
+    )]
+    pub trait Sealed {}
+}
+
+macro_rules! kind_lists {
+    ($(($($kind:ident $n:literal),*))*) => { $( kind_lists!(one ($($kind),*) $($kind $n)*); )* };
+    (one $all:tt $($kind:ident $n:literal)*) => {
+        kind_lists!(list $all);
+        $( kind_lists!(at $all $kind $n); )*
+    };
+    (list ($($all:ident),*)) => {
+        impl<$($all: Collect + 'static),*> private::Sealed for ($($all,)*) {}
+        impl<$($all: Collect + 'static),*> KindList for ($($all,)*) {}
+    };
+    (at ($($all:ident),*) $kind:ident $n:literal) => {
+        impl<$($all: Collect + 'static),*> KindAt<$n> for ($($all,)*) {
+            type Kind = $kind;
+        }
+    };
+}
+kind_lists! {
+    (A 0)
+    (A 0, B 1)
+    (A 0, B 1, C 2)
+    (A 0, B 1, C 2, D 3)
+    (A 0, B 1, C 2, D 3, E 4)
+    (A 0, B 1, C 2, D 3, E 4, F 5)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
+}
+
+/// A value of a dynamic language: a number, an immediate, or a pointer to one of the kinds of objects in `K`. `Copy`, eight
+/// bytes.
+///
+/// As long-lived as a [`Gc`] of the same brand. An operand stack of them is a `Frame<Vec<Word<'static, K>>>`; in an
+/// object a plain field holds one that does not change, a [`GcWord`] one that does.
+///
+/// # Examples
+/// See [`WordKinds`].
+pub struct Word<'gc, K> {
+    bits: u64,
+    /// Invariant in the brand, and neither `Send` nor `Sync`.
+    brand: PhantomData<(Cell<&'gc ()>, *mut (), fn() -> K)>,
+}
+
+impl<K> Clone for Word<'_, K> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Word<'_, K> {}
+
+impl<'gc, K: WordKinds> Word<'gc, K> {
+    #[inline(always)]
+    const fn from_bits(bits: u64) -> Self {
+        Self {
+            bits,
+            brand: PhantomData,
+        }
+    }
+
+    /// A number. All NaNs are one.
+    #[inline(always)]
+    #[must_use]
+    pub fn number(number: f64) -> Self {
+        let bits = number.to_bits();
+        // What arithmetic on numbers makes is never above; only a NaN made by hand is.
+        Self::from_bits(if bits <= MAX_NUMBER { bits } else { NAN })
+    }
+
+    /// Something else that is no pointer: `nil`, `true`, a character. What the numbers mean is up to the user.
+    #[inline(always)]
+    #[must_use]
+    pub const fn immediate(n: u32) -> Self {
+        Self::from_bits(MAX_NUMBER + 1 + n as u64)
+    }
+
+    /// A pointer to an object of kind `N`. O(1): an addition.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_gc<const N: usize>(gc: Gc<'gc, KindOf<'gc, K, N>>) -> Self
+    where
+        K::List: KindAt<N>,
+    {
+        let address = gc.address() as u64;
+        // A heap's reservation is below 2^47 on every system that is supported; an object without a size may be at a
+        // small address.
+        debug_assert!(address <= ADDRESS, "[N1]");
+        Self::from_bits(const { tag_of(N) } | address)
+    }
+
+    /// The number, if it is one.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_number(self) -> Option<f64> {
+        (self.bits <= MAX_NUMBER).then(|| f64::from_bits(self.bits))
+    }
+
+    /// The immediate, if it is one.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_immediate(self) -> Option<u32> {
+        u32::try_from(self.bits.wrapping_sub(MAX_NUMBER + 1)).ok()
+    }
+
+    /// The object, if it is one of kind `N`.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_gc<const N: usize>(self) -> Option<Gc<'gc, KindOf<'gc, K, N>>>
+    where
+        K::List: KindAt<N>,
+    {
+        let address = self.bits ^ const { tag_of(N) };
+        if address > ADDRESS {
+            return None;
+        }
+        let at = ptr::with_exposed_provenance_mut(address as usize);
+        // SAFETY: [N1] the tag says that the word was made from a `Gc` of this type (but for its brand, which the
+        // word's is by `Rebrand`), whose address is not null.
+        let at = unsafe { NonNull::new_unchecked(at) };
+        // SAFETY: [N1] 1. an object of this type. 2. it lives as long as the word's brand.
+        Some(unsafe { Gc::from_raw(at) })
+    }
+
+    /// Whether both are the same number, immediate or object. O(1): a comparison of two words.
+    ///
+    /// Numbers are compared by their bits: `0.0` is not `-0.0`, and a NaN is itself.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(self, other: Self) -> bool {
+        self.bits == other.bits
+    }
+
+    /// The address of the object that the word points to.
+    #[inline(always)]
+    fn pointee(self) -> Option<usize> {
+        (self.bits >= const { tag_of(0) }).then_some((self.bits & ADDRESS) as usize)
+    }
+}
+
+const fn tag_of(kind: usize) -> u64 {
+    (FIRST_TAG + kind as u64) << ADDRESS_BITS
+}
+
+// SAFETY: 1. the pointer is reported, if there is one. 2. 3. a word is shared by copying; the object keeps its own
+// contract. 4. true. 5. 6. nothing else.
+unsafe impl<K: WordKinds> Trace for Word<'_, K> {
+    #[inline(always)]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        if let Some(address) = self.pointee() {
+            tracer.edge(address);
+        }
+    }
+}
+
+// SAFETY: only the brand changes, of the word and of what it points to.
+unsafe impl<'b, K: WordKinds> Rebrand<'b> for Word<'_, K> {
+    type To = Word<'b, K>;
+}
+
+impl<K: WordKinds> fmt::Debug for Word<'_, K> {
+    /// Shows a number or immediate, and of a pointer only its kind: graphs have cycles.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(number) = self.as_number() {
+            return write!(f, "Word({number:?})");
+        }
+        match self.as_immediate() {
+            Some(n) => write!(f, "Word(immediate {n})"),
+            None => write!(f, "Word(kind {})", (self.bits >> ADDRESS_BITS) - FIRST_TAG),
+        }
+    }
+}
+
+/// A place for a [`Word`] in a heap object, which may change.
+///
+/// Reads and writes are atomic (Acquire and Release), so a race on it is memory-safe: a reader sees one of the words
+/// written. A write tells the collector what it overwrites while marking runs; otherwise it costs a predicted branch
+/// more than a plain store.
+///
+/// # Examples
+/// See [`WordKinds`].
+pub struct GcWord<'gc, K> {
+    bits: AtomicU64,
+    brand: PhantomData<Word<'gc, K>>,
+}
+
+impl<'gc, K: WordKinds> GcWord<'gc, K> {
+    /// A place that holds `word`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(word: Word<'gc, K>) -> Self {
+        Self {
+            bits: AtomicU64::new(word.bits),
+            brand: PhantomData,
+        }
+    }
+
+    /// What is there. O(1): one load.
+    #[inline(always)]
+    pub fn get(&self) -> Word<'gc, K> {
+        // Acquire: pairs with the Release of whoever stored it: what it points to is initialised.
+        Word::from_bits(self.bits.load(Ordering::Acquire))
+    }
+
+    /// Puts `word` there. O(1): one store, and the barrier while marking runs.
+    #[inline(always)]
+    pub fn set(&self, mu: &Mutator, word: Word<'gc, K>) {
+        // [G1] the barrier comes before the store.
+        if mu.local().marking.get() {
+            shade_old(mu, self.get());
+        }
+        // Release: publishes what `word` points to; pairs with the Acquire in `get`.
+        self.bits.store(word.bits, Ordering::Release);
+    }
+
+    /// Puts `word` there and returns what was there. O(1), atomic.
+    pub fn swap(&self, mu: &Mutator, word: Word<'gc, K>) -> Word<'gc, K> {
+        let mut old = self.get();
+        loop {
+            match self.compare_exchange(mu, old, word) {
+                Ok(old) => return old,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Puts `new` there if `current` is there ([`is`](Word::is)). O(1), atomic.
+    ///
+    /// # Errors
+    /// What is there, if that is not `current`.
+    pub fn compare_exchange(
+        &self,
+        mu: &Mutator,
+        current: Word<'gc, K>,
+        new: Word<'gc, K>,
+    ) -> Result<Word<'gc, K>, Word<'gc, K>> {
+        // Shading after the exchange would leave grey in a buffer that was already asked for. Too much is shaded if the
+        // exchange fails; that is harmless.
+        if mu.local().marking.get() {
+            shade_old(mu, current);
+        }
+        // AcqRel: as in `set` and `get`. Acquire on failure: the value is given out.
+        self.bits
+            .compare_exchange(current.bits, new.bits, Ordering::AcqRel, Ordering::Acquire)
+            .map(Word::from_bits)
+            .map_err(Word::from_bits)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn shade_old<K: WordKinds>(mu: &Mutator, old: Word<'_, K>) {
+    if let Some(address) = old.pointee() {
+        mu.collector().shade_later(mu.local(), address);
+    }
+}
+
+// SAFETY: 1. the edge is reported, if there is one. 2. 3. an atomic. 4. true. 5. 6. nothing else.
+unsafe impl<K: WordKinds> Trace for GcWord<'_, K> {
+    #[inline(always)]
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        self.get().trace(tracer);
+    }
+}
+
+// SAFETY: only the brand changes, of the word and of what it points to.
+unsafe impl<'b, K: WordKinds> Rebrand<'b> for GcWord<'_, K> {
+    type To = GcWord<'b, K>;
+}
+
+impl<K: WordKinds> fmt::Debug for GcWord<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GcWord").field(&self.get()).finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    struct Kinds;
+    impl WordKinds for Kinds {
+        type List = (u64, String);
+    }
+    type Value<'gc> = Word<'gc, Kinds>;
+
+    #[test]
+    fn every_number_comes_back_and_nothing_else_is_one() {
+        for number in [
+            0.0,
+            -0.0,
+            1.5,
+            f64::MIN,
+            f64::MAX,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::MIN_POSITIVE,
+        ] {
+            let word = Value::number(number);
+            assert_eq!(word.as_number().map(f64::to_bits), Some(number.to_bits()));
+            assert_eq!(word.as_immediate(), None);
+            assert!(word.as_gc::<0>().is_none());
+        }
+        for n in [0, 1, u32::MAX] {
+            let word = Value::immediate(n);
+            assert_eq!((word.as_immediate(), word.as_number()), (Some(n), None));
+            assert!(word.as_gc::<0>().is_none());
+        }
+    }
+
+    #[test]
+    fn a_nan_with_the_bits_of_a_pointer_is_a_number() {
+        for bits in [
+            u64::MAX,
+            0xFFF9_0000_0000_1000,
+            0xFFF8_0000_0000_0001,
+            NAN,
+            0x7FFF << 48,
+        ] {
+            let word = Value::number(f64::from_bits(bits));
+            assert!(word.as_number().is_some_and(f64::is_nan), "{bits:x}");
+            assert!(word.pointee().is_none() && word.as_immediate().is_none());
+        }
+        let zero = std::hint::black_box(0.0);
+        assert!(
+            Value::number(zero / zero)
+                .as_number()
+                .is_some_and(f64::is_nan)
+        );
+    }
+
+    #[test]
+    fn a_pointer_is_of_its_kind_only() {
+        let heap = crate::Heap::new();
+        let m = heap.attach().expect("no mutator yet");
+        let number = m.alloc(7_u64);
+        let text = m.alloc(String::from("seven"));
+        let (a, b) = (Value::from_gc::<0>(number), Value::from_gc::<1>(text));
+        assert!(a.as_gc::<0>().is_some_and(|gc| gc.ptr_eq(number)));
+        assert!(b.as_gc::<1>().is_some_and(|gc| gc.ptr_eq(text)));
+        assert!(a.as_gc::<1>().is_none() && b.as_gc::<0>().is_none());
+        assert!(a.as_number().is_none() && a.as_immediate().is_none());
+        assert!(a.is(a) && !a.is(b));
+    }
+}

@@ -1,0 +1,224 @@
+//! Assists: a mutator pays for what it allocates while marking runs, with marking.
+//!
+//! The currency is bytes. A mutator has an account of allocation it has paid for; when that is overdrawn it takes credit
+//! that background workers have earned, else scans a piece itself, else, when the heap is at its goal and others have
+//! all the work in hand, waits in a queue until they have earned its debt (Go runtime, `gcAssistAlloc` of `mgcmark.go`).
+//! Below the goal a debt is simply carried on: the price rises as the room shrinks.
+//!
+//! It waits only while somebody marks, and no marker ever waits for a mutator, so the wait ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::gc::collector::Collector;
+use crate::gc::mark::Marker;
+use crate::gc::mutator::{Local, MutatorState};
+use crate::pace::assist::AssistRates;
+use crate::sys::lock::{Condvar, Rank, Ranked};
+use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
+use crate::sys::thread;
+
+/// The most that an assist scans in one piece, in bytes: some 50 microseconds of small objects.
+const PIECE: u64 = 32 << 10;
+/// The most that a mutator may have paid in advance, in bytes of allocation.
+const MAX_CREDIT: i64 = 256 << 10;
+/// How long a waiting mutator sleeps before it looks for itself whether anybody still marks.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// A mutator that waits for `work` bytes to be scanned.
+#[derive(Debug)]
+struct Waiter {
+    work: u64,
+    paid: AtomicBool,
+    wake: Condvar,
+}
+
+/// Mutators that wait, first come first served.
+#[derive(Debug)]
+pub(crate) struct AssistQueue {
+    queue: Ranked<VecDeque<Arc<Waiter>>>,
+    /// A mirror of its length.
+    len: AtomicUsize,
+}
+
+impl AssistQueue {
+    pub(crate) fn new() -> Self {
+        Self {
+            queue: Ranked::new(Rank::Assists, VecDeque::new()),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// Pays waiting mutators with `work` bytes; returns what is left.
+    fn pay(&self, mut work: u64) -> u64 {
+        // Relaxed: who begins to wait now is paid by the next one.
+        if self.len.load(Ordering::Relaxed) == 0 {
+            return work;
+        }
+        let mut queue = self.queue.lock();
+        while let Some(first) = queue.front()
+            && first.work <= work
+        {
+            work -= first.work;
+            // Relaxed: read under the same lock.
+            first.paid.store(true, Ordering::Relaxed);
+            first.wake.notify_one();
+            queue.pop_front();
+        }
+        // Relaxed: a hint.
+        self.len.store(queue.len(), Ordering::Relaxed);
+        work
+    }
+
+    /// Nobody marks any more: everybody goes on.
+    pub(crate) fn release_all(&self) {
+        let queue = self.queue.lock();
+        for waiter in queue.iter() {
+            waiter.wake.notify_one();
+        }
+    }
+
+    /// Waits until `work` bytes have been paid for, or nobody marks. Says which.
+    fn wait(&self, work: u64, somebody_marks: impl Fn() -> bool) -> bool {
+        let me = Arc::new(Waiter {
+            work,
+            paid: AtomicBool::new(false),
+            wake: Condvar::new(),
+        });
+        let mut queue = self.queue.lock();
+        queue.push_back(me.clone());
+        // Relaxed (all below): under the lock, or a hint.
+        self.len.store(queue.len(), Ordering::Relaxed);
+        while !me.paid.load(Ordering::Relaxed) && somebody_marks() {
+            queue.wait_on(&me.wake, PATIENCE);
+        }
+        let paid = me.paid.load(Ordering::Relaxed);
+        if !paid {
+            queue.retain(|w| !Arc::ptr_eq(w, &me));
+            self.len.store(queue.len(), Ordering::Relaxed);
+        }
+        paid
+    }
+}
+
+/// Takes up to `wanted` from `credit`.
+fn take(credit: &AtomicU64, wanted: u64) -> u64 {
+    // Relaxed (all): a figure.
+    let mut there = credit.load(Ordering::Relaxed);
+    loop {
+        let got = there.min(wanted);
+        if got == 0 {
+            return 0;
+        }
+        match credit.compare_exchange_weak(there, there - got, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            Ok(_) => return got,
+            Err(now) => there = now,
+        }
+    }
+}
+
+impl Collector {
+    /// A background worker has scanned `work` bytes.
+    pub(crate) fn earn_credit(&self, work: u64) {
+        let left = self.assists.pay(work);
+        if left > 0 {
+            // Relaxed: a figure.
+            self.pacing.credit.fetch_add(left, Ordering::Relaxed);
+        }
+    }
+
+    fn rates(&self) -> AssistRates {
+        // Relaxed: a figure.
+        let ratio = self.gauges.assist_ratio.load(Ordering::Relaxed);
+        AssistRates::of_work_per_byte(f64::from_bits(ratio))
+    }
+
+    /// Pays for `bytes` that were just allocated. Marking runs, when this is called.
+    pub(crate) fn pay_for(&self, mutator: &MutatorState, bytes: u64) {
+        let local = &mutator.local;
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        // Late in a cycle a little work pays for much, which may have been more than there was room for.
+        let most = if self.has_room() { MAX_CREDIT } else { 0 };
+        local
+            .credit
+            .set(local.credit.get().min(most).saturating_sub(bytes));
+        while local.credit.get() < 0 && local.marking.get() {
+            if self.pacing.is_limiting() {
+                local.credit.set(0);
+                return;
+            }
+            let rates = self.rates();
+            let owed = rates.assist(local.credit.get().unsigned_abs());
+            let wanted = owed.work.min(PIECE);
+            let mut done = take(&self.pacing.credit, wanted);
+            if done < wanted {
+                match self.scan_piece(local, wanted - done) {
+                    Some(scanned) => done += scanned,
+                    None if done > 0 || self.has_room() => {}
+                    None if self.wait_for_credit(mutator, wanted) => done = wanted,
+                    None => {
+                        // All is marked, and the collector needs a processor to say so.
+                        yield_now();
+                        return;
+                    }
+                }
+            }
+            add_credit(local, rates.paid_by(done));
+            if self.has_room() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the heap is below its goal.
+    fn has_room(&self) -> bool {
+        // Relaxed (both): figures.
+        self.gauges.heap_live.load(Ordering::Relaxed) < self.gauges.goal.load(Ordering::Relaxed)
+    }
+
+    /// Scans about `work` bytes; `None` if nothing is queued.
+    fn scan_piece(&self, local: &Local, work: u64) -> Option<u64> {
+        let buf = self.pool.join_with_work();
+        if buf.is_none() && !(self.has_root_jobs() && self.pool.join()) {
+            return None;
+        }
+        let before = thread::cpu_time_ns();
+        let env = self.mark_env(local.cycle.get());
+        let mut marker = local.marker.borrow_mut();
+        let marker = marker.get_or_insert_with(|| Box::new(Marker::new()));
+        match buf {
+            Some(buf) => marker.load(buf),
+            None => self.scan_roots(marker, env),
+        }
+        marker.drain(env, work);
+        marker.give_all(env);
+        let done = marker.take_done();
+        self.count_marked(done);
+        self.pool.leave();
+        let spent = thread::cpu_time_ns().saturating_sub(before);
+        // Relaxed: a figure.
+        self.pacing.assist_ns.fetch_add(spent, Ordering::Relaxed);
+        Some(done.scanned)
+    }
+
+    /// Waits until workers have earned `work`, or nobody marks; says which.
+    fn wait_for_credit(&self, mutator: &MutatorState, work: u64) -> bool {
+        let mut paid = false;
+        self.world.assist(
+            mutator,
+            || paid = self.assists.wait(work, || !self.pool.is_quiet()),
+            &mut || self.catch_up(mutator),
+        );
+        // Marking may have ended meanwhile.
+        self.catch_up(mutator);
+        paid
+    }
+}
+
+fn add_credit(local: &Local, bytes: u64) {
+    let credit = local.credit.get().saturating_add_unsigned(bytes);
+    local.credit.set(credit);
+}

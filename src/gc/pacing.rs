@@ -1,0 +1,330 @@
+//! Drives the pacer: what it is told, when, and where its answers are kept for the mutators.
+//!
+//! The arithmetic is in `pace/`. It sits behind one lock that mutators never take: they read its answers from the
+//! gauges, which are rewritten whenever an answer changes. A mutator that reads old figures collects, assists or sweeps
+//! a little earlier or later.
+
+use crate::base::addr::PAGE_SHIFT;
+use crate::gc::collector::Collector;
+use crate::pace::assist::AssistRates;
+use crate::pace::cons_mark::MarkTimes;
+use crate::pace::heap_goal::{Knobs, MemoryFigures};
+use crate::pace::limiter::Limiter;
+use crate::pace::pacer::{CycleEnd, Pacer, Plan};
+use crate::pace::sweep_pace::SweepPace;
+use crate::pace::workers::Workers;
+use crate::sys::clock::Moment;
+use crate::sys::lock::{Rank, Ranked};
+use crate::sys::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// The values that compute.
+#[derive(Debug)]
+struct State {
+    pacer: Pacer,
+    limiter: Limiter,
+    /// Bytes of objects that may have to be scanned, when the running cycle began.
+    heap_scan: u64,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Pacing {
+    state: Ranked<State>,
+    /// The background workers that this number of processors gets.
+    pub(crate) workers: Workers,
+    pub(crate) processors: u32,
+    /// The limiter's clock starts here.
+    epoch: Moment,
+    /// The limiter says to leave the program alone.
+    limiting: AtomicU32,
+    /// When marking began, in nanoseconds since the epoch.
+    mark_began: AtomicU64,
+    /// Processor time spent on the running cycle, in nanoseconds: workers that take it from the program, ..
+    pub(crate) background_ns: AtomicU64,
+    /// .. mutators, ..
+    pub(crate) assist_ns: AtomicU64,
+    /// .. and workers that use what is idle.
+    pub(crate) idle_ns: AtomicU64,
+    /// Of the last two, what the limiter has been told.
+    told: [AtomicU64; 2],
+    /// Bytes that background workers have scanned and no assist has taken.
+    pub(crate) credit: AtomicU64,
+    /// Scannable bytes allocated since the last cycle began.
+    pub(crate) scannable: AtomicU64,
+    /// The pace of the sweep, as words.
+    sweep: [AtomicU64; 3],
+    /// 1 once the sweep of the last cycle is over.
+    sweep_done: AtomicU32,
+}
+
+/// What a cycle was, for figures and traces. Bytes and nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CycleSize {
+    pub(crate) heap_at_start: u64,
+    pub(crate) heap_at_end: u64,
+    pub(crate) marked: u64,
+    pub(crate) goal: u64,
+    pub(crate) trigger: u64,
+    pub(crate) times: MarkTimes,
+}
+
+impl Pacing {
+    pub(crate) fn new(gogc: Option<u32>, limit: u64, processors: usize) -> Self {
+        let processors = u32::try_from(processors).unwrap_or(u32::MAX).max(1);
+        let workers = Workers::split(processors);
+        let knobs = Knobs {
+            gogc,
+            limit,
+            background: workers.share(processors),
+            ..Knobs::new(processors)
+        };
+        let zero = || AtomicU64::new(0);
+        Self {
+            state: Ranked::new(
+                Rank::Pacer,
+                State {
+                    pacer: Pacer::new(knobs),
+                    limiter: Limiter::new(0, processors),
+                    heap_scan: 0,
+                },
+            ),
+            workers,
+            processors,
+            epoch: Moment::now(),
+            limiting: AtomicU32::new(0),
+            mark_began: zero(),
+            background_ns: zero(),
+            assist_ns: zero(),
+            idle_ns: zero(),
+            told: [zero(), zero()],
+            credit: zero(),
+            scannable: zero(),
+            sweep: [zero(), zero(), zero()],
+            sweep_done: AtomicU32::new(1),
+        }
+    }
+
+    /// Whether collection takes so much time that assists should cease.
+    pub(crate) fn is_limiting(&self) -> bool {
+        // Relaxed: advice.
+        self.limiting.load(Ordering::Relaxed) != 0
+    }
+
+    /// Age of the heap, in nanoseconds.
+    pub(crate) fn age_ns(&self) -> u64 {
+        self.epoch.elapsed_ns()
+    }
+
+    /// Nanoseconds since marking began.
+    pub(crate) fn mark_elapsed_ns(&self) -> u64 {
+        // Relaxed: written at a stop.
+        let began = self.mark_began.load(Ordering::Relaxed);
+        self.epoch.elapsed_ns().saturating_sub(began)
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        self.state.lock().pacer.plan()
+    }
+
+    /// The knobs, as set.
+    pub(crate) fn knobs(&self) -> Knobs {
+        self.state.lock().pacer.knobs()
+    }
+
+    /// Who has spent how much time on the running cycle.
+    fn times(&self) -> MarkTimes {
+        // Relaxed (all): figures.
+        MarkTimes {
+            duration_ns: self.mark_elapsed_ns(),
+            background_ns: self.background_ns.load(Ordering::Relaxed),
+            assist_ns: self.assist_ns.load(Ordering::Relaxed),
+            idle_ns: self.idle_ns.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The pages that whoever allocates should sweep first, with the heap at `live` bytes.
+    pub(crate) fn pages_due(&self, live: u64, swept: u64) -> u64 {
+        // Relaxed (all): advice; three words of different moments make a bad figure once.
+        if self.sweep_done.load(Ordering::Relaxed) != 0 {
+            return 0;
+        }
+        let words = std::array::from_fn(|i| self.sweep[i].load(Ordering::Relaxed));
+        SweepPace::from_words(words).pages_due(live, swept)
+    }
+
+    fn set_sweep(&self, pace: SweepPace) {
+        for (place, word) in self.sweep.iter().zip(pace.to_words()) {
+            // Relaxed: as in `pages_due`.
+            place.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets the limiter account for the time up to now.
+    fn update_limiter(&self, limiter: &mut Limiter) {
+        // Relaxed (all): figures.
+        let fresh = |total: &AtomicU64, told: &AtomicU64| {
+            let total = total.load(Ordering::Relaxed);
+            total.saturating_sub(told.swap(total, Ordering::Relaxed))
+        };
+        limiter.add_assist(fresh(&self.assist_ns, &self.told[0]));
+        limiter.add_idle(fresh(&self.idle_ns, &self.told[1]));
+        limiter.update(self.epoch.elapsed_ns());
+        self.limiting
+            .store(u32::from(limiter.is_limiting()), Ordering::Relaxed);
+    }
+
+    /// A stop of `ns` is over; marking runs now, or does not.
+    pub(crate) fn note_stop(&self, ns: u64, marking: bool) {
+        let now = self.epoch.elapsed_ns();
+        let mut state = self.state.lock();
+        self.update_limiter(&mut state.limiter);
+        state.limiter.begin_stop(marking, now.saturating_sub(ns));
+        state.limiter.end_stop(now);
+    }
+}
+
+impl Collector {
+    /// What counts against the memory limit.
+    fn memory_figures(&self) -> MemoryFigures {
+        let (top, free) = self.heap.page_figures();
+        let (top, free) = (page_bytes(top), page_bytes(free));
+        // Relaxed (all): figures.
+        let external = self.gauges.external.load(Ordering::Relaxed);
+        let allocated = self.gauges.allocated.load(Ordering::Relaxed);
+        let freed = self.heap.freed_bytes.load(Ordering::Relaxed);
+        MemoryFigures {
+            mapped: top + self.metadata_bytes() + external,
+            free,
+            objects: allocated.saturating_sub(freed) + external,
+        }
+    }
+
+    fn publish_plan(&self, plan: Plan) {
+        // Relaxed (all): see the module's head.
+        self.gauges.goal.store(plan.goal, Ordering::Relaxed);
+        self.gauges.trigger.store(plan.trigger, Ordering::Relaxed);
+        self.gauges.ceiling.store(plan.ceiling, Ordering::Relaxed);
+    }
+
+    fn publish_rates(&self, rates: AssistRates) {
+        // Relaxed: as above.
+        self.gauges
+            .assist_ratio
+            .store(rates.work_per_byte.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Plans again after a change of a knob.
+    pub(crate) fn change_knobs<R>(&self, change: impl FnOnce(&mut Knobs) -> R) -> R {
+        let memory = self.memory_figures();
+        // Relaxed (both): figures.
+        let live = self.gauges.heap_live.load(Ordering::Relaxed);
+        let sweep_done = self.pacing.sweep_done.load(Ordering::Relaxed) != 0;
+        let mut state = self.pacing.state.lock();
+        let mut knobs = state.pacer.knobs();
+        let out = change(&mut knobs);
+        state.pacer.set_knobs(knobs);
+        let plan = state.pacer.commit(live, sweep_done, memory);
+        drop(state);
+        self.publish_plan(plan);
+        self.ask_if_triggered();
+        out
+    }
+
+    pub(crate) fn set_gogc(&self, percent: Option<u32>) -> Option<u32> {
+        self.change_knobs(|k| std::mem::replace(&mut k.gogc, percent))
+    }
+
+    pub(crate) fn set_limit(&self, bytes: u64) -> u64 {
+        self.change_knobs(|k| std::mem::replace(&mut k.limit, bytes))
+    }
+
+    /// A cycle begins. The world is stopped.
+    pub(crate) fn begin_pacing(&self) {
+        let memory = self.memory_figures();
+        let pacing = &self.pacing;
+        // Relaxed (all): the world is stopped.
+        for counter in [
+            &pacing.background_ns,
+            &pacing.assist_ns,
+            &pacing.idle_ns,
+            &pacing.told[0],
+            &pacing.told[1],
+            &self.sliced_ns,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        pacing.credit.store(0, Ordering::Relaxed);
+        pacing
+            .mark_began
+            .store(pacing.epoch.elapsed_ns(), Ordering::Relaxed);
+        let live = self.gauges.heap_live.load(Ordering::Relaxed);
+        let born = pacing.scannable.swap(0, Ordering::Relaxed);
+        let mut state = pacing.state.lock();
+        state.heap_scan = state.pacer.scanned().saturating_add(born);
+        let heap_scan = state.heap_scan;
+        let rates = state.pacer.start_cycle(live, heap_scan, 0, memory);
+        let plan = state.pacer.plan();
+        drop(state);
+        self.publish_rates(rates);
+        self.publish_plan(plan);
+    }
+
+    /// What allocations owe from now on, and whether they owe at all.
+    pub(crate) fn revise_pace(&self) {
+        // Relaxed (both): figures.
+        let live = self.gauges.heap_live.load(Ordering::Relaxed);
+        let done = self.gauges.scanned.load(Ordering::Relaxed);
+        let mut state = self.pacing.state.lock();
+        let rates = state.pacer.revise(live, done, state.heap_scan);
+        self.pacing.update_limiter(&mut state.limiter);
+        drop(state);
+        self.publish_rates(rates);
+    }
+
+    /// Marking is over: `live` bytes were marked or allocated meanwhile. Plans the next cycle. The world is stopped.
+    pub(crate) fn end_pacing(&self, heap_at_start: u64, live: u64) -> CycleSize {
+        let memory = self.memory_figures();
+        let pacing = &self.pacing;
+        // Relaxed (all): the world is stopped.
+        let heap_at_end = self.gauges.heap_live.swap(live, Ordering::Relaxed);
+        let size = CycleSize {
+            heap_at_start,
+            heap_at_end,
+            marked: self.gauges.marked.load(Ordering::Relaxed),
+            goal: self.gauges.goal.load(Ordering::Relaxed),
+            trigger: self.gauges.trigger.load(Ordering::Relaxed),
+            times: pacing.times(),
+        };
+        pacing.sweep_done.store(0, Ordering::Relaxed);
+        self.sweep_down.store(self.heap.top(), Ordering::Relaxed);
+        let mut state = pacing.state.lock();
+        state.pacer.end_cycle(CycleEnd {
+            heap_live: heap_at_end,
+            heap_scanned: self.gauges.scanned.load(Ordering::Relaxed),
+            roots_scanned: 0,
+            times: size.times,
+        });
+        state.pacer.reset_live(live);
+        let plan = state.pacer.commit(live, false, memory);
+        drop(state);
+        self.publish_plan(plan);
+        let pages = self.heap.span_bytes.load(Ordering::Relaxed) >> PAGE_SHIFT;
+        pacing.set_sweep(SweepPace::new(live, plan.trigger, pages, 0));
+        size
+    }
+
+    /// The sweep is over: the next cycle may begin as soon as it should.
+    pub(crate) fn end_sweep_pacing(&self) {
+        let memory = self.memory_figures();
+        // Relaxed (both): figures.
+        self.pacing.sweep_done.store(1, Ordering::Relaxed);
+        let live = self.gauges.heap_live.load(Ordering::Relaxed);
+        let plan = self.pacing.state.lock().pacer.commit(live, true, memory);
+        self.publish_plan(plan);
+        self.ask_if_triggered();
+    }
+}
+
+fn page_bytes(pages: u32) -> u64 {
+    u64::from(pages) << PAGE_SHIFT
+}
