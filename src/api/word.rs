@@ -118,6 +118,9 @@ kind_lists! {
     (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
 }
 
+/// Invariant in the brand, and neither `Send` nor `Sync`.
+type Brand<'gc, K> = PhantomData<(Cell<&'gc ()>, *mut (), fn() -> K)>;
+
 /// A value of a dynamic language: a number, an immediate, or a pointer to one of the kinds of objects in `K`. `Copy`, eight
 /// bytes.
 ///
@@ -125,11 +128,21 @@ kind_lists! {
 /// object a plain field holds one that does not change, a [`GcWord`] one that does.
 ///
 /// # Examples
-/// See [`WordKinds`].
+/// See [`WordKinds`]. Like a `Gc`, it is not to be had across a safepoint:
+///
+/// ```compile_fail,E0502
+/// # use greywave::{Word, WordKinds};
+/// # struct Kinds;
+/// # impl WordKinds for Kinds { type List = (u64,); }
+/// # let heap = greywave::Heap::new();
+/// # let mut m = heap.attach().unwrap();
+/// let value = Word::<Kinds>::from_gc::<0>(m.alloc(7_u64));
+/// m.safepoint();
+/// println!("{value:?}");
+/// ```
 pub struct Word<'gc, K> {
     bits: u64,
-    /// Invariant in the brand, and neither `Send` nor `Sync`.
-    brand: PhantomData<(Cell<&'gc ()>, *mut (), fn() -> K)>,
+    brand: Brand<'gc, K>,
 }
 
 impl<K> Clone for Word<'_, K> {

@@ -64,7 +64,7 @@ impl AssistQueue {
             work -= first.work;
             // Relaxed: read under the same lock.
             first.paid.store(true, Ordering::Relaxed);
-            first.wake.notify_one();
+            first.wake.notify_all();
             queue.pop_front();
         }
         // Relaxed: a hint.
@@ -76,7 +76,7 @@ impl AssistQueue {
     pub(crate) fn release_all(&self) {
         let queue = self.queue.lock();
         for waiter in queue.iter() {
-            waiter.wake.notify_one();
+            waiter.wake.notify_all();
         }
     }
 

@@ -184,17 +184,30 @@ impl StateWord {
         false
     }
 
-    /// Running -> Assisting, if nothing is asked that somebody waits for.
-    pub(crate) fn try_assist(&self) -> bool {
-        self.try_wait(ASSISTING)
+    /// Running -> Assisting, unless a handshake is asked; returns what was asked at that moment: a stop to end marking, or
+    /// to verify, is acknowledged by the caller.
+    ///
+    /// It must not go through Stopped: there the next cycle's first stop would find it.
+    pub(crate) fn try_assist(&self) -> Option<Asked> {
+        // Acquire: as in `asked`.
+        let mut word = self.0.load(Ordering::Acquire);
+        while word & Request::Handshake as u32 == 0 {
+            // AcqRel: as in `try_stop`. Acquire on failure: looked at again.
+            match self.0.compare_exchange(
+                word,
+                word | ASSISTING,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return Some(Asked(word & !STATE)),
+                Err(now) => word = now,
+            }
+        }
+        None
     }
 
     /// Running -> Blocked, if nothing is asked that somebody waits for.
     pub(crate) fn try_block(&self) -> bool {
-        self.try_wait(BLOCKED)
-    }
-
-    fn try_wait(&self, state: u32) -> bool {
         // Acquire: as in `asked`.
         let mut word = self.0.load(Ordering::Acquire);
         while word & !PATIENT == RUNNING {
@@ -202,7 +215,7 @@ impl StateWord {
             // Acquire on failure: looked at again.
             match self
                 .0
-                .compare_exchange(word, word | state, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(word, word | BLOCKED, Ordering::AcqRel, Ordering::Acquire)
             {
                 Ok(_) => return true,
                 Err(now) => word = now,
@@ -239,7 +252,7 @@ impl StateWord {
         // Acquire: as in `asked`.
         let mut word = self.0.load(Ordering::Acquire);
         while matches!(word & STATE, BLOCKED | ASSISTING) && word & Request::Handshake as u32 != 0 {
-            // AcqRel: acquires the record (Release in `try_wait`). Acquire on failure: looked at again.
+            // AcqRel: acquires the record (Release in `try_block`, `try_assist`). Acquire on failure: looked at again.
             match self
                 .0
                 .compare_exchange(word, word | CLAIM, Ordering::AcqRel, Ordering::Acquire)
@@ -302,7 +315,7 @@ mod tests {
     #[test]
     fn an_assisting_mutator_is_stopped_for_the_end_of_marking_only() {
         let word = running();
-        assert!(word.try_assist());
+        assert!(word.try_assist().is_some());
         assert_eq!(word.ask(Request::StopToEnd), Found::Blocked);
         assert!(!word.try_end_assist(), "marking ends");
         word.withdraw(Request::StopToEnd);

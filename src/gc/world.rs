@@ -222,19 +222,24 @@ impl World {
         self.act_if_asked(mutator, act);
     }
 
-    /// Running -> Assisting while `wait` runs. Marking runs. What is asked for the end of marking is honoured before, by
-    /// the collector meanwhile, or afterwards.
+    /// Running -> Assisting while `wait` runs. Marking runs when this is called.
     pub(crate) fn assist(
         &self,
         mutator: &MutatorState,
         wait: impl FnOnce(),
         act: &mut dyn FnMut(),
     ) {
-        while !mutator.word.try_assist() {
-            self.stop_and_act(mutator, act);
-            if !mutator.local.marking.get() {
-                return;
+        let asked = loop {
+            match mutator.word.try_assist() {
+                Some(asked) => break asked,
+                None => self.act_if_asked(mutator, act),
             }
+        };
+        if asked.has(Request::StopToEnd) {
+            self.stops.acknowledge();
+        }
+        if asked.has(Request::StopToVerify) {
+            self.verify_stops.acknowledge();
         }
         // Relaxed: an estimate.
         self.running.fetch_sub(1, Ordering::Relaxed);

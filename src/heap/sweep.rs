@@ -125,7 +125,7 @@ impl MHeap {
         let live = self.mark.move_into(&self.alloc, start, end);
         // Relaxed: [S2] ours.
         span.all_allocated.store(0, Ordering::Relaxed);
-        self.note_freed(class, (before - live) as u64, class.slot as u64);
+        self.note_freed(class, before.saturating_sub(live) as u64, class.slot as u64);
         live
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::{Edge, Marks, Objects, attach, bit, objects, safepoint, state};
+use crate::gc::state_word::Request;
 use crate::gc::work::WorkPool;
 use crate::gc::world::World;
 use crate::sys::model::{Plain, explore};
@@ -153,7 +154,7 @@ impl Scene {
             if !is_quiet() {
                 continue;
             }
-            self.world.stop(|_| {});
+            self.world.stop(Request::Stop, |_| {});
             let over = !self.flush() && is_quiet();
             if over {
                 self.marking.set(false);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{attach, register, safepoint, state};
 use crate::gc::mutator::MutatorRef;
+use crate::gc::state_word::Request;
 use crate::gc::world::World;
 use crate::sys::model::{Plain, explore};
 
@@ -12,6 +13,8 @@ use crate::sys::model::{Plain, explore};
 struct Scene {
     world: World,
     phase: Plain<u32>,
+    /// Stops where a cycle begins.
+    begun: Plain<u32>,
 }
 
 impl Scene {
@@ -19,6 +22,7 @@ impl Scene {
         Arc::new(Self {
             world: World::new(),
             phase: Plain::new(0),
+            begun: Plain::new(0),
         })
     }
 
@@ -28,8 +32,15 @@ impl Scene {
     }
 
     fn stop_and_start(&self) {
-        self.world.stop(|_| {});
+        self.stop_for(Request::Stop);
+    }
+
+    fn stop_for(&self, request: Request) {
+        self.world.stop(request, |_| {});
         self.phase.set(self.phase.get() + 1);
+        if request == Request::Stop {
+            self.begun.set(self.begun.get() + 1);
+        }
         self.phase.set(self.phase.get() + 1);
         self.world.start();
     }
@@ -85,6 +96,61 @@ fn loom_stop_against_blocking_and_return() {
             },
         );
         scene.world.unregister(mutator);
+    });
+}
+
+/// A mutator waits inside an allocation while marking ends and the next cycle begins: the first may happen while it
+/// waits, the second only at its next safepoint.
+fn assisting(wait: fn(&Scene, MutatorRef)) {
+    explore(3, move |order| {
+        let scene = Scene::new();
+        let mutator = attach(&scene.world);
+        state(mutator).local.marking.set(true);
+        let (here, there) = (scene.clone(), scene.clone());
+        order.race(
+            move || {
+                here.user_code();
+                wait(&here, mutator);
+                here.user_code();
+                safepoint(&here.world, mutator, &mut || {});
+                here.user_code();
+                here.enter_blocked(mutator);
+            },
+            move || {
+                there.stop_for(Request::StopToEnd);
+                there.stop_for(Request::Stop);
+            },
+        );
+        scene.world.unregister(mutator);
+    });
+}
+
+#[test]
+fn loom_stops_against_an_assist() {
+    assisting(|scene, mutator| {
+        let before = scene.begun.get();
+        scene.world.assist(state(mutator), || {}, &mut || {});
+        assert_eq!(
+            scene.begun.get(),
+            before,
+            "a cycle begins while a Gc is held"
+        );
+    });
+}
+
+/// The negative control: it waits as if it held nothing.
+#[test]
+#[should_panic(expected = "begins while a Gc is held")]
+fn loom_stops_against_an_assist_that_blocks_fails() {
+    assisting(|scene, mutator| {
+        let before = scene.begun.get();
+        scene.enter_blocked(mutator);
+        scene.leave_blocked(mutator);
+        assert_eq!(
+            scene.begun.get(),
+            before,
+            "a cycle begins while a Gc is held"
+        );
     });
 }
 

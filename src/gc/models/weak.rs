@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{Edge, Marks, Objects, objects, register, state};
+use crate::gc::state_word::Request;
 use crate::gc::weak::{Upgrade, WeakState};
 use crate::gc::world::World;
 use crate::sys::model::{Plain, explore};
@@ -87,7 +88,7 @@ impl Scene {
     }
 
     fn try_end_marking(&self) -> bool {
-        self.world.stop(|_| {});
+        self.world.stop(Request::Stop, |_| {});
         self.flush();
         let over = !self.weak.was_reset();
         if over {
