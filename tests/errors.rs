@@ -184,7 +184,7 @@ fn a_full_reservation_is_an_error_that_gives_the_value_back() {
     };
     assert_eq!(
         error.to_string(),
-        "out of memory: 64008 bytes do not fit into the heap's reservation of 4194304 bytes"
+        "out of memory: 64008 bytes do not fit into the 4194304 bytes that the heap may use"
     );
     let large = error.into_inner();
     assert_eq!((large.number, large.words[7_999]), (7, 3));

@@ -311,7 +311,7 @@ impl Mutator {
         info: &'static TypeInfo,
         id: TypeId,
     ) -> Result<(*mut u8, Fresh), AllocError<()>> {
-        let reserved = self.collector().heap.reserved();
+        let reserved = self.collector().heap.room();
         let Some(layout) = layout else {
             return Err(AllocError::new((), usize::MAX, reserved));
         };

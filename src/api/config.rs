@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::error::ConfigError;
 use crate::api::heap::Heap;
@@ -16,6 +17,8 @@ use crate::sys::thread;
 
 /// The reservation tried first; address space only.
 const DEFAULT_RESERVATION: usize = 256 << 30;
+/// The longest time without a cycle (Go's `forcegcperiod`).
+const PERIOD: Duration = Duration::from_secs(120);
 /// The smallest reservation.
 const MIN_RESERVATION: usize = 2 << 20;
 /// The largest: 2^26 pages.
@@ -45,6 +48,8 @@ pub struct HeapBuilder {
     memory_limit: Option<u64>,
     reservation: Option<usize>,
     workers: Option<usize>,
+    hard_limit: Option<u64>,
+    period: Option<Duration>,
     stress: Option<bool>,
     verify: Option<bool>,
     poison: Option<bool>,
@@ -61,6 +66,8 @@ impl fmt::Debug for HeapBuilder {
             .field("memory_limit", &self.memory_limit)
             .field("reservation", &self.reservation)
             .field("workers", &self.workers)
+            .field("hard_limit", &self.hard_limit)
+            .field("period", &self.period)
             .field("stress", &self.stress)
             .field("verify", &self.verify)
             .field("poison", &self.poison)
@@ -91,6 +98,23 @@ impl HeapBuilder {
     /// runs in (Linux cgroups, version 1 or 2); no limit if there is none. The last tenth is for memory outside the heap.
     pub fn memory_limit_from_container(mut self) -> Self {
         self.memory_limit = Some(container_limit());
+        self
+    }
+
+    /// A hard limit on the pages that hold objects, in bytes, rounded up to whole pages of 8 KiB; none by default.
+    ///
+    /// An allocation that would pass it fails as if the reservation were exhausted: `try_alloc` returns an error, `alloc`
+    /// ends the process with a message. It is also a soft limit, if a lower one is not set, so that cycles run before it
+    /// is reached. A cycle cannot run inside an allocation: whoever gets the error can reach a safepoint, or
+    /// [`collect`](crate::Mutator::collect), and try again.
+    pub fn hard_limit(mut self, bytes: u64) -> Self {
+        self.hard_limit = Some(bytes);
+        self
+    }
+
+    /// The longest time without a cycle; one begins then even if nothing was allocated. Default: 2 minutes.
+    pub fn period(mut self, period: Duration) -> Self {
+        self.period = Some(period);
         self
     }
 
@@ -232,10 +256,12 @@ impl HeapBuilder {
             Some(limit) => limit,
             None => read(&var, "GOMEMLIMIT", limit_allowed, bytes_from)?.unwrap_or(u64::MAX),
         };
+        let hard_limit = self.hard_limit.unwrap_or(u64::MAX);
         let settings = Settings {
             gogc,
-            memory_limit,
+            memory_limit: memory_limit.min(hard_limit),
             processors,
+            period: self.period.unwrap_or(PERIOD),
             stress: self.stress.unwrap_or(debug.stress),
             verify: self.verify.unwrap_or(debug.verify),
             stop_the_world: self.stop_the_world.unwrap_or(debug.stop_the_world),
@@ -245,6 +271,7 @@ impl HeapBuilder {
         let options = Options {
             poison: self.poison.unwrap_or(debug.poison),
             huge_pages: self.huge_pages.unwrap_or(debug.huge_pages),
+            hard_limit,
         };
         let heap = reserve(self.reservation, options)?;
         let collector = Collector::new(heap, settings);

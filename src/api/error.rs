@@ -67,7 +67,7 @@ impl fmt::Display for AttachError {
 
 impl Error for AttachError {}
 
-/// The heap's reservation is exhausted; the value that was to be allocated comes back.
+/// The heap's reservation or hard limit is exhausted; the value that was to be allocated comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AllocError<T> {
     value: T,
@@ -116,7 +116,7 @@ impl<T> fmt::Display for AllocError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "out of memory: {} bytes do not fit into the heap's reservation of {} bytes",
+            "out of memory: {} bytes do not fit into the {} bytes that the heap may use",
             self.bytes, self.reserved
         )
     }

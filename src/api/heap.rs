@@ -1,5 +1,6 @@
 //! The heap's handle.
 
+use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -7,11 +8,11 @@ use crate::api::config::HeapBuilder;
 use crate::api::current::current;
 use crate::api::error::{AttachError, VerifyError};
 use crate::api::mutator::Mutator;
-use crate::api::stats::HeapStats;
+use crate::api::stats::{HeapStats, SizeStats, UnmetLimit};
 use crate::base::addr::PAGE_SHIFT;
 use crate::gc::collector::Collector;
 use crate::gc::cycle::{as_collecting_thread, collecting_for};
-use crate::sys::sync::Ordering;
+use crate::sys::sync::{AtomicU64, Ordering};
 
 /// A garbage-collected heap: a shared handle, cheap to clone.
 ///
@@ -129,15 +130,16 @@ impl Heap {
         self.collector().wait_for_cycle(number);
     }
 
-    /// Figures of this moment. Stops nobody.
+    /// Figures of this moment. Stops nobody. O(span classes).
     #[must_use]
     pub fn stats(&self) -> HeapStats {
         let collector = self.collector();
         let (mapped, free) = collector.heap.page_figures();
         let figures = collector.figures.lock().clone();
+        let knobs = collector.pacing.knobs();
         let g = &collector.gauges;
         // Relaxed (all): figures.
-        let bytes = |gauge: &crate::sys::sync::AtomicU64| gauge.load(Ordering::Relaxed);
+        let bytes = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
         HeapStats {
             cycles: figures.cycles,
             forced_cycles: figures.forced_cycles,
@@ -145,21 +147,59 @@ impl Heap {
             heap_bytes: bytes(&g.heap_live),
             goal_bytes: bytes(&g.goal),
             trigger_bytes: bytes(&g.trigger),
+            memory_limit_bytes: knobs.limit,
+            gogc: knobs.gogc,
+            unmet_limit: figures
+                .unmet_limit
+                .map(|(needed_bytes, limit_bytes)| UnmetLimit {
+                    needed_bytes,
+                    limit_bytes,
+                }),
             span_bytes: bytes(&collector.heap.span_bytes),
             free_bytes: u64::from(free) << PAGE_SHIFT,
+            released_bytes: 0,
             mapped_bytes: u64::from(mapped) << PAGE_SHIFT,
             metadata_bytes: collector.metadata_bytes(),
             reserved_bytes: collector.heap.reserved() as u64,
             allocated_bytes: bytes(&g.allocated),
+            freed_bytes: bytes(&collector.heap.freed_bytes),
             external_bytes: bytes(&g.external),
             objects_dropped: bytes(&g.dropped),
             drop_panics: bytes(&g.drop_panics),
+            sweep_debt_bytes: collector.sweep_debt_bytes(),
             mark_time_ns: figures.mark_ns,
             total_mark_ns: figures.total_mark_ns,
+            background_ns: figures.background_ns,
+            assist_ns: figures.assist_ns,
+            idle_ns: figures.idle_ns,
+            limiting: collector.pacing.is_limiting(),
             last_pause_ns: figures.last_pause_ns,
             pauses: figures.pauses.summary(),
             stopping: figures.stopping.summary(),
+            by_size: self.by_size(),
         }
+    }
+
+    fn by_size(&self) -> Vec<SizeStats> {
+        let mut sizes: BTreeMap<usize, SizeStats> = BTreeMap::new();
+        for class in self.collector().heap.all_classes() {
+            let [
+                allocated_objects,
+                allocated_bytes,
+                freed_objects,
+                freed_bytes,
+            ] = class.figures.read();
+            if allocated_objects == 0 {
+                continue;
+            }
+            let size = sizes.entry(class.slot).or_default();
+            size.slot_bytes = class.slot;
+            size.allocated_objects += allocated_objects;
+            size.allocated_bytes += allocated_bytes;
+            size.freed_objects += freed_objects;
+            size.freed_bytes += freed_bytes;
+        }
+        sizes.into_values().collect()
     }
 
     /// Sets the growth in percent before the next cycle should be over; `None` is off. Acts at once; returns the old

@@ -5,6 +5,7 @@ pub(crate) mod cell;
 pub(crate) mod config;
 pub(crate) mod current;
 pub(crate) mod error;
+pub(crate) mod external;
 pub(crate) mod frame;
 pub(crate) mod gc;
 pub(crate) mod heap;

@@ -240,7 +240,7 @@ impl Mutator {
                     return Err(AllocError::new(
                         value,
                         size_of::<T>(),
-                        self.collector().heap.reserved(),
+                        self.collector().heap.room(),
                     ));
                 }
             },

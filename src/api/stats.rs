@@ -1,11 +1,13 @@
 //! Figures.
 
+use std::fmt;
+
 use crate::gc::events::PauseSummary;
 
 /// Figures of a heap, taken without stopping anyone.
 ///
 /// Counts that mutators keep are told in steps (about 8 KiB a mutator and span class), so they lag by that much.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct HeapStats {
     /// Cycles completed.
@@ -20,10 +22,18 @@ pub struct HeapStats {
     pub goal_bytes: u64,
     /// The size at which the next cycle starts, in bytes.
     pub trigger_bytes: u64,
+    /// The soft memory limit, in bytes; `u64::MAX`: none.
+    pub memory_limit_bytes: u64,
+    /// GOGC in percent; `None`: off.
+    pub gogc: Option<u32>,
+    /// Set while more lives than the memory limit leaves room for.
+    pub unmet_limit: Option<UnmetLimit>,
     /// Bytes of pages in spans.
     pub span_bytes: u64,
-    /// Bytes of pages mapped and free.
+    /// Bytes of pages that are free and have memory behind them.
     pub free_bytes: u64,
+    /// Bytes of pages that are free and were given back to the OS, or never touched.
+    pub released_bytes: u64,
     /// Bytes of pages ever used; the OS may hold less, never more.
     pub mapped_bytes: u64,
     /// Bytes of the bitmaps and page tables for what is mapped.
@@ -32,20 +42,153 @@ pub struct HeapStats {
     pub reserved_bytes: u64,
     /// Bytes of slots ever handed out.
     pub allocated_bytes: u64,
+    /// Bytes of slots ever found dead and swept.
+    pub freed_bytes: u64,
     /// Bytes that objects own outside the heap, as far as known.
     pub external_bytes: u64,
     /// Objects whose `Drop` has run.
     pub objects_dropped: u64,
     /// Of these, how many panicked.
     pub drop_panics: u64,
+    /// Bytes of spans that the last cycle has left to be swept; 0 when the sweep is over.
+    pub sweep_debt_bytes: u64,
     /// Wall time of the last marking, in nanoseconds.
     pub mark_time_ns: u64,
     /// Wall time of all markings, in nanoseconds.
     pub total_mark_ns: u64,
+    /// Processor time that background workers have taken from the program, in nanoseconds.
+    pub background_ns: u64,
+    /// Processor time of assists, in nanoseconds.
+    pub assist_ns: u64,
+    /// Processor time of workers that used idle processors, in nanoseconds.
+    pub idle_ns: u64,
+    /// Whether collection takes so much time that assists have ceased.
+    pub limiting: bool,
     /// The last stop of the world, in nanoseconds.
     pub last_pause_ns: u64,
     /// All stops, from the request to the restart.
     pub pauses: PauseSummary,
     /// All stops, from the request until the last mutator reached a safepoint.
     pub stopping: PauseSummary,
+    /// Objects by size, smallest first; sizes that were never used are left out.
+    pub by_size: Vec<SizeStats>,
+}
+
+/// A memory limit that cannot be met; see [`HeapStats::unmet_limit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnmetLimit {
+    /// Bytes that live or cannot be given back.
+    pub needed_bytes: u64,
+    /// The limit, in bytes.
+    pub limit_bytes: u64,
+}
+
+impl fmt::Display for UnmetLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "limit cannot be met: live {} bytes of {} bytes",
+            self.needed_bytes, self.limit_bytes
+        )
+    }
+}
+
+/// Objects of one slot size. Runs of slots are counted as a mutator takes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SizeStats {
+    /// Bytes of a slot; 0 stands for large objects, whose sizes differ.
+    pub slot_bytes: usize,
+    /// Objects ever allocated.
+    pub allocated_objects: u64,
+    /// Their bytes.
+    pub allocated_bytes: u64,
+    /// Objects ever found dead and swept.
+    pub freed_objects: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+}
+
+/// What kind of figure a [`Metric`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Goes up only.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One figure with its name, as exporters want it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Such as `greywave_live_bytes`: the field of [`HeapStats`], with its unit at the end.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: MetricKind,
+    /// The value; counts above 2^53 are rounded.
+    pub value: f64,
+}
+
+impl HeapStats {
+    /// All figures that are one number, in a fixed order; bounds that are none are left out.
+    ///
+    /// # Examples
+    /// The text format of Prometheus:
+    /// ```
+    /// # let heap = greywave::Heap::new();
+    /// use std::fmt::Write;
+    ///
+    /// let mut page = String::new();
+    /// for metric in heap.stats().metrics() {
+    ///     let kind = format!("{:?}", metric.kind).to_lowercase();
+    ///     writeln!(page, "# TYPE {} {kind}\n{} {}", metric.name, metric.name, metric.value).unwrap();
+    /// }
+    /// assert!(page.contains("greywave_cycles 0"));
+    /// ```
+    pub fn metrics(&self) -> impl Iterator<Item = Metric> + use<> {
+        use MetricKind::{Counter, Gauge};
+        let all = [
+            ("greywave_cycles", Counter, self.cycles),
+            ("greywave_forced_cycles", Counter, self.forced_cycles),
+            ("greywave_live_bytes", Gauge, self.live_bytes),
+            ("greywave_heap_bytes", Gauge, self.heap_bytes),
+            ("greywave_goal_bytes", Gauge, self.goal_bytes),
+            ("greywave_trigger_bytes", Gauge, self.trigger_bytes),
+            (
+                "greywave_memory_limit_bytes",
+                Gauge,
+                self.memory_limit_bytes,
+            ),
+            ("greywave_span_bytes", Gauge, self.span_bytes),
+            ("greywave_free_bytes", Gauge, self.free_bytes),
+            ("greywave_released_bytes", Gauge, self.released_bytes),
+            ("greywave_mapped_bytes", Gauge, self.mapped_bytes),
+            ("greywave_metadata_bytes", Gauge, self.metadata_bytes),
+            ("greywave_reserved_bytes", Gauge, self.reserved_bytes),
+            ("greywave_allocated_bytes", Counter, self.allocated_bytes),
+            ("greywave_freed_bytes", Counter, self.freed_bytes),
+            ("greywave_external_bytes", Gauge, self.external_bytes),
+            ("greywave_objects_dropped", Counter, self.objects_dropped),
+            ("greywave_drop_panics", Counter, self.drop_panics),
+            ("greywave_sweep_debt_bytes", Gauge, self.sweep_debt_bytes),
+            ("greywave_mark_ns", Counter, self.total_mark_ns),
+            ("greywave_background_ns", Counter, self.background_ns),
+            ("greywave_assist_ns", Counter, self.assist_ns),
+            ("greywave_idle_ns", Counter, self.idle_ns),
+            ("greywave_limiting", Gauge, u64::from(self.limiting)),
+            ("greywave_pauses", Counter, self.pauses.count),
+            ("greywave_pause_p50_ns", Gauge, self.pauses.p50_ns),
+            ("greywave_pause_p99_ns", Gauge, self.pauses.p99_ns),
+            ("greywave_pause_max_ns", Gauge, self.pauses.max_ns),
+            ("greywave_stopping_p99_ns", Gauge, self.stopping.p99_ns),
+        ];
+        all.into_iter()
+            .filter(|&(_, _, value)| value != u64::MAX)
+            .map(|(name, kind, value)| Metric {
+                name,
+                kind,
+                value: value as f64,
+            })
+    }
 }

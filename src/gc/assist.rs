@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::gc::collector::Collector;
 use crate::gc::mark::Marker;
 use crate::gc::mutator::{Local, MutatorState};
+use crate::gc::spans;
 use crate::pace::assist::AssistRates;
 use crate::sys::lock::{Condvar, Rank, Ranked};
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
@@ -201,6 +202,7 @@ impl Collector {
         let spent = thread::cpu_time_ns().saturating_sub(before);
         // Relaxed: a figure.
         self.pacing.assist_ns.fetch_add(spent, Ordering::Relaxed);
+        spans::assisted(done.scanned, spent);
         Some(done.scanned)
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) memory_limit: u64,
     /// Processors that marking may use when nothing else runs.
     pub(crate) processors: usize,
+    /// A cycle begins when none has for this long.
+    pub(crate) period: Duration,
     pub(crate) stress: bool,
     pub(crate) verify: bool,
     pub(crate) stop_the_world: bool,

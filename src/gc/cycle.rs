@@ -17,6 +17,7 @@ use crate::gc::events::Event;
 use crate::gc::mark::Marker;
 use crate::gc::mutator::MutatorState;
 use crate::gc::pacing::CycleSize;
+use crate::gc::spans;
 use crate::gc::state_word::Request;
 use crate::gc::trace::TraceLine;
 use crate::gc::weak;
@@ -123,6 +124,8 @@ impl Collector {
 
     /// Waits until a cycle is to run; says whether somebody asked for it. `None`: the heap goes.
     fn wait_for_mail(&self) -> Option<bool> {
+        let since = Moment::now();
+        let period = self.settings.period;
         let mut mail = self.mailbox.lock();
         loop {
             if mail.shutdown {
@@ -134,7 +137,12 @@ impl Collector {
                 mail.begun += 1;
                 return Some(forced);
             }
-            mail.wait_on(&self.mail, Duration::from_secs(3600));
+            let waited = Duration::from_nanos(since.elapsed_ns());
+            match period.checked_sub(waited) {
+                Some(left) if !left.is_zero() => mail.wait_on(&self.mail, left),
+                // Go's `forcegcperiod`: what is garbage now should not stay for ever.
+                _ => mail.triggered = true,
+            }
         }
     }
 
@@ -148,6 +156,8 @@ impl Collector {
     }
 
     fn run_cycle(&self, marker: &mut Marker, forced: bool) {
+        let number = self.cycle_number().wrapping_add(1);
+        let mark_phase = spans::phase("mark", number);
         let mut timing = Timing {
             began: Moment::now(),
             objects_at_start: 0,
@@ -175,7 +185,10 @@ impl Collector {
         self.pool.close();
         self.assists.release_all();
         let mark_ns = timing.began.elapsed_ns();
+        drop(mark_phase);
+        let sweep_phase = spans::phase("sweep", number);
         self.after_marking();
+        drop(sweep_phase);
         self.finish_figures(&timing, mark_ns);
     }
 
@@ -217,6 +230,7 @@ impl Collector {
         self.world.start();
         let pause = start.elapsed_ns();
         timing.pauses.push((pause, stopping));
+        spans::stopped(pause, stopping);
         self.pacing.note_stop(pause, self.is_marking());
     }
 
@@ -358,8 +372,10 @@ impl Collector {
     fn finish_figures(&self, timing: &Timing, mark_ns: u64) {
         let live_bytes = timing.size.marked;
         let goal_bytes = timing.size.goal;
+        let unmet = self.unmet_limit();
         let cycle = {
             let mut figures = self.figures.lock();
+            figures.unmet_limit = unmet;
             figures.cycles += 1;
             figures.live_bytes = live_bytes;
             figures.mark_ns = mark_ns;
@@ -377,6 +393,13 @@ impl Collector {
             figures.cycles
         };
         self.write_trace(timing, cycle, mark_ns);
+        if let Some((needed_bytes, limit_bytes)) = unmet {
+            self.tell(&Event::LimitUnmet {
+                needed_bytes,
+                limit_bytes,
+                limiting: self.pacing.is_limiting(),
+            });
+        }
         self.tell(&Event::CycleEnd {
             cycle,
             live_bytes,

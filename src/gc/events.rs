@@ -27,6 +27,17 @@ pub enum Event {
         /// The panic's message, if it was a string.
         message: String,
     },
+    /// More lives, or cannot be given back, than the memory limit leaves room for. Told after each cycle that finds it so.
+    /// The program goes on, past the limit, with at most about half of its processor time spent on collection; this is
+    /// the moment to shed load.
+    LimitUnmet {
+        /// Bytes that live or cannot be given back.
+        needed_bytes: u64,
+        /// The limit, in bytes.
+        limit_bytes: u64,
+        /// Whether collection takes so much time that it is being held back.
+        limiting: bool,
+    },
     /// A cycle is over, its sweep included.
     CycleEnd {
         /// The cycle's number, from 1.
@@ -123,6 +134,8 @@ pub(crate) struct Figures {
     pub(crate) idle_ns: u64,
     /// The sum of the first two.
     pub(crate) total_taken_ns: u64,
+    /// Bytes needed and the limit, when the last cycle found that the limit cannot be met.
+    pub(crate) unmet_limit: Option<(u64, u64)>,
     pub(crate) last_pause_ns: u64,
     pub(crate) pauses: Pauses,
     pub(crate) stopping: Pauses,
@@ -140,6 +153,7 @@ impl Figures {
             assist_ns: 0,
             idle_ns: 0,
             total_taken_ns: 0,
+            unmet_limit: None,
             last_pause_ns: 0,
             pauses: Pauses::new(),
             stopping: Pauses::new(),

@@ -53,6 +53,8 @@ pub(crate) struct Pacing {
     pub(crate) scannable: AtomicU64,
     /// The pace of the sweep, as words.
     sweep: [AtomicU64; 3],
+    /// Bytes of spans when marking ended.
+    spans_to_sweep: AtomicU64,
     /// 1 once the sweep of the last cycle is over.
     sweep_done: AtomicU32,
 }
@@ -100,6 +102,7 @@ impl Pacing {
             credit: zero(),
             scannable: zero(),
             sweep: [zero(), zero(), zero()],
+            spans_to_sweep: zero(),
             sweep_done: AtomicU32::new(1),
         }
     }
@@ -276,7 +279,9 @@ impl Collector {
         let done = self.gauges.scanned.load(Ordering::Relaxed);
         let mut state = self.pacing.state.lock();
         let rates = state.pacer.revise(live, done, state.heap_scan);
-        self.pacing.update_limiter(&mut state.limiter);
+        if state.limiter.needs_update(self.pacing.epoch.elapsed_ns()) {
+            self.pacing.update_limiter(&mut state.limiter);
+        }
         drop(state);
         self.publish_rates(rates);
     }
@@ -308,9 +313,35 @@ impl Collector {
         let plan = state.pacer.commit(live, false, memory);
         drop(state);
         self.publish_plan(plan);
-        let pages = self.heap.span_bytes.load(Ordering::Relaxed) >> PAGE_SHIFT;
+        let spans = self.heap.span_bytes.load(Ordering::Relaxed);
+        pacing.spans_to_sweep.store(spans, Ordering::Relaxed);
+        let pages = spans >> PAGE_SHIFT;
         pacing.set_sweep(SweepPace::new(live, plan.trigger, pages, 0));
         size
+    }
+
+    /// The bytes needed and the limit, if the limit leaves no room to allocate in.
+    pub(crate) fn unmet_limit(&self) -> Option<(u64, u64)> {
+        let memory = self.memory_figures();
+        let state = self.pacing.state.lock();
+        let limit = state.pacer.knobs().limit;
+        let other = memory
+            .mapped
+            .saturating_sub(memory.free)
+            .saturating_sub(memory.objects);
+        let needed = state.pacer.marked().saturating_add(other);
+        (needed >= limit).then_some((needed, limit))
+    }
+
+    /// Bytes of spans that are still to be swept.
+    pub(crate) fn sweep_debt_bytes(&self) -> u64 {
+        // Relaxed (all): figures.
+        if self.pacing.sweep_done.load(Ordering::Relaxed) != 0 {
+            return 0;
+        }
+        let swept = self.heap.swept_pages.load(Ordering::Relaxed) << PAGE_SHIFT;
+        let spans = self.pacing.spans_to_sweep.load(Ordering::Relaxed);
+        spans.saturating_sub(swept)
     }
 
     /// The sweep is over: the next cycle may begin as soon as it should.

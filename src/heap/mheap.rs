@@ -41,13 +41,25 @@ const CACHED_PAGES: u32 = 16;
 pub(crate) struct OutOfPages;
 
 /// How a heap treats its memory.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     /// Freed slots are filled with [`POISON`].
     pub(crate) poison: bool,
     /// The arena asks for huge pages. Off by default: the kernel zeroes 2 MiB, and may first compact memory, inside
     /// the page fault of some allocation, which costs milliseconds; marking gets at most a tenth faster.
     pub(crate) huge_pages: bool,
+    /// The most bytes of pages in use; `u64::MAX` is no limit.
+    pub(crate) hard_limit: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            poison: false,
+            huge_pages: false,
+            hard_limit: u64::MAX,
+        }
+    }
 }
 
 /// Black or white: whether the mark bits of handed-out slots are set.
@@ -87,6 +99,8 @@ pub(crate) struct MHeap {
     pub(crate) swept_pages: AtomicU64,
     pub(crate) poison: bool,
     huge_pages: bool,
+    /// The most pages that may be in use, page 0 included.
+    most_pages: u32,
 }
 
 impl MHeap {
@@ -130,6 +144,8 @@ impl MHeap {
             swept_pages: AtomicU64::new(0),
             poison: options.poison,
             huge_pages: options.huge_pages,
+            most_pages: u32::try_from(options.hard_limit.div_ceil(PAGE_SIZE as u64))
+                .map_or(u32::MAX, |pages| pages.saturating_add(1)),
             arena,
         })
     }
@@ -147,6 +163,12 @@ impl MHeap {
     #[inline(always)]
     pub(crate) fn at(&self, offset: usize) -> *mut u8 {
         self.arena.base().wrapping_add(offset)
+    }
+
+    /// Bytes that objects may fill: the reservation, or the hard limit if that is less.
+    pub(crate) fn room(&self) -> usize {
+        let limit = (self.most_pages as usize - 1).saturating_mul(PAGE_SIZE);
+        self.reserved().min(limit)
     }
 
     /// Bytes reserved.
@@ -351,6 +373,10 @@ impl MHeap {
     }
 
     fn take_locked(&self, heap: &mut PageHeap, pages: u32, align: u32) -> Result<u32, OutOfPages> {
+        let in_use = heap.top().0 - heap.free_pages();
+        if pages > self.most_pages.saturating_sub(in_use) {
+            return Err(OutOfPages);
+        }
         loop {
             if let Some(run) = heap.alloc(pages, align) {
                 return Ok(run.at.0);

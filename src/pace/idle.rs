@@ -3,6 +3,14 @@
 //! Both numbers in one word, so that whoever shares it can change it with a single compare-and-exchange of
 //! [`IdleWorkers::bits`].
 
+#![cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        reason = "for a host whose workers run on the program's own processors"
+    )
+)]
+
 /// A count and its bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IdleWorkers {

@@ -63,16 +63,19 @@ impl Limiter {
     }
 
     /// Processor nanoseconds in the bucket, at most [`Self::capacity`].
+    #[cfg(test)]
     pub(crate) fn fill(&self) -> u64 {
         self.fill
     }
 
     /// Processor nanoseconds that fit.
+    #[cfg(test)]
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
 
     /// Processor nanoseconds by which the collector was over, ever.
+    #[cfg(test)]
     pub(crate) fn overflow(&self) -> u64 {
         self.overflow
     }

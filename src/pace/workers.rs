@@ -43,6 +43,7 @@ impl Workers {
     }
 
     /// Every processor marks: for a cycle that keeps the world stopped.
+    #[cfg(test)]
     pub(crate) fn all(processors: u32) -> Self {
         Self {
             dedicated: processors.max(1),
@@ -63,6 +64,7 @@ impl Workers {
 
     /// The most workers that may mark on processors with nothing else to do. A cycle that nobody waits for (`periodic`)
     /// wakes nobody on top of a dedicated worker.
+    #[cfg(test)]
     pub(crate) fn most_idle(&self, processors: u32, periodic: bool) -> u32 {
         if periodic {
             return u32::from(self.dedicated == 0);

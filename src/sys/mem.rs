@@ -35,6 +35,10 @@ impl Reservation {
         )?;
         let start = map.as_mut_ptr().addr();
         let skip = start.next_multiple_of(HUGE_PAGE) - start;
+        // Tagged words keep 48 bits of an address. User space ends below that unless a process asks for more.
+        if (start + skip + len) as u64 > 1 << 48 {
+            return Err(io::Error::other("the address space found is above 2^48"));
+        }
         Ok(Self { map, skip, len })
     }
 
