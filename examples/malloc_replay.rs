@@ -55,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) traces: Vec<(PathBuf, Report)>,
     /// At the end of the traces, before the collections that check what is left.
     pub(crate) stats: HeapStats,
+    /// The memory of the process with the traces read and nothing replayed, and its peak afterwards.
+    pub(crate) rss_before: Option<u64>,
     pub(crate) peak_rss: Option<u64>,
     /// The bytes that the last collection kept.
     pub(crate) live_bytes: u64,
@@ -68,23 +70,24 @@ fn main() -> ExitCode {
             .into_iter()
             .map(PathBuf::from)
             .collect();
-        let before = report::rss();
         let outcome = run(&Heap::builder().build()?, files, poll)?;
-        print(&outcome, before);
+        print(&outcome);
         Ok(())
     })
 }
 
 /// Replays all the files at once.
 pub(crate) fn run(heap: &Heap, files: Vec<PathBuf>, poll: usize) -> Result<Outcome, String> {
-    // A file that cannot be opened is an error before the first event.
-    let open = |path: PathBuf| match decode::open(&path) {
+    // A file that cannot be opened is an error before the first event. The rest is read first, so that the memory that
+    // is reported is that of the replay.
+    let open = |path: PathBuf| match decode::open(&path).map(decode::in_memory) {
         Ok(input) => Ok((path, input)),
         Err(error) => Err(format!("{}: {error}", path.display())),
     };
     let opened: Vec<_> = files.into_iter().map(open).collect::<Result<_, _>>()?;
+    let rss_before = report::rss();
     let replays: Vec<_> = thread::scope(|scope| {
-        let spawn = |(path, input): (PathBuf, Box<dyn Read + Send>)| {
+        let spawn = |(path, input): (PathBuf, decode::InMemory)| {
             scope.spawn(move || match Replay::run(heap, input, poll) {
                 Ok(replay) => Ok((path, replay)),
                 Err(error) => Err(describe(&path, &*error)),
@@ -123,6 +126,7 @@ pub(crate) fn run(heap: &Heap, files: Vec<PathBuf>, poll: usize) -> Result<Outco
     Ok(Outcome {
         traces,
         stats,
+        rss_before,
         peak_rss,
         live_bytes,
     })
@@ -326,7 +330,7 @@ impl Hasher for ByNumber {
     }
 }
 
-fn print(outcome: &Outcome, rss_before: Option<u64>) {
+fn print(outcome: &Outcome) {
     let mut peak = 0;
     for (path, report) in &outcome.traces {
         peak += report.peak_bytes;
@@ -344,12 +348,12 @@ fn print(outcome: &Outcome, rss_before: Option<u64>) {
         "  peak allocated     {} (the sum of the traces' peaks)",
         Bytes(peak)
     ));
-    if let (Some(before), Some(after)) = (rss_before, outcome.peak_rss) {
+    if let (Some(before), Some(after)) = (outcome.rss_before, outcome.peak_rss) {
         say(format_args!(
             "  peak memory        {}, {} more than at the start: {:.2} times the allocated",
             Bytes(after),
             Bytes(after.saturating_sub(before)),
-            after as f64 / peak.max(1) as f64
+            after.saturating_sub(before) as f64 / peak.max(1) as f64
         ));
     }
     say(format_args!(

@@ -7,25 +7,27 @@ cd "$(dirname "$0")"
 usage() {
     cat <<END
 usage: ./run.sh [options]
-  -p LIST   programs: alloc,trees,mark,heapgraph (default: all; heapgraph needs -g)
+  -p LIST   programs: alloc,trees,mark,heapgraph,ring (default: all; heapgraph needs -g)
   -m LIST   memory managers, instead of each program's own list: go, greywave, box@mimalloc, ..
   -c TEXT   only the cases whose name has this text in it, such as "32 B"
   -r N      rounds (default 3)
   -s SECS   seconds of one alloc measurement (default 1)
   -d DEPTH  of trees (default 18)
   -n N      objects of mark (default 10000000)
+  -i N      inserts of ring (default 2000000)
   -g FILE   a recorded heap graph, .hg or .hg.zst
   -o FILE   where each single measurement goes (default target/peers.tsv)
 END
     exit "${1:-2}"
 }
 
-programs=alloc,trees,mark,heapgraph managers='' only='' rounds=3 seconds=1 depth=18 objects=10000000 graph='' out=target/peers.tsv
-while getopts p:m:c:r:s:d:n:g:o:h option; do
+programs=alloc,trees,mark,heapgraph,ring managers='' only='' rounds=3 seconds=1 depth=18 objects=10000000
+inserts=2000000 graph='' out=target/peers.tsv
+while getopts p:m:c:r:s:d:n:i:g:o:h option; do
     case $option in
         p) programs=$OPTARG ;; m) managers=$OPTARG ;; c) only=$OPTARG ;; r) rounds=$OPTARG ;;
-        s) seconds=$OPTARG ;; d) depth=$OPTARG ;; n) objects=$OPTARG ;; g) graph=$OPTARG ;;
-        o) out=$OPTARG ;; h) usage 0 ;; *) usage ;;
+        s) seconds=$OPTARG ;; d) depth=$OPTARG ;; n) objects=$OPTARG ;; i) inserts=$OPTARG ;;
+        g) graph=$OPTARG ;; o) out=$OPTARG ;; h) usage 0 ;; *) usage ;;
     esac
 done
 mkdir -p target
@@ -41,6 +43,7 @@ peers_of() {
             box box@mimalloc box@jemalloc arc@mimalloc arc@jemalloc ;;
         mark) echo greywave go gc-arena gc-arena@mimalloc boa_gc@mimalloc gc@mimalloc ;;
         heapgraph) echo greywave go go-typed gc-arena@mimalloc ;;
+        ring) echo greywave go ;;
     esac
 }
 
@@ -57,6 +60,7 @@ cases_of() {
                 echo "mark $shape, $objects objects|$shape $objects 5"
             done ;;
         heapgraph) echo "mark $(basename "$raw" .hg)|$raw 9" ;;
+        ring) echo "insert, p99.99|200000 $inserts" ;;
     esac
 }
 
@@ -83,7 +87,7 @@ find_go() {
 
 go=$(find_go)
 export GOTOOLCHAIN=local
-for program in alloc trees mark heapgraph; do
+for program in alloc trees mark heapgraph ring; do
     (cd go && "$go" build -o "../target/go/$program" "$program.go" common.go)
 done
 cargo build --release --quiet
@@ -95,6 +99,22 @@ if [ "${graph##*.}" = zst ]; then
 fi
 if [ -z "$graph" ]; then programs=${programs/heapgraph/}; fi
 
+row() {
+    local IFS=$'\t'
+    echo "$*" >> "$out"
+}
+
+# The other figures of a ring are in its notes: "p50=0.1us max=99.9us total=1000.0ms".
+more_of_ring() {
+    local note
+    for note in $notes; do
+        case $note in
+            max=*us) note=${note#max=}; row ring 'insert, max' "$manager" "${note%us}" us - ;;
+            total=*ms) note=${note#total=}; row ring-total "$inserts inserts" "$manager" "${note%ms}" ms - ;;
+        esac
+    done
+}
+
 : > "$out"
 for ((round = 1; round <= rounds; round++)); do
     for program in ${programs//,/ }; do
@@ -103,8 +123,9 @@ for ((round = 1; round <= rounds; round++)); do
             for manager in $(peers_of "$program"); do
                 # shellcheck disable=SC2046,SC2086 # words are meant to be split
                 if line=$($(command_of "$manager" "$program" $arguments) 2> target/error.txt </dev/null); then
-                    read -r value unit kib _ <<< "$line"
-                    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$program" "$name" "$manager" "$value" "$unit" "$kib" >> "$out"
+                    read -r value unit kib notes <<< "$line"
+                    row "$program" "$name" "$manager" "$value" "$unit" "$kib"
+                    if [ "$program" = ring ]; then more_of_ring; fi
                 elif ! grep -q ' has no ' target/error.txt; then
                     echo "failed: $manager, $name" >&2
                     head -n 3 target/error.txt >&2

@@ -1,5 +1,5 @@
 # Turns "program case manager value unit KiB" lines into two Markdown tables a program: medians
-# of the value, and of the peak resident memory.
+# of the value, and of the peak resident memory. KiB is "-" for another figure of the same process.
 
 function median(key, count,    i, j, t, v) {
     for (i = 1; i <= count; i++) v[i] = sample[key, i]
@@ -12,6 +12,7 @@ function show(x) { return x < 100 ? sprintf("%.1f", x) : sprintf("%.0f", x) }
 
 # One table: `what` is "time" or "memory".
 function table(program, what,    c, m, line, rule, name, manager, key, x, ours, go, best, winner) {
+    if (!((what, program) in measured)) return
     line = "| " program ", " (what == "time" ? unit[program] : "peak MiB")
     rule = "|:--"
     for (m = 1; m <= managers[program]; m++) { line = line " | " manager_at[program, m]; rule = rule "|--:" }
@@ -19,6 +20,7 @@ function table(program, what,    c, m, line, rule, name, manager, key, x, ours, 
     print "\n" line " |\n" rule "|"
     for (c = 1; c <= cases[program]; c++) {
         name = case_at[program, c]
+        if (!((what, program, name) in measured)) continue
         line = "| " name
         ours = go = best = 0
         winner = ""
@@ -39,14 +41,19 @@ function table(program, what,    c, m, line, rule, name, manager, key, x, ours, 
     }
 }
 
-function add(key, x) { sample[key, ++samples[key]] = x }
+function add(what, x,    key) {
+    key = what SUBSEP $2 SUBSEP $3
+    sample[key, ++samples[key]] = x
+    measured[what, $1]
+    measured[what, $1, $2]
+}
 
 {
     if (!($1 in unit)) { programs++; program_at[programs] = $1; unit[$1] = $5 }
     if (!(($1, $2) in seen_case)) { seen_case[$1, $2]; case_at[$1, ++cases[$1]] = $2 }
     if (!(($1, $3) in seen_manager)) { seen_manager[$1, $3]; manager_at[$1, ++managers[$1]] = $3 }
-    add("time" SUBSEP $2 SUBSEP $3, $4)
-    add("memory" SUBSEP $2 SUBSEP $3, $6 / 1024)
+    add("time", $4)
+    if ($6 != "-") add("memory", $6 / 1024)
 }
 
 END {

@@ -179,3 +179,32 @@ pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(file))
     }
 }
+
+/// A file whose bytes are in memory, as far as it could be read; then comes the error, if there was one.
+pub(crate) struct InMemory {
+    bytes: io::Cursor<Vec<u8>>,
+    error: Option<io::Error>,
+}
+
+/// Reads a file to its end.
+pub(crate) fn in_memory(mut file: Box<dyn Read + Send>) -> InMemory {
+    let mut bytes = Vec::new();
+    let error = file.read_to_end(&mut bytes).err();
+    InMemory {
+        bytes: io::Cursor::new(bytes),
+        error,
+    }
+}
+
+impl Read for InMemory {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.bytes.read(buffer)?;
+        match self.error.take() {
+            Some(error) if count == 0 => Err(error),
+            error => {
+                self.error = error;
+                Ok(count)
+            }
+        }
+    }
+}

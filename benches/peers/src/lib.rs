@@ -1,7 +1,7 @@
 //! The same programs on several memory managers, one process a measurement.
 //!
 //! [`programs`] says what is measured and drives the threads and the clock; each file of
-//! [`peers`] is one memory manager's way of writing the four programs. The Go side is in `go/`.
+//! [`peers`] is one memory manager's way of writing the programs. The Go side is in `go/`.
 //! `run.sh` builds everything, runs it turn by turn and prints the table.
 
 #![allow(
@@ -19,7 +19,8 @@ const USAGE: &str = "usage:
   alloc PEER 16|32|64|256 noscan|scan THREADS SECONDS
   trees PEER DEPTH WORKERS
   mark PEER random|random-roots|tree|chain|chain-random OBJECTS ROUNDS
-  heapgraph PEER RAW_FILE ROUNDS";
+  heapgraph PEER RAW_FILE ROUNDS
+  ring PEER MESSAGES INSERTS";
 
 /// Runs the program that the command line names and prints one line: value, unit, peak resident
 /// memory in KiB, notes.
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         ["trees", peer, depth, workers] => programs::trees::run(peer, depth, workers),
         ["mark", peer, shape, objects, rounds] => programs::mark::run(peer, shape, objects, rounds),
         ["heapgraph", peer, file, rounds] => programs::heap_graph::run(peer, file, rounds),
+        ["ring", peer, messages, inserts] => programs::ring::run(peer, messages, inserts),
         _ => Err("no such program".into()),
     };
     match report {

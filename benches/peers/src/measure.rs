@@ -33,6 +33,18 @@ impl Report {
         }
     }
 
+    /// The tail of many short things, in microseconds, and how long they took together.
+    pub fn times(times: &Times, total: Duration) -> Self {
+        let micros = |ns: u64| ns as f64 / 1e3;
+        let (p50, max) = (micros(times.quantile(0.5)), micros(times.max));
+        let total = total.as_secs_f64() * 1e3;
+        Self {
+            value: micros(times.quantile(0.9999)),
+            unit: "us",
+            notes: format!("p50={p50:.3}us max={max:.3}us total={total:.3}ms"),
+        }
+    }
+
     /// The median of some collections of a heap of `objects` objects.
     pub fn collections(mut times: Vec<Duration>, objects: usize) -> Self {
         times.sort();
@@ -52,6 +64,55 @@ impl fmt::Display for Report {
             peak_kib(),
             self.notes
         )
+    }
+}
+
+/// How many buckets a power of two has.
+const BUCKETS: u64 = 64;
+
+/// Counts durations to a part in [`BUCKETS`].
+#[derive(Debug)]
+pub struct Times {
+    counts: Vec<u64>,
+    max: u64,
+}
+
+impl Times {
+    /// None yet.
+    pub fn new() -> Self {
+        Self {
+            counts: vec![0; (BUCKETS * BUCKETS) as usize],
+            max: 0,
+        }
+    }
+
+    /// Counts one.
+    #[inline]
+    pub fn record(&mut self, took: Duration) {
+        let ns = took.as_nanos() as u64;
+        let exponent = u64::from((u64::BITS - ns.leading_zeros()).max(7) - 7);
+        self.counts[(exponent * BUCKETS + (ns >> exponent)) as usize] += 1;
+        self.max = self.max.max(ns);
+    }
+
+    /// The least bound, in nanoseconds, that so large a part of them is not above.
+    pub fn quantile(&self, part: f64) -> u64 {
+        let total: u64 = self.counts.iter().sum();
+        let mut below = 0;
+        for (i, count) in (0..).zip(&self.counts) {
+            below += count;
+            if below as f64 >= part * total as f64 {
+                let exponent = (i / BUCKETS).max(1) - 1;
+                return ((i - exponent * BUCKETS + 1) << exponent) - 1;
+            }
+        }
+        self.max
+    }
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

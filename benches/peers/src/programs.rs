@@ -3,4 +3,5 @@
 pub mod alloc;
 pub mod heap_graph;
 pub mod mark;
+pub mod ring;
 pub mod trees;

@@ -7,6 +7,7 @@ use greywave::{Frame, Gc, GcArray, GcCell, Heap, Mutator, Root, Trace};
 use crate::programs::alloc::{Alloc, BATCH, Run, words};
 use crate::programs::heap_graph::{HeapGraph, Recording};
 use crate::programs::mark::{Clock, Graph, Mark};
+use crate::programs::ring::{self, Ring};
 use crate::programs::trees::Trees;
 
 /// The programs as a user writes them.
@@ -259,4 +260,38 @@ fn load(m: &Mutator, recording: &Recording) -> Root<Recorded<'static>> {
         }
     }
     m.root(objects[0])
+}
+
+#[derive(Trace)]
+struct Message {
+    number: u64,
+    words: [u64; ring::WORDS],
+}
+
+#[derive(Trace)]
+struct Place<'gc>(GcCell<'gc, Message>);
+
+impl Ring for Plain {
+    fn run(messages: usize, clock: &mut ring::Clock) {
+        let heap = Heap::new();
+        let mut m = attach(&heap);
+        let ring = m.root(m.alloc_slice(messages, |_| Place(GcCell::null())));
+        clock.start();
+        let mut at = 0;
+        for number in 0..clock.inserts() {
+            let message = m.alloc(Message {
+                number,
+                words: ring::content(number),
+            });
+            ring.get(&m)[at].0.set(&m, message);
+            m.safepoint();
+            at = if at + 1 == messages { 0 } else { at + 1 };
+            clock.lap();
+        }
+        for (place, slot) in ring.get(&m).iter().enumerate() {
+            if let Some(message) = slot.0.get() {
+                clock.look(place, message.number, &message.words);
+            }
+        }
+    }
 }
