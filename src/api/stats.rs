@@ -7,7 +7,7 @@ use crate::gc::events::PauseSummary;
 /// Figures of a heap, taken without stopping anyone.
 ///
 /// Counts that mutators keep are told in steps (about 8 KiB a mutator and span class), so they lag by that much.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapStats {
     /// Cycles completed.

@@ -227,8 +227,10 @@ impl Collector {
             let _turn = self.turnstile.lock();
             body(self, timing);
         }
-        self.world.start();
+        self.world.withdraw_stop();
+        // Those that it wakes may take this processor at once, and run.
         let pause = start.elapsed_ns();
+        self.world.open_gate();
         timing.pauses.push((pause, stopping));
         spans::stopped(pause, stopping);
         self.pacing.note_stop(pause, self.is_marking());

@@ -278,8 +278,8 @@ impl World {
         self.wait_for(&self.stops, request, late);
     }
 
-    /// The stop is over.
-    pub(crate) fn start(&self) {
+    /// The stop is over: whoever looks may go on. [`open_gate`](Self::open_gate) wakes the others.
+    pub(crate) fn withdraw_stop(&self) {
         {
             let mut registry = self.registry.lock();
             if let Some(request) = registry.stopping.take() {
@@ -288,7 +288,6 @@ impl World {
                 }
             }
         }
-        self.open_gate();
     }
 
     /// Stops everybody but `me`, to look at the heap; one verifier at a time.
@@ -336,7 +335,8 @@ impl World {
         self.open_gate();
     }
 
-    fn open_gate(&self) {
+    /// Wakes mutators that wait for the end of a stop.
+    pub(crate) fn open_gate(&self) {
         drop(self.gate.lock());
         self.open.notify_all();
     }

@@ -17,7 +17,7 @@
 //! - **An early trigger.** Go starts no cycle before 45/64 of the way from live to goal; a program that allocates a
 //!   third as fast as one processor marks then assists without end. Here the trigger goes as low as the sustained
 //!   runway needs, up to a runway of `survivors * GOGC / 100`: floating garbage may at most do what survivors do, once
-//!   more.
+//!   more. Where that is not enough, half of what is missing comes off again.
 //! - **A ceiling.** The trigger aims at the goal, so that a heap ends there as long as it does what it did before.
 //!   Assists aim at the ceiling, a tenth above the goal: what is new spends that first. Where a runway is known not to
 //!   fit it is a twentieth. The ceiling is never past the limit goal.
@@ -236,14 +236,18 @@ impl Pacer {
         }
     }
 
-    /// What GOGC gives to those objects that survived the last cycle, without those that were allocated while it ran.
+    /// What GOGC gives to those objects that survived the last cycle, without those that were allocated while it ran; less
+    /// half of what is missing where that is too short. A program that outruns its collector by far must assist anyway,
+    /// and a runway that does not suffice only makes its heap larger.
     fn longest_runway(&self) -> u64 {
         if self.rule != Rule::Early {
             return 0;
         }
         let survivors = self.marked.saturating_sub(self.born);
         let percent = self.knobs.gogc.unwrap_or(0);
-        clamp_u64(u128::from(survivors) * u128::from(percent) / 100)
+        let longest = clamp_u64(u128::from(survivors) * u128::from(percent) / 100);
+        let missing = self.runway.sustained.saturating_sub(longest);
+        longest.saturating_sub(missing / 2)
     }
 
     /// A cycle starts at a heap of `heap_live` bytes, of which `heap_scan` may have to be scanned, and with `roots`
@@ -399,7 +403,8 @@ mod tests {
         assert!(fits.trigger.abs_diff(160 * MIB) <= 1);
         assert_eq!(fits.ceiling, 220 * MIB);
         let too_long = pacer(Knobs::new(8), 40 * MIB, 60 * MIB).plan();
-        assert_eq!((too_long.trigger, too_long.ceiling), (160 * MIB, 210 * MIB));
+        // Half of the 20 MiB that it is short of come off.
+        assert_eq!((too_long.trigger, too_long.ceiling), (170 * MIB, 210 * MIB));
     }
 
     #[test]

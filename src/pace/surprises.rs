@@ -64,23 +64,23 @@ fn both(gogc: u32, seeds: u64, rates: fn(usize, &mut Random) -> Rates) -> (Total
 #[test]
 fn a_low_gogc_is_a_promise_about_memory() {
     let (go, ours) = both(25, 1, |i, _| steady(330.0, i));
-    assert!(go.utilisation > 0.80 && ours.utilisation < 0.53);
+    assert!(go.utilisation > 0.80 && ours.utilisation < 0.68);
     // Assists are still needed: the heap may not grow until they are not.
     assert!(ours.ratio <= 1.051);
-    assert!(ours.peak as f64 <= 1.3 * go.peak as f64);
+    assert!(ours.peak as f64 <= 1.15 * go.peak as f64);
     assert!(ours.cost < go.cost);
     let (go, ours) = both(50, 1, |i, _| steady(330.0, i));
-    assert!(go.utilisation > 0.64 && ours.utilisation < 0.35);
+    assert!(go.utilisation > 0.64 && ours.utilisation < 0.47);
     assert!(ours.ratio <= 1.051);
-    assert!(ours.peak as f64 <= 1.5 * go.peak as f64);
+    assert!(ours.peak as f64 <= 1.25 * go.peak as f64);
 }
 
 #[test]
 fn a_program_that_outruns_its_collector_does_not_fill_memory() {
     let (go, ours) = both(100, 1, |i, _| steady(2048.0, i));
-    assert!(ours.utilisation < go.utilisation - 0.15);
+    assert!(ours.utilisation < go.utilisation - 0.07);
     assert!(ours.ratio <= 1.051);
-    assert!(ours.peak < 2 * go.peak);
+    assert!(ours.peak as f64 <= 1.25 * go.peak as f64);
 }
 
 #[test]

@@ -159,7 +159,8 @@ impl Scene {
             if over {
                 self.marking.set(false);
             }
-            self.world.start();
+            self.world.withdraw_stop();
+            self.world.open_gate();
             if over {
                 return;
             }

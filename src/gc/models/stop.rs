@@ -42,7 +42,8 @@ impl Scene {
             self.begun.set(self.begun.get() + 1);
         }
         self.phase.set(self.phase.get() + 1);
-        self.world.start();
+        self.world.withdraw_stop();
+        self.world.open_gate();
     }
 
     fn leave_blocked(&self, mutator: MutatorRef) {

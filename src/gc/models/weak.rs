@@ -96,7 +96,8 @@ impl Scene {
         } else {
             self.weak.begin_marking();
         }
-        self.world.start();
+        self.world.withdraw_stop();
+        self.world.open_gate();
         over
     }
 
