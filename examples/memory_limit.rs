@@ -10,15 +10,15 @@
 //! The threads keep so many MiB alive in tables and replace what is in them by objects of 16 bytes
 //! to 32 KiB, until they have allocated so many GiB. Another thread looks at the heap and at the
 //! process each 10 ms, and keeps the largest values: the heap's memory is what it has mapped for
-//! objects, and its tables. The limit is kept if that stays below it, or a little above.
+//! objects and not given back, and its tables. The limit is kept if that stays below it, or a little above.
 //!
 //! With more alive than the limit allows the program must go on all the same, and the collector
 //! must leave it about half of the processor.
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,53 +82,53 @@ pub(crate) struct Largest {
 pub(crate) struct Report {
     pub(crate) time: Duration,
     pub(crate) largest: Largest,
-    /// Processor time that marking took from the program.
-    pub(crate) taken: Taken,
+    pub(crate) told: Told,
     pub(crate) processors: usize,
 }
 
-/// Sums of what the cycles told, in nanoseconds.
+/// What the heap told: sums over all cycles, in nanoseconds, and complaints.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Taken {
+pub(crate) struct Told {
+    /// Processor time of marking: what it took from the program, ..
     pub(crate) background_ns: u64,
     pub(crate) assist_ns: u64,
+    /// .. and what was idle.
     pub(crate) idle_ns: u64,
+    /// Wall time of marking.
     pub(crate) mark_ns: u64,
+    /// How often it was told that the limit is too low, ..
+    pub(crate) unmet: u64,
+    /// .. how often of these the collector was held back, ..
+    pub(crate) limiting: u64,
+    /// .. and how many bytes it needed, at most.
+    pub(crate) needed: u64,
 }
 
-#[derive(Debug, Default)]
-struct Sums([AtomicU64; 4]);
-
-impl Sums {
-    fn take(&self, event: &Event) {
-        if let &Event::CycleEnd {
-            background_ns,
-            assist_ns,
-            idle_ns,
-            mark_ns,
-            ..
-        } = event
-        {
-            for (sum, ns) in self
-                .0
-                .iter()
-                .zip([background_ns, assist_ns, idle_ns, mark_ns])
-            {
-                // Relaxed: a sum, written by one thread.
-                sum.fetch_add(ns, Ordering::Relaxed);
+impl Told {
+    fn take(&mut self, event: &Event) {
+        match *event {
+            Event::CycleEnd {
+                background_ns,
+                assist_ns,
+                idle_ns,
+                mark_ns,
+                ..
+            } => {
+                self.background_ns += background_ns;
+                self.assist_ns += assist_ns;
+                self.idle_ns += idle_ns;
+                self.mark_ns += mark_ns;
             }
-        }
-    }
-
-    fn get(&self) -> Taken {
-        // Relaxed: read when the heap has gone, or for people.
-        let [background_ns, assist_ns, idle_ns, mark_ns] =
-            self.0.each_ref().map(|sum| sum.load(Ordering::Relaxed));
-        Taken {
-            background_ns,
-            assist_ns,
-            idle_ns,
-            mark_ns,
+            Event::LimitUnmet {
+                needed_bytes,
+                limiting,
+                ..
+            } => {
+                self.unmet += 1;
+                self.limiting += u64::from(limiting);
+                self.needed = needed_bytes.max(self.needed);
+            }
+            _ => {}
         }
     }
 }
@@ -157,12 +157,12 @@ fn parse(mut args: Args) -> Result<Options, Box<dyn Error>> {
 
 /// Fills the tables and replaces what is in them, under the limit.
 pub(crate) fn run(options: Options) -> Result<(Report, greywave::HeapStats), Box<dyn Error>> {
-    let sums = Arc::new(Sums::default());
-    let told = sums.clone();
+    let told = Arc::new(Mutex::new(Told::default()));
+    let sums = told.clone();
     let heap = Heap::builder()
         .gogc(None)
         .memory_limit(options.limit)
-        .on_event(move |event| told.take(event))
+        .on_event(move |event| locked(&sums).take(event))
         .build()?;
     let start = Instant::now();
     let over = AtomicBool::new(false);
@@ -189,12 +189,17 @@ pub(crate) fn run(options: Options) -> Result<(Report, greywave::HeapStats), Box
     let report = Report {
         time: start.elapsed(),
         largest: largest.map_err(|_| "the watching thread panicked")?,
-        taken: sums.get(),
+        told: *locked(&told),
         processors: thread::available_parallelism()?.get(),
     };
     let stats = heap.stats();
     heap.verify()?;
     Ok((report, stats))
+}
+
+/// A sum that a panicking sink left is still a sum.
+fn locked(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks at the heap and the process until it is over.
@@ -205,7 +210,10 @@ fn watch(heap: &Heap, over: &AtomicBool) -> Largest {
         let stats = heap.stats();
         largest.looks += 1;
         for (value, now) in [
-            (&mut largest.heap, stats.mapped_bytes + stats.metadata_bytes),
+            (
+                &mut largest.heap,
+                stats.mapped_bytes.saturating_sub(stats.released_bytes) + stats.metadata_bytes,
+            ),
             (&mut largest.spans, stats.span_bytes),
             (&mut largest.resident, report::rss().unwrap_or(0)),
         ] {
@@ -299,17 +307,26 @@ fn summary(options: Options, report: &Report) {
             against(bytes)
         ));
     }
-    let taken = report.taken;
+    let told = report.told;
     let all = report.time.as_nanos() as f64 * report.processors as f64;
     let share = |ns: u64| 100.0 * ns as f64 / all;
+    if told.unmet > 0 {
+        say(format_args!(
+            "after {} cycles the heap said that the limit cannot be met (at most {} needed); \
+             after {} it was holding the collector back",
+            told.unmet,
+            Bytes(told.needed),
+            told.limiting,
+        ));
+    }
     say(format_args!(
         "of {} processors' time: {:.1} % background marking, {:.1} % assists (together {:.1} %), {:.1} % idle marking;\n\
          marking ran for {:.1} % of the time",
         report.processors,
-        share(taken.background_ns),
-        share(taken.assist_ns),
-        share(taken.background_ns + taken.assist_ns),
-        share(taken.idle_ns),
-        share(taken.mark_ns) * report.processors as f64,
+        share(told.background_ns),
+        share(told.assist_ns),
+        share(told.background_ns + told.assist_ns),
+        share(told.idle_ns),
+        share(told.mark_ns) * report.processors as f64,
     ));
 }
