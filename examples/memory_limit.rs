@@ -30,10 +30,12 @@ use common::report::{self, Bytes, Nanos, say};
 use common::rng::Rng;
 
 const USAGE: &str =
-    "usage: memory_limit [--limit MIB] [--live MIB] [--gib N] [--threads N] [--seed N]
+    "usage: memory_limit [--limit MIB] [--live MIB] [--gib N] [--largest BYTES] [--threads N] [--seed N]
   --limit MIB  of the heap, 8 to 1048576 (default 256)
   --live MIB   that the threads keep, all together, 1 to 1048576 (default 150)
   --gib N      allocated in all, 1 to 1000000 (default 50)
+  --largest BYTES  of an object, rounded down to a power of two, 32 to 1048576 (default 32768);
+               small objects take long to mark, and their table takes memory too
   --threads N  1 to 256 (default 1)
   --seed N     of the sizes and places (default 1)";
 
@@ -42,11 +44,6 @@ const MIB: u64 = 1 << 20;
 const LOOK: Duration = Duration::from_millis(10);
 /// Chunks in a part of a table: what is replaced at once is never more than this.
 const CHUNKS: usize = 256;
-/// The powers of two that a size may begin with.
-const POWERS: usize = 11;
-/// The mean of the sizes that `size` gives, in bytes: `24 * (2^11 - 1) / 11`.
-const MEAN_SIZE: u64 = 4466;
-
 type Chunk = GcArray<(), u64>;
 
 #[derive(Trace)]
@@ -61,8 +58,21 @@ pub(crate) struct Options {
     pub(crate) limit: u64,
     pub(crate) live: u64,
     pub(crate) allocate: u64,
+    pub(crate) largest: u64,
     pub(crate) threads: usize,
     pub(crate) seed: u64,
+}
+
+impl Options {
+    /// The powers of two that a size may begin with.
+    fn powers(self) -> u32 {
+        (self.largest / 16).ilog2()
+    }
+
+    /// The mean of all sizes, in bytes: each power stands for sizes up to its double.
+    fn mean_size(self) -> u64 {
+        24 * ((1 << self.powers()) - 1) / u64::from(self.powers())
+    }
 }
 
 /// The largest values that were seen, in bytes.
@@ -148,6 +158,7 @@ fn parse(mut args: Args) -> Result<Options, Box<dyn Error>> {
         limit: MIB * args.number("--limit", 256, 8..=1 << 20)?,
         live: MIB * args.number("--live", 150, 1..=1 << 20)?,
         allocate: 1024 * MIB * args.number("--gib", 50, 1..=1_000_000)?,
+        largest: args.number("--largest", 32 << 10, 32..=MIB)?,
         threads: args.number("--threads", 1, 1..=256)?,
         seed: args.number("--seed", 1, 0..=u64::MAX)?,
     };
@@ -229,7 +240,7 @@ fn replace(heap: &Heap, options: Options, number: u64) -> Result<(), String> {
     let mut m = heap.attach().map_err(|error| error.to_string())?;
     let mut rng = Rng::new(options.seed, number);
     let share = options.threads as u64;
-    let parts = (options.live / share / MEAN_SIZE).div_ceil(CHUNKS as u64) as usize;
+    let parts = (options.live / share / options.mean_size()).div_ceil(CHUNKS as u64) as usize;
     let table: Root<Table<'static>> = {
         let part = |_| m.alloc_array((), CHUNKS, |_| Place(GcCell::null()));
         m.root(m.alloc_slice(parts, part))
@@ -242,7 +253,7 @@ fn replace(heap: &Heap, options: Options, number: u64) -> Result<(), String> {
             _ if allocated >= options.allocate / share => break,
             _ => (rng.below(parts), rng.below(CHUNKS)),
         };
-        let size = size(&mut rng);
+        let size = size(&mut rng, options.powers());
         let chunk = chunk(&m, size);
         table.get(&m)[part].items()[place].0.set(&m, chunk);
         allocated += size;
@@ -259,9 +270,9 @@ fn replace(heap: &Heap, options: Options, number: u64) -> Result<(), String> {
     Err("a chunk is not what was written".to_owned())
 }
 
-/// 16 bytes to 32 KiB, small ones as frequent as large ones.
-fn size(rng: &mut Rng) -> u64 {
-    let low = 16 << rng.below(POWERS);
+/// 16 bytes to `16 << powers`, small ones as frequent as large ones.
+fn size(rng: &mut Rng, powers: u32) -> u64 {
+    let low = 16 << rng.below(powers as usize);
     low + rng.next() % low
 }
 

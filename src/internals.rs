@@ -3,7 +3,7 @@
 #[cfg(feature = "sabotage")]
 pub use crate::gc::sabotage::{Fault, break_the_collector};
 
-use crate::heap::pages::{PageHeap, PageId};
+use crate::heap::pages::{Effort, PageHeap, PageId};
 
 /// The page allocator, by page numbers.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ impl PageAllocator {
     /// An allocator that can grow to `capacity` pages.
     #[must_use]
     pub fn new(capacity: u32) -> Self {
-        Self(PageHeap::new(capacity))
+        Self(PageHeap::new(capacity, 1))
     }
 
     /// Adds `pages` free pages at the top.
@@ -21,9 +21,32 @@ impl PageAllocator {
         self.0.grow(pages);
     }
 
-    /// The lowest run of `pages` free pages at a multiple of `align_pages`, now in use.
-    pub fn alloc(&mut self, pages: u32, align_pages: u32) -> Option<u32> {
-        self.0.alloc(pages, align_pages).map(|run| run.at.0)
+    /// The lowest run of `pages` free pages at a multiple of `align_pages`, now in use; and how many of them had no
+    /// memory behind them.
+    pub fn alloc(&mut self, pages: u32, align_pages: u32) -> Option<(u32, u32)> {
+        let run = self.0.alloc(pages, align_pages)?;
+        Some((run.at.0, run.released))
+    }
+
+    /// Takes a run of idle pages out, at most `most` of them unless they are what is idle of a free huge page, to be
+    /// given back to the system: the first and how many. `forced` takes them also from groups nearly all in use.
+    pub fn take_idle(&mut self, most: u32, forced: bool) -> Option<(u32, u32)> {
+        let effort = if forced {
+            Effort::Forced
+        } else {
+            Effort::Gentle
+        };
+        let (at, pages) = self.0.take_idle(most, effort)?;
+        Some((at.0, pages))
+    }
+
+    /// What `take_idle` gave is free again: released, or still idle because the system refused.
+    pub fn put_back(&mut self, at: u32, pages: u32, released: bool) {
+        if released {
+            self.0.finish_release(PageId(at), pages);
+        } else {
+            self.0.cancel_release(PageId(at), pages);
+        }
     }
 
     /// Gives `pages` pages from `at` on back.
@@ -35,6 +58,12 @@ impl PageAllocator {
     #[must_use]
     pub fn free_pages(&self) -> u32 {
         self.0.free_pages()
+    }
+
+    /// Free pages with no memory behind them.
+    #[must_use]
+    pub fn released_pages(&self) -> u32 {
+        self.0.released_pages()
     }
 
     /// Checks every invariant.

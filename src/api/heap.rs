@@ -9,7 +9,6 @@ use crate::api::current::current;
 use crate::api::error::{AttachError, VerifyError};
 use crate::api::mutator::Mutator;
 use crate::api::stats::{HeapStats, SizeStats, UnmetLimit};
-use crate::base::addr::PAGE_SHIFT;
 use crate::gc::collector::Collector;
 use crate::gc::cycle::{as_collecting_thread, collecting_for};
 use crate::sys::sync::{AtomicU64, Ordering};
@@ -134,7 +133,7 @@ impl Heap {
     #[must_use]
     pub fn stats(&self) -> HeapStats {
         let collector = self.collector();
-        let (mapped, free) = collector.heap.page_figures();
+        let memory = collector.heap.memory();
         let figures = collector.figures.lock().clone();
         let knobs = collector.pacing.knobs();
         let g = &collector.gauges;
@@ -156,10 +155,10 @@ impl Heap {
                     limit_bytes,
                 }),
             span_bytes: bytes(&collector.heap.span_bytes),
-            free_bytes: u64::from(free) << PAGE_SHIFT,
-            released_bytes: 0,
-            mapped_bytes: u64::from(mapped) << PAGE_SHIFT,
-            metadata_bytes: collector.metadata_bytes(),
+            free_bytes: memory.idle,
+            released_bytes: memory.released,
+            mapped_bytes: memory.backed(),
+            metadata_bytes: memory.metadata,
             reserved_bytes: collector.heap.reserved() as u64,
             allocated_bytes: bytes(&g.allocated),
             freed_bytes: bytes(&collector.heap.freed_bytes),
@@ -200,6 +199,14 @@ impl Heap {
             size.freed_bytes += freed_bytes;
         }
         sizes.into_values().collect()
+    }
+
+    /// Gives the memory behind all free pages back to the OS, at once; returns the bytes. O(free memory).
+    ///
+    /// What died since the last cycle is not free yet: [`collect`](Self::collect) before. The background does the same
+    /// slowly, and keeps what the next cycle will need.
+    pub fn release_free_memory(&self) -> u64 {
+        self.collector().release_all_free()
     }
 
     /// Sets the growth in percent before the next cycle should be over; `None` is off. Acts at once; returns the old

@@ -34,7 +34,7 @@ pub struct HeapStats {
     pub free_bytes: u64,
     /// Bytes of pages that are free and were given back to the OS, or never touched.
     pub released_bytes: u64,
-    /// Bytes of pages ever used; the OS may hold less, never more.
+    /// Bytes of pages with memory behind them: spans and free ones. The OS may hold less, never more.
     pub mapped_bytes: u64,
     /// Bytes of the bitmaps and page tables for what is mapped.
     pub metadata_bytes: u64,

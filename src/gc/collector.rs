@@ -22,6 +22,7 @@ use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
 use crate::gc::sabotage::{self, Fault};
+use crate::gc::scavenger::Scavenger;
 use crate::gc::trace::TraceSink;
 use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
@@ -101,6 +102,8 @@ pub(crate) struct Mailbox {
     pub(crate) wanted: u64,
     /// The heap has reached its trigger.
     pub(crate) triggered: bool,
+    /// How much memory should be kept has changed.
+    pub(crate) scavenge: bool,
     pub(crate) shutdown: bool,
     /// The last handle went inside a drop: the collector's thread drops what is left.
     pub(crate) drop_everything: bool,
@@ -150,6 +153,7 @@ pub(crate) struct Collector {
     pub(crate) gauges: Gauges,
     pub(crate) pacing: Pacing,
     pub(crate) assists: AssistQueue,
+    pub(crate) scavenger: Scavenger,
     pub(crate) settings: Settings,
     pub(crate) figures: Ranked<Figures>,
     pub(crate) mailbox: Ranked<Mailbox>,
@@ -201,6 +205,7 @@ impl Collector {
             },
             pacing,
             assists: AssistQueue::new(),
+            scavenger: Scavenger::new(),
             settings,
             figures: Ranked::new(Rank::Stats, Figures::new()),
             mailbox: Ranked::new(
@@ -210,6 +215,7 @@ impl Collector {
                     done: 0,
                     wanted: 0,
                     triggered: false,
+                    scavenge: false,
                     shutdown: false,
                     drop_everything: false,
                 },
@@ -258,15 +264,6 @@ impl Collector {
         });
     }
 
-    // ---- pacing ----------------------------------------------------------------------------------------------
-
-    /// Bytes of tables: two bitmaps (1/64 each), three page tables (8 + 4 + 16 bytes a page) for what is mapped, and the
-    /// page allocator's own.
-    pub(crate) fn metadata_bytes(&self) -> u64 {
-        let mapped = u64::from(self.heap.top()) << crate::base::addr::PAGE_SHIFT;
-        mapped / 32 + u64::from(self.heap.top()) * 28 + self.heap.page_heap_bytes() as u64
-    }
-
     // ---- asking for cycles -----------------------------------------------------------------------------------
 
     /// Asks for a cycle if the heap has reached its trigger.
@@ -277,6 +274,12 @@ impl Collector {
         {
             self.ask_for_cycle();
         }
+    }
+
+    /// Has the scavenger look again.
+    pub(crate) fn wake_scavenger(&self) {
+        self.mailbox.lock().scavenge = true;
+        self.mail.notify_all();
     }
 
     /// Asks for a cycle, without waiting.

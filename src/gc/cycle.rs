@@ -126,23 +126,32 @@ impl Collector {
     fn wait_for_mail(&self) -> Option<bool> {
         let since = Moment::now();
         let period = self.settings.period;
-        let mut mail = self.mailbox.lock();
+        // When the scavenger's turn is, in time since then.
+        let mut nap_ends = Duration::ZERO;
         loop {
+            let now = Duration::from_nanos(since.elapsed_ns());
+            let mut mail = self.mailbox.lock();
             if mail.shutdown {
                 return None;
             }
+            // Go's `forcegcperiod`: what is garbage now should not stay for ever.
+            mail.triggered |= now >= period;
             if mail.triggered || mail.wanted > mail.begun {
                 let forced = mail.wanted > mail.begun;
                 mail.triggered = false;
                 mail.begun += 1;
                 return Some(forced);
             }
-            let waited = Duration::from_nanos(since.elapsed_ns());
-            match period.checked_sub(waited) {
-                Some(left) if !left.is_zero() => mail.wait_on(&self.mail, left),
-                // Go's `forcegcperiod`: what is garbage now should not stay for ever.
-                _ => mail.triggered = true,
+            if now >= nap_ends || std::mem::take(&mut mail.scavenge) {
+                drop(mail);
+                nap_ends = match self.scavenge_step() {
+                    Some(ns) => now + Duration::from_nanos(ns),
+                    // Nothing becomes free before the next cycle.
+                    None => Duration::MAX,
+                };
+                continue;
             }
+            mail.wait_on(&self.mail, period.min(nap_ends).saturating_sub(now));
         }
     }
 

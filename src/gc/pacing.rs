@@ -24,6 +24,8 @@ struct State {
     limiter: Limiter,
     /// Bytes of objects that may have to be scanned, when the running cycle began.
     heap_scan: u64,
+    /// The goal of the last cycle, in bytes; 0 before the first.
+    last_goal: u64,
 }
 
 /// See the module's head.
@@ -88,6 +90,7 @@ impl Pacing {
                     pacer: Pacer::new(knobs),
                     limiter: Limiter::new(0, processors),
                     heap_scan: 0,
+                    last_goal: 0,
                 },
             ),
             workers,
@@ -189,15 +192,14 @@ impl Pacing {
 impl Collector {
     /// What counts against the memory limit.
     fn memory_figures(&self) -> MemoryFigures {
-        let (top, free) = self.heap.page_figures();
-        let (top, free) = (page_bytes(top), page_bytes(free));
+        let memory = self.heap.memory();
         // Relaxed (all): figures.
         let external = self.gauges.external.load(Ordering::Relaxed);
         let allocated = self.gauges.allocated.load(Ordering::Relaxed);
         let freed = self.heap.freed_bytes.load(Ordering::Relaxed);
         MemoryFigures {
-            mapped: top + self.metadata_bytes() + external,
-            free,
+            mapped: memory.mapped() + external,
+            free: memory.idle,
             objects: allocated.saturating_sub(freed) + external,
         }
     }
@@ -227,8 +229,11 @@ impl Collector {
         let out = change(&mut knobs);
         state.pacer.set_knobs(knobs);
         let plan = state.pacer.commit(live, sweep_done, memory);
+        let last_goal = state.last_goal;
         drop(state);
         self.publish_plan(plan);
+        self.plan_scavenging(last_goal, knobs.limit);
+        self.wake_scavenger();
         self.ask_if_triggered();
         out
     }
@@ -310,6 +315,7 @@ impl Collector {
             times: size.times,
         });
         state.pacer.reset_live(live);
+        state.last_goal = size.goal;
         let plan = state.pacer.commit(live, false, memory);
         drop(state);
         self.publish_plan(plan);
@@ -350,12 +356,12 @@ impl Collector {
         // Relaxed (both): figures.
         self.pacing.sweep_done.store(1, Ordering::Relaxed);
         let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        let plan = self.pacing.state.lock().pacer.commit(live, true, memory);
+        let mut state = self.pacing.state.lock();
+        let plan = state.pacer.commit(live, true, memory);
+        let (last_goal, limit) = (state.last_goal, state.pacer.knobs().limit);
+        drop(state);
         self.publish_plan(plan);
+        self.plan_scavenging(last_goal, limit);
         self.ask_if_triggered();
     }
-}
-
-fn page_bytes(pages: u32) -> u64 {
-    u64::from(pages) << PAGE_SHIFT
 }

@@ -21,6 +21,8 @@ struct Places {
     central: HashMap<u32, &'static str>,
     /// Pages in a mutator's page cache.
     cached_pages: Vec<u32>,
+    /// How many of these have no memory behind them.
+    cached_released: u32,
 }
 
 impl Collector {
@@ -82,6 +84,7 @@ impl Collector {
                         .filter(|i| pages.free >> i & 1 != 0)
                         .map(|i| pages.base.0 + i),
                 );
+                places.cached_released += pages.released.count_ones();
             }
         }
         for class in self.heap.all_classes() {
@@ -232,7 +235,7 @@ impl Collector {
                 ));
             }
         }
-        self.heap.verify_pages(|page| {
+        self.heap.verify_pages(places.cached_released, |page| {
             self.heap.class_at((page as usize) << PAGE_SHIFT).is_some()
                 || places.cached_pages.contains(&page)
         })

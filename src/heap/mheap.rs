@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32 as StdAtomicU32};
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::heap::bits::BitTable;
 use crate::heap::mcache::{Cursor, MCache, NO_SPAN};
-use crate::heap::pages::{PageHeap, PageId};
+use crate::heap::pages::{PageHeap, PageId, PageRun};
+use crate::heap::release::Backing;
 use crate::heap::size_class::SizeClass;
 use crate::heap::span::{HeapGen, Span, SweepState};
 use crate::heap::span_class::{ClassName, ClassRef, Classes, Kind, SpanClass};
@@ -24,8 +25,8 @@ use crate::heap::sweep::{DeadObjects, POISON};
 use crate::object::type_info::TypeInfo;
 use crate::sys::fatal::fatal;
 use crate::sys::lock::{Rank, Ranked};
-use crate::sys::mem::{Reservation, Table};
-use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sys::mem::{Reservation, Table, os_page};
+use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// How the arena grows: at least this many pages at a time (4 MiB).
 const GROW_PAGES: u32 = 512;
@@ -72,14 +73,15 @@ pub(crate) enum Paint {
 /// The heap's memory.
 #[derive(Debug)]
 pub(crate) struct MHeap {
-    arena: Reservation,
+    pub(super) arena: Reservation,
     base: usize,
     pub(crate) mark: BitTable,
     pub(crate) alloc: BitTable,
     class_of: Table<AtomicPtr<SpanClass>>,
     head_of: Table<StdAtomicU32>,
     spans: Table<Span>,
-    pages: Ranked<PageHeap>,
+    pub(super) pages: Ranked<PageHeap>,
+    pub(super) backing: Backing,
     /// Pages ever handed out by the page heap, for iteration.
     top: AtomicU32,
     classes: Ranked<Classes>,
@@ -119,8 +121,8 @@ impl MHeap {
             .map(|c| classes.add(Kind::Object, SizeClass(c as u8).size(), None))
             .collect();
         let weak = classes.add(Kind::WeakCell, 16, None);
-        let mut page_heap =
-            PageHeap::new(u32::try_from(pages).map_err(|_| io::ErrorKind::OutOfMemory)?);
+        let capacity = u32::try_from(pages).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut page_heap = PageHeap::new(capacity, (os_page() / PAGE_SIZE).max(1) as u32);
         // [H1]
         page_heap.grow(1);
         let _ = page_heap.alloc(1, 1);
@@ -132,6 +134,7 @@ impl MHeap {
             head_of: Table::new(pages)?,
             spans: Table::new(pages)?,
             pages: Ranked::new(Rank::Pages, page_heap),
+            backing: Backing::new(),
             top: AtomicU32::new(1),
             classes: Ranked::new(Rank::Classes, classes),
             fixed,
@@ -316,10 +319,14 @@ impl MHeap {
         cached: bool,
         cache: Option<&MCache>,
     ) -> Result<u32, OutOfPages> {
-        let head = match cache {
+        let run = match cache {
             Some(cache) if pages < CACHED_PAGES && align == 1 => self.cached_pages(cache, pages)?,
             _ => self.take_pages(pages, align)?,
         };
+        let head = run.at.0;
+        if run.released > 0 {
+            self.back_pages(run.released);
+        }
         let span = self.span(head);
         // Relaxed (all three): published by `birth`'s Release.
         span.pages.store(pages, Ordering::Relaxed);
@@ -343,10 +350,10 @@ impl MHeap {
         Ok(head)
     }
 
-    fn cached_pages(&self, cache: &MCache, pages: u32) -> Result<u32, OutOfPages> {
+    fn cached_pages(&self, cache: &MCache, pages: u32) -> Result<PageRun, OutOfPages> {
         let mut slot = cache.pages.borrow_mut();
         if let Some(run) = slot.as_mut().and_then(|c| c.alloc(pages)) {
-            return Ok(run.at.0);
+            return Ok(run);
         }
         let mut heap = self.pages.lock();
         if let Some(old) = slot.take() {
@@ -362,24 +369,42 @@ impl MHeap {
                 *slot = Some(fresh);
             }
             if let Some(run) = run {
-                return Ok(run.at.0);
+                return Ok(run);
             }
         }
-        self.take_locked(&mut heap, pages, 1)
+        if let Ok(run) = self.take_locked(&mut heap, pages, 1) {
+            return Ok(run);
+        }
+        drop(heap);
+        self.take_pages(pages, 1)
     }
 
-    fn take_pages(&self, pages: u32, align: u32) -> Result<u32, OutOfPages> {
-        self.take_locked(&mut self.pages.lock(), pages, align)
+    fn take_pages(&self, pages: u32, align: u32) -> Result<PageRun, OutOfPages> {
+        loop {
+            let mut heap = self.pages.lock();
+            let taken = self.take_locked(&mut heap, pages, align);
+            // Pages that are on their way to the system are free again soon.
+            if taken.is_ok() || heap.leaving_pages() == 0 {
+                return taken;
+            }
+            drop(heap);
+            yield_now();
+        }
     }
 
-    fn take_locked(&self, heap: &mut PageHeap, pages: u32, align: u32) -> Result<u32, OutOfPages> {
+    fn take_locked(
+        &self,
+        heap: &mut PageHeap,
+        pages: u32,
+        align: u32,
+    ) -> Result<PageRun, OutOfPages> {
         let in_use = heap.top().0 - heap.free_pages();
         if pages > self.most_pages.saturating_sub(in_use) {
             return Err(OutOfPages);
         }
         loop {
             if let Some(run) = heap.alloc(pages, align) {
-                return Ok(run.at.0);
+                return Ok(run);
             }
             let top = heap.top().0;
             let room = heap.capacity() - top;
@@ -431,19 +456,20 @@ impl MHeap {
         self.pages.lock().metadata_bytes()
     }
 
-    /// Pages mapped so far, and how many of them are free.
-    pub(crate) fn page_figures(&self) -> (u32, u32) {
-        let heap = self.pages.lock();
-        (heap.top().0, heap.free_pages())
-    }
-
-    /// Checks the page allocator against `in_use`, which says for each page whether a span or a page cache has it.
-    pub(crate) fn verify_pages(&self, mut in_use: impl FnMut(u32) -> bool) -> Result<(), String> {
+    /// Checks the page allocator against `in_use`, which says for each page whether a span or a page cache has it, and
+    /// its figures, of which `cached` are the released pages in page caches. No mutator runs.
+    pub(crate) fn verify_pages(
+        &self,
+        cached: u32,
+        mut in_use: impl FnMut(u32) -> bool,
+    ) -> Result<(), String> {
         let heap = self.pages.lock();
         heap.verify().map_err(str::to_owned)?;
+        self.verify_figures(&heap, cached)?;
         for page in 1..heap.top().0 {
             let (free, used) = (heap.is_free(PageId(page)), in_use(page));
-            if free == used {
+            // Somebody may be giving pages back right now, with the world stopped.
+            if free == used && (used || !heap.is_leaving(PageId(page))) {
                 return Err(format!(
                     "page {page}: free = {free} in the page heap, in use = {used} by spans and caches"
                 ));

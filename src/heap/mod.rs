@@ -14,6 +14,7 @@ pub(crate) mod mheap;
 mod models;
 pub(crate) mod page_cache;
 pub(crate) mod pages;
+pub(crate) mod release;
 pub(crate) mod size_class;
 pub(crate) mod span;
 pub(crate) mod span_class;

@@ -6,13 +6,13 @@
 //!
 //! ```text
 //! base            base + 63
-//!  |0010 1110 ... 0111|  free    1 = in the cache; all else belongs to somebody else
-//!  |0000 0000 ... 0111|  fresh   never handed out before: a part of `free`, at its upper end
+//!  |0010 1110 ... 0111|  free       1 = in the cache; all else belongs to somebody else
+//!  |0000 0010 ... 0101|  released   those of `free` with no memory behind them
 //! ```
 //!
 //! **Invariants**
 //! - [Q1] `base` is a multiple of 64, and the page heap holds every page of `free` to be in use.
-//! - [Q2] `fresh` is a subset of `free`.
+//! - [Q2] `released` is a subset of `free`.
 //!
 //! **Concurrency.** Owned by one mutator, moved and never shared; it is not `Clone`, so no page can be given
 //! back twice.
@@ -27,8 +27,8 @@ pub(crate) struct PageCache {
     pub(crate) base: PageId,
     /// The pages in this cache.
     pub(crate) free: u64,
-    /// Those of `free` that read as zero [Q2].
-    pub(crate) fresh: u64,
+    /// Those of `free` that have no memory behind them [Q2].
+    pub(crate) released: u64,
 }
 
 impl PageCache {
@@ -45,14 +45,10 @@ impl PageCache {
         }
         let first = starts.trailing_zeros();
         let taken = low_bits(pages) << first;
-        let needs_zero = self.fresh & taken != taken;
+        let released = (self.released & taken).count_ones();
         self.free &= !taken;
-        self.fresh &= !taken;
-        Some(PageRun {
-            at: PageId(self.base.0 + first),
-            pages,
-            needs_zero,
-        })
+        self.released &= !taken;
+        Some(PageRun::new(self.base.0 + first, pages, released))
     }
 
     /// Whether no page is left.
@@ -139,12 +135,13 @@ mod tests {
 
     #[test]
     fn alloc_takes_the_lowest_run_until_none_is_left() {
+        const RELEASED: u64 = 0xFFFF_FFFF_F000_0000;
         for word in words() {
             for pages in 1..=PageCache::MAX_PAGES {
                 let mut cache = PageCache {
                     base: PageId(128),
                     free: word,
-                    fresh: word & 0xFFFF_FFFF_F000_0000,
+                    released: word & RELEASED,
                 };
                 let mut free = word;
                 loop {
@@ -153,15 +150,13 @@ mod tests {
                         break;
                     }
                     let first = starts.trailing_zeros();
-                    let expected = PageRun {
-                        at: PageId(128 + first),
-                        pages,
-                        needs_zero: first < 28,
-                    };
+                    let taken = low_bits(pages) << first;
+                    let released = (taken & RELEASED).count_ones();
+                    let expected = PageRun::new(128 + first, pages, released);
                     assert_eq!(cache.alloc(pages), Some(expected), "{free:#066b} {pages}");
-                    free &= !(low_bits(pages) << first);
+                    free &= !taken;
                     assert_eq!(cache.free, free);
-                    assert_eq!(cache.fresh, free & 0xFFFF_FFFF_F000_0000);
+                    assert_eq!(cache.released, free & RELEASED);
                     assert_eq!(cache.free_pages(), free.count_ones());
                 }
                 assert_eq!(cache.alloc(pages), None, "{free:#066b} {pages}");

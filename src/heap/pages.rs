@@ -1,6 +1,8 @@
-//! The page heap: which pages of the arena are free, and the lowest run of free pages that fits.
+//! The page heap: which pages of the arena are free, which of these have memory behind them, and the lowest run of free
+//! pages that fits.
 //!
-//! Requests come from `mheap` when a span is made or freed, and from the scavenger; they leave as a [`PageRun`].
+//! Requests come from `mheap` when a span is made or freed, and leave as a [`PageRun`]; and from the scavenger, for idle
+//! pages to give back to the system (`pages/idle.rs`).
 //! Nothing here touches the pages themselves: a page is a number, and `mheap` makes an address of it.
 //!
 //! ```text
@@ -8,7 +10,7 @@
 //! level 2          [summary] [summary] ...                       each of 8 below
 //! level 1     [summary] [summary] ...
 //! level 0  [summary][summary] ...  one for each chunk            head ##### longest ##### tail
-//! chunks   [512 bits][512 bits] ...  1 = in use, or above `top`
+//! chunks   [512 bits][512 bits] ...  1 = in use, or above `top`; beside them 512 bits: 1 = released
 //! ```
 //!
 //! A summary holds three lengths: of the free run at the start of its pages, of the longest, and of the one
@@ -25,14 +27,15 @@
 //! - [P1] A bit is 0 exactly if the page is below `top` and free. Bits above `top` are 1, so no run reaches there.
 //! - [P2] Every summary is that of its chunk, or of its children. There is no list of runs: neighbours cannot fail to
 //!   be merged.
-//! - [P3] `free` counts the zero bits.
+//! - [P3] `free` counts the zero bits, `released` and `leaving` the pages in those states.
 //! - [P4] Every page below `first_free` is in use.
-//! - [P5] Pages from `zeroed_base` on were never handed out: what `mheap` maps there reads as zero.
+//! - [P5] The two bits of a page, used and released: 00 idle (free, and memory is behind it); 01 released (free, given
+//!   back or never touched); 10 in use, or above `top`; 11 leaving (taken out while the system takes its memory).
 //! - [P6] The last node of a level may have fewer than 8 children. Its `tail`, and so where that run starts, is then
 //!   meaningless, and harmless: nothing follows it. A child that is added changes it, and so recomputes the node.
 //!
 //! **Concurrency.** None here: `mheap` keeps the whole in a lock. Pages in a [`PageCache`] are in use as seen
-//! from here. Memory is in proportion to `top`: 78 bytes for 4 MiB.
+//! from here. Memory is in proportion to `top`: 142 bytes for 4 MiB.
 //!
 //! **Tried and dropped.** Recomputing a chunk's summary after each change: 150 ns for a page taken and given
 //! back, not 20 (1 M pages, half of them in use at random). 4 or 16 children for each node: as fast as 8. An exact
@@ -42,11 +45,16 @@
 use std::ops::Range;
 
 use self::chunk::{CHUNK_PAGES, Chunk, Fit, Summary, WORD_PAGES, WORDS};
+use self::idle::Hints;
 use crate::heap::page_cache::PageCache;
+use crate::sys::mem::RELEASED_READS_ZERO;
 
 mod chunk;
+mod idle;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use self::idle::Effort;
 
 /// The largest capacity of a page heap: 512 GiB.
 pub(crate) const MAX_PAGES: u32 = 1 << 26;
@@ -70,8 +78,21 @@ pub(crate) struct PageRun {
     pub(crate) at: PageId,
     /// How many.
     pub(crate) pages: u32,
-    /// Whether any of them may have been used before; if not, they all read as zero [P5].
+    /// How many of them had no memory behind them: whoever writes to them makes the system find some.
+    pub(crate) released: u32,
+    /// Whether any of them may hold old bytes; if not, they all read as zero.
     pub(crate) needs_zero: bool,
+}
+
+impl PageRun {
+    pub(crate) const fn new(at: u32, pages: u32, released: u32) -> Self {
+        Self {
+            at: PageId(at),
+            pages,
+            released,
+            needs_zero: released < pages || !RELEASED_READS_ZERO,
+        }
+    }
 }
 
 /// The free and used pages of an arena. See the head of this file.
@@ -84,16 +105,24 @@ pub(crate) struct PageHeap {
     top: u32,
     capacity: u32,
     free: u32,
+    /// [P3]
+    released: u32,
+    /// [P3]
+    leaving: u32,
     /// [P4] where to look first.
     first_free: u32,
-    /// [P5]
-    zeroed_base: u32,
+    /// Where idle pages may be.
+    hints: Hints,
+    /// What leaves is a multiple of so many pages: a page of the system may be larger than ours.
+    grain: u32,
 }
 
 impl PageHeap {
-    /// A heap that may grow to `capacity` pages, at most [`MAX_PAGES`], and has none yet.
-    pub(crate) const fn new(capacity: u32) -> Self {
+    /// A heap that may grow to `capacity` pages, at most [`MAX_PAGES`], and has none yet. Memory leaves it by multiples of
+    /// `grain` pages, a power of two up to 64.
+    pub(crate) const fn new(capacity: u32, grain: u32) -> Self {
         debug_assert!(capacity <= MAX_PAGES);
+        debug_assert!(grain.is_power_of_two() && grain <= WORD_PAGES);
         Self {
             chunks: Vec::new(),
             levels: [const { Vec::new() }; LEVELS],
@@ -101,12 +130,15 @@ impl PageHeap {
             top: 0,
             capacity,
             free: 0,
+            released: 0,
+            leaving: 0,
             first_free: 0,
-            zeroed_base: 0,
+            hints: Hints::NONE,
+            grain,
         }
     }
 
-    /// Adds `pages` free pages at the top; the caller keeps within the capacity.
+    /// Adds `pages` released pages at the top; the caller keeps within the capacity.
     pub(crate) fn grow(&mut self, pages: u32) {
         debug_assert!(pages <= self.capacity - self.top);
         if pages == 0 {
@@ -116,6 +148,7 @@ impl PageHeap {
         self.top += pages;
         let mut len = self.top.div_ceil(CHUNK_PAGES) as usize;
         self.chunks.resize(len, Chunk::USED);
+        self.hints.resize(len);
         self.height = 0;
         self.levels[0].resize(len, Summary::NONE);
         while len > 1 {
@@ -123,6 +156,8 @@ impl PageHeap {
             self.height += 1;
             self.levels[self.height].resize(len, Summary::NONE);
         }
+        self.set_leaving(old_top, pages, true);
+        self.released += pages;
         self.vacate(old_top, pages);
     }
 
@@ -136,15 +171,25 @@ impl PageHeap {
         self.capacity
     }
 
-    /// How many pages are free.
+    /// How many pages are free, idle or released.
     pub(crate) const fn free_pages(&self) -> u32 {
         self.free
+    }
+
+    /// How many pages are released.
+    pub(crate) const fn released_pages(&self) -> u32 {
+        self.released
+    }
+
+    /// How many pages are leaving: no longer free, and soon again.
+    pub(crate) const fn leaving_pages(&self) -> u32 {
+        self.leaving
     }
 
     /// How many pages are allocated or in a page cache.
     #[cfg(test)]
     pub(crate) const fn in_use_pages(&self) -> u32 {
-        self.top - self.free
+        self.top - self.free - self.leaving
     }
 
     /// Takes the lowest run of `pages` (at least 1) free pages that starts at a multiple of `align_pages`, a power
@@ -153,20 +198,14 @@ impl PageHeap {
         debug_assert!(pages > 0 && align_pages.is_power_of_two());
         let fit = Fit { pages, align_pages };
         let at = self.find(fit)?;
-        self.occupy(at, pages);
+        let released = self.occupy(at, pages);
         if at == self.first_free || fit == Fit::ANY_PAGE {
             self.first_free = at + pages;
         }
-        let needs_zero = at < self.zeroed_base;
-        self.zeroed_base = self.zeroed_base.max(at + pages);
-        Some(PageRun {
-            at: PageId(at),
-            pages,
-            needs_zero,
-        })
+        Some(PageRun::new(at, pages, released))
     }
 
-    /// Makes `pages` (at least 1) pages from `at` free. They are all in use, but need not be one run of `alloc`.
+    /// Makes `pages` (at least 1) pages from `at` idle. They are all in use, but need not be one run of `alloc`.
     pub(crate) fn free(&mut self, at: PageId, pages: u32) {
         debug_assert!(pages > 0 && pages <= self.top && at.0 <= self.top - pages);
         debug_assert!(
@@ -181,36 +220,40 @@ impl PageHeap {
     pub(crate) fn take_cache(&mut self) -> Option<PageCache> {
         let base = self.find(Fit::ANY_PAGE)? / WORD_PAGES * WORD_PAGES;
         let (chunk, word) = word_of(base);
-        let free = !self.chunks[chunk].used[word];
-        self.chunks[chunk].used[word] = u64::MAX;
+        let bits = &mut self.chunks[chunk];
+        let free = !bits.used[word];
+        let released = bits.released[word] & free;
+        bits.used[word] = u64::MAX;
+        bits.released[word] &= !free;
         self.free -= free.count_ones();
+        self.released -= released.count_ones();
         self.refresh(chunk);
         // [P4] Lower groups have no free page: this was the lowest one.
         self.first_free = base + WORD_PAGES;
-        let fresh = match self.zeroed_base.saturating_sub(base) {
-            used @ 0..WORD_PAGES => free & (u64::MAX << used),
-            _ => 0,
-        };
-        let end = base + (WORD_PAGES - free.leading_zeros());
-        self.zeroed_base = self.zeroed_base.max(end);
         Some(PageCache {
             base: PageId(base),
             free,
-            fresh,
+            released,
         })
     }
 
-    /// Takes back what is left of a cache. Its fresh pages count as used from then on.
+    /// Takes back what is left of a cache.
     pub(crate) fn give_cache(&mut self, cache: PageCache) {
         if cache.is_empty() {
             return;
         }
         let (chunk, word) = word_of(cache.base.0);
-        let used = &mut self.chunks[chunk].used[word];
-        debug_assert!(*used & cache.free == cache.free, "a page is freed twice");
-        *used &= !cache.free;
+        let bits = &mut self.chunks[chunk];
+        debug_assert!(
+            bits.used[word] & !bits.released[word] & cache.free == cache.free,
+            "a page is freed twice"
+        );
+        bits.used[word] &= !cache.free;
+        bits.released[word] |= cache.released;
         self.free += cache.free_pages();
+        self.released += cache.released.count_ones();
         self.refresh(chunk);
+        self.hint(chunk);
         let lowest = cache.base.0 + cache.free.trailing_zeros();
         self.first_free = self.first_free.min(lowest);
     }
@@ -221,6 +264,14 @@ impl PageHeap {
         self.chunks
             .get(chunk)
             .is_some_and(|chunk| chunk.used[word] >> (page.0 % WORD_PAGES) & 1 == 0)
+    }
+
+    /// Whether the page exists and is leaving.
+    pub(crate) fn is_leaving(&self, page: PageId) -> bool {
+        let (chunk, word) = word_of(page.0);
+        self.chunks.get(chunk).is_some_and(|chunk| {
+            (chunk.used[word] & chunk.released[word]) >> (page.0 % WORD_PAGES) & 1 != 0
+        })
     }
 
     /// All free runs, each as long as it can be, by rising address. Linear in the size of the heap.
@@ -237,7 +288,9 @@ impl PageHeap {
     /// The bytes that the heap itself occupies.
     pub(crate) fn metadata_bytes(&self) -> usize {
         let summaries: usize = self.levels.iter().map(Vec::capacity).sum();
-        self.chunks.capacity() * size_of::<Chunk>() + summaries * size_of::<Summary>()
+        self.chunks.capacity() * size_of::<Chunk>()
+            + summaries * size_of::<Summary>()
+            + self.hints.metadata_bytes()
     }
 
     /// Checks every invariant of the head against the bitmap. Linear in the size of the heap.
@@ -258,9 +311,18 @@ impl PageHeap {
             nodes = nodes.div_ceil(1 << FAN_SHIFT);
         }
         holds(self.levels[self.height].len() <= 1, "there is no root")?;
-        let zeros = |chunk: &Chunk| chunk.used.iter().map(|w| w.count_zeros()).sum::<u32>();
-        let free: u32 = self.chunks.iter().map(zeros).sum();
+        let free = self.count(|used, _| !used);
         holds(free == self.free, "the count of free pages is off")?;
+        let released = self.count(|used, released| released & !used);
+        holds(
+            released == self.released,
+            "the count of released pages is off",
+        )?;
+        let leaving = self.count(|used, released| released & used);
+        holds(
+            leaving == self.leaving,
+            "the count of leaving pages is off, or one is above the top",
+        )?;
         let below = 0..self.first_free.min(self.top);
         let lower_free = self.next_page(below, PageState::Free);
         holds(lower_free.is_none(), "a page below first_free is free")?;
@@ -273,10 +335,16 @@ impl PageHeap {
             in_runs += pages;
         }
         holds(in_runs == free, "the free runs are not all the free pages")?;
-        holds(end_of_last <= self.top, "a page above the top is free")?;
-        holds(self.zeroed_base <= self.top, "zeroed_base is above the top")?;
-        let used_fresh = self.next_page(self.zeroed_base..self.top, PageState::Used);
-        holds(used_fresh.is_none(), "a page above zeroed_base is in use")
+        holds(end_of_last <= self.top, "a page above the top is free")
+    }
+
+    /// How many bits are set in what `pick` makes of the used and released bits.
+    fn count(&self, pick: impl Fn(u64, u64) -> u64) -> u32 {
+        let bits = |(&used, &released): (&u64, &u64)| pick(used, released).count_ones();
+        self.chunks
+            .iter()
+            .flat_map(|chunk| chunk.used.iter().zip(&chunk.released).map(bits))
+            .sum()
     }
 
     /// The lowest start of a fitting run.
@@ -329,19 +397,24 @@ impl PageHeap {
         None
     }
 
-    /// Marks free pages used.
-    fn occupy(&mut self, at: u32, pages: u32) {
+    /// Marks free pages used; returns how many of them were released.
+    fn occupy(&mut self, at: u32, pages: u32) -> u32 {
         self.free -= pages;
+        let mut released = 0;
         let first = (at / CHUNK_PAGES) as usize;
         let (from, to) = (at % CHUNK_PAGES, at % CHUNK_PAGES + pages);
         if to > CHUNK_PAGES {
-            return self.for_each_chunk(at, pages, Chunk::set_used);
+            self.for_each_chunk(at, pages, |chunk, from, to| {
+                released += chunk.set_used(from, to);
+            });
+            self.released -= released;
+            return released;
         }
         let chunk = &mut self.chunks[first];
         let summary = &mut self.levels[0][first];
         let before = *summary;
         let run = chunk.free_before(from) + pages + chunk.free_after(to);
-        chunk.set_used(from, to);
+        released = chunk.set_used(from, to);
         summary.head = before.head.min(from);
         summary.tail = before.tail.min(CHUNK_PAGES - to);
         if run == before.longest {
@@ -350,16 +423,20 @@ impl PageHeap {
         if *summary != before {
             self.lift(first, first);
         }
+        self.released -= released;
+        released
     }
 
-    /// Marks used pages free.
+    /// Marks pages free: idle if they were in use, released if they were leaving (which the caller counts).
     fn vacate(&mut self, at: u32, pages: u32) {
         self.free += pages;
         self.first_free = self.first_free.min(at);
         let first = (at / CHUNK_PAGES) as usize;
         let (from, to) = (at % CHUNK_PAGES, at % CHUNK_PAGES + pages);
         if to > CHUNK_PAGES {
-            return self.for_each_chunk(at, pages, Chunk::set_free);
+            self.for_each_chunk(at, pages, Chunk::set_free);
+            let last = (at + pages - 1) / CHUNK_PAGES;
+            return (first..=last as usize).for_each(|chunk| self.hint(chunk));
         }
         let chunk = &mut self.chunks[first];
         let summary = &mut self.levels[0][first];
@@ -376,11 +453,12 @@ impl PageHeap {
         if *summary != before {
             self.lift(first, first);
         }
+        self.hint(first);
     }
 
     /// Marks a run that crosses chunks, piece by piece, and recomputes the summaries above it once.
     #[cold]
-    fn for_each_chunk(&mut self, at: u32, pages: u32, mark: fn(&mut Chunk, u32, u32)) {
+    fn for_each_chunk(&mut self, at: u32, pages: u32, mut mark: impl FnMut(&mut Chunk, u32, u32)) {
         let first = (at / CHUNK_PAGES) as usize;
         let last = ((at + pages - 1) / CHUNK_PAGES) as usize;
         for chunk in first..=last {

@@ -75,6 +75,7 @@ impl RetainGoals {
     }
 
     /// Bytes to release before the heap grows by `growth` bytes: no more than that, and no more than it is over.
+    #[cfg(test)]
     pub(crate) fn before_growth(&self, growth: u64, retained: u64) -> u64 {
         let after = retained.saturating_add(growth);
         after.saturating_sub(self.by_growth).min(growth)

@@ -9,6 +9,7 @@
 use std::io;
 #[cfg(not(loom))]
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -63,6 +64,76 @@ impl Reservation {
         #[cfg(not(target_os = "linux"))]
         let _ = (from, len);
     }
+
+    /// Gives the memory behind `from .. from + len` (bytes from the base, multiples of [`os_page`]) back to the OS; false
+    /// when the OS refuses. The addresses stay ours, and the next write to one brings memory again. What they read as
+    /// until then: see [`RELEASED_READS_ZERO`].
+    ///
+    /// Not by `memmap2`: it rounds the start of an unaligned range down, to bytes that somebody else may be using, and
+    /// does not look where the range ends. The system call refuses such a range.
+    ///
+    /// # Safety
+    /// 1. Nobody else reads or writes the range during the call, and nobody needs what was in it.
+    pub(crate) unsafe fn release(&self, from: usize, len: usize) -> bool {
+        assert!(
+            len <= self.len && from <= self.len - len,
+            "a release stays inside the reservation"
+        );
+        match RELEASE {
+            #[cfg(unix)]
+            Some(advice) => {
+                let at = self.base().wrapping_add(from).cast();
+                // SAFETY: [M1] inside the mapping, just checked; clause 1.
+                unsafe { libc::madvise(at, len, advice) == 0 }
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether memory that was given back reads as zero, as memory does that was never touched. Linux promises it for private
+/// anonymous mappings (madvise(2), `MADV_DONTNEED`); others may keep the old content for a while.
+pub(crate) const RELEASED_READS_ZERO: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// How memory goes back: at once on Linux; elsewhere when the OS needs some; `None`: not at all.
+const RELEASE: Option<std::ffi::c_int> = {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let advice = Some(libc::MADV_DONTNEED);
+    #[cfg(any(
+        target_vendor = "apple",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "dragonfly"
+    ))]
+    let advice = Some(libc::MADV_FREE);
+    #[cfg(not(any(
+        target_os = "linux",
+        target_os = "android",
+        target_vendor = "apple",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "dragonfly"
+    )))]
+    let advice = None;
+    advice
+};
+
+/// Bytes of a page of the OS.
+pub(crate) fn os_page() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        #[cfg(unix)]
+        // SAFETY: a question without arguments in memory.
+        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        #[cfg(not(unix))]
+        let bytes = 4096;
+        usize::try_from(bytes)
+            .ok()
+            .filter(|bytes| bytes.is_power_of_two())
+            .unwrap_or(4096)
+    })
 }
 
 /// A type for which all-zero bytes are a value, and which is shared between threads.
@@ -212,6 +283,33 @@ mod tests {
             // SAFETY: as above.
             assert_eq!(unsafe { p.read() }, 7);
         }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn released_memory_can_be_used_again_and_its_neighbours_keep_theirs() {
+        let r = Reservation::new(64 << 20).expect("64 MiB of address space");
+        let page = os_page();
+        let write = |at: usize| {
+            // SAFETY: [M1] inside the mapping, which nobody else uses.
+            unsafe { r.base().wrapping_add(at).write(7) }
+        };
+        // SAFETY: as above.
+        let read = |at: usize| unsafe { r.base().wrapping_add(at).read() };
+        (0..4 * page).for_each(write);
+        // SAFETY: nobody else uses the mapping.
+        let released = unsafe { r.release(page, 2 * page) };
+        assert!(released || RELEASE.is_none());
+        assert_eq!((read(page - 1), read(3 * page)), (7, 7));
+        if RELEASED_READS_ZERO {
+            assert_eq!((read(page), read(3 * page - 1)), (0, 0));
+        }
+        write(page);
+        assert_eq!(read(page), 7);
+        // SAFETY: as above.
+        let unaligned = unsafe { r.release(1, page) };
+        assert!(!unaligned, "it would take memory in use with it");
+        assert_eq!(read(0), 7);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A chunk: the bits of 512 pages, what they say in summary, and the search for a place among them.
+//! A chunk: the bits of 512 pages, what they say in summary, and the search for a place or for idle pages
+//! among them.
 //!
 //! The leaves of the page heap's tree. `PageHeap` comes here with pages numbered from the start of the chunk (to mark),
 //! or with the number of the chunk's first page (to search), and leaves with numbers of the same kind.
@@ -9,6 +10,8 @@
 //!   so it is asked first, and so on from word to word.
 //!
 //! **Concurrency.** Part of the page heap, behind its lock.
+
+use std::ops::Range;
 
 use crate::heap::page_cache::{low_bits, run_starts};
 
@@ -77,17 +80,20 @@ impl Summary {
     };
 }
 
-/// The bits of 512 pages: a cache line. What else is to be known of each page joins them here.
+/// The bits of 512 pages: two cache lines, of which the search for a place reads the first.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub(super) struct Chunk {
     /// 1 = in use, or above the top [P1].
     pub(super) used: [u64; WORDS],
+    /// 1 = free with no memory behind it, or leaving [P5].
+    pub(super) released: [u64; WORDS],
 }
 
 impl Chunk {
     pub(super) const USED: Self = Self {
         used: [u64::MAX; WORDS],
+        released: [0; WORDS],
     };
 
     /// The lowest fit that starts at `open` or above, for a chunk that starts at page `base`; `open` is where the free
@@ -192,27 +198,71 @@ impl Chunk {
         run
     }
 
-    /// Marks the pages `from..to` in use.
-    pub(super) fn set_used(&mut self, from: u32, to: u32) {
-        self.for_each_word(from, to, |word, bits| *word |= bits);
+    /// Marks the free pages `from..to` in use; returns how many had no memory behind them.
+    pub(super) fn set_used(&mut self, from: u32, to: u32) -> u32 {
+        let mut released = 0;
+        for (word, bits) in words_of(from, to) {
+            self.used[word] |= bits;
+            released += (self.released[word] & bits).count_ones();
+            self.released[word] &= !bits;
+        }
+        released
     }
 
-    /// Marks the pages `from..to` free.
+    /// Marks the pages `from..to` free: idle if they were in use, released if they were leaving.
     pub(super) fn set_free(&mut self, from: u32, to: u32) {
-        self.for_each_word(from, to, |word, bits| *word &= !bits);
-    }
-
-    /// Calls `mark` with each word that has pages of `from..to`, and the bits of those pages.
-    fn for_each_word(&mut self, from: u32, to: u32, mark: impl Fn(&mut u64, u64)) {
-        let mut at = from;
-        while at < to {
-            let bit = at % WORD_PAGES;
-            let pages = (WORD_PAGES - bit).min(to - at);
-            mark(
-                &mut self.used[(at / WORD_PAGES) as usize],
-                low_bits(pages) << bit,
-            );
-            at += pages;
+        for (word, bits) in words_of(from, to) {
+            self.used[word] &= !bits;
         }
     }
+
+    /// Makes the pages `from..to`, which are in use, leaving; or leaving ones plainly in use again.
+    pub(super) fn set_leaving(&mut self, from: u32, to: u32, leaving: bool) {
+        for (word, bits) in words_of(from, to) {
+            if leaving {
+                self.released[word] |= bits;
+            } else {
+                self.released[word] &= !bits;
+            }
+        }
+    }
+
+    /// How many of the pages `from..to`, multiples of 64, are in use, leaving, or above the top.
+    pub(super) fn used_in(&self, from: u32, to: u32) -> u32 {
+        let words = (from / WORD_PAGES) as usize..(to / WORD_PAGES) as usize;
+        self.used[words].iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// The highest run of idle pages, as long as it can be, among `from..to`; `from` is a multiple of 64.
+    pub(super) fn highest_idle(&self, from: u32, to: u32) -> Option<Range<u32>> {
+        let first = (from / WORD_PAGES) as usize;
+        let idle = |word: usize| {
+            // At least 1: the word has a page below `to`.
+            let below = (to - word as u32 * WORD_PAGES).min(WORD_PAGES);
+            !(self.used[word] | self.released[word]) & low_bits(below)
+        };
+        let mut word = (first..to.div_ceil(WORD_PAGES) as usize)
+            .rev()
+            .find(|&word| idle(word) != 0)?;
+        let above = idle(word).leading_zeros();
+        let end = (word as u32 + 1) * WORD_PAGES - above;
+        let mut start = end - (idle(word) << above).leading_ones();
+        while start == word as u32 * WORD_PAGES && word > first {
+            word -= 1;
+            start -= idle(word).leading_ones();
+        }
+        Some(start..end)
+    }
+}
+
+/// Each word that has pages of `from..to`, and the bits of those pages.
+fn words_of(from: u32, to: u32) -> impl Iterator<Item = (usize, u64)> {
+    let mut at = from;
+    std::iter::from_fn(move || {
+        let bit = at % WORD_PAGES;
+        let pages = (WORD_PAGES - bit).min(to - at);
+        let word = (at / WORD_PAGES) as usize;
+        at += pages;
+        (pages > 0).then(|| (word, low_bits(pages) << bit))
+    })
 }
