@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use greywave::{Event, Gc, GcArray, GcCell, Heap, HeapBuilder, Mutator, Root, Trace};
+use greywave::{Event, Frame, Gc, GcArray, GcCell, Heap, HeapBuilder, Mutator, Root, Trace};
 
 #[path = "stress/support.rs"]
 mod support;
@@ -242,4 +242,32 @@ fn numbers(text: Option<&str>, separators: &[&str], count: usize) -> Option<Vec<
         .ok()?;
     let well_formed = numbers.len() == count && numbers.iter().all(|number| *number >= 0.0);
     well_formed.then_some(numbers)
+}
+
+/// Free slots between live ones are room for objects: with small objects that die at random places a limit must not
+/// shrink to what lives.
+#[test]
+fn a_limit_leaves_room_between_small_objects() {
+    let heap = Heap::builder()
+        .gogc(None)
+        .memory_limit(32 << 20)
+        .build()
+        .expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    let mut kept: Frame<Vec<Gc<'static, [u8]>>> = Frame::new(&m, Vec::new());
+    let size = |n: u64| 16 + (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 57) as usize;
+    for n in 0..200_000_u64 {
+        kept.enter(&m).push(m.alloc_slice(size(n), |_| 1));
+        m.safepoint();
+    }
+    for n in 0..1_000_000_u64 {
+        let place = n.wrapping_mul(0xD134_2543_DE82_EF95) % 200_000;
+        kept.enter(&m)[place as usize] = m.alloc_slice(size(!n), |_| 2);
+        m.safepoint();
+    }
+    let stats = heap.stats();
+    let held = stats.mapped_bytes + stats.metadata_bytes;
+    assert!(held <= 48 << 20, "{stats:?}");
+    // 80 MB go through some 10 MB of room; a cycle for every few pages would be thousands.
+    assert!(stats.cycles < 200, "{stats:?}");
 }

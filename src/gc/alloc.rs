@@ -209,9 +209,12 @@ impl Collector {
         if due > 0 {
             self.sweep_pages(due);
         }
-        if live >= self.gauges.trigger.load(Ordering::Relaxed) {
+        let trigger = self.gauges.trigger.load(Ordering::Relaxed);
+        if live >= trigger {
             self.ask_for_cycle();
-            if live > self.gauges.ceiling.load(Ordering::Relaxed) {
+            let ceiling = self.gauges.ceiling.load(Ordering::Relaxed);
+            // A limit that leaves no room is no reason to stand still.
+            if live > ceiling && ceiling > trigger {
                 // The collector is late: it drops objects, or waits for this processor. This mutator stalls when it can.
                 mutator.word.ask(Request::Stall);
                 yield_now();

@@ -190,17 +190,17 @@ impl Pacing {
 }
 
 impl Collector {
-    /// What counts against the memory limit.
+    /// What counts against the memory limit. Free slots of spans in use count as object memory: they are what the next
+    /// objects go into. Where they do not serve, because other sizes are wanted, the heap passes its limit, and what is over
+    /// comes off the goal.
     fn memory_figures(&self) -> MemoryFigures {
         let memory = self.heap.memory();
-        // Relaxed (all): figures.
+        // Relaxed: a figure.
         let external = self.gauges.external.load(Ordering::Relaxed);
-        let allocated = self.gauges.allocated.load(Ordering::Relaxed);
-        let freed = self.heap.freed_bytes.load(Ordering::Relaxed);
         MemoryFigures {
             mapped: memory.mapped() + external,
             free: memory.idle,
-            objects: allocated.saturating_sub(freed) + external,
+            objects: memory.in_use + external,
         }
     }
 
@@ -284,7 +284,14 @@ impl Collector {
         let done = self.gauges.scanned.load(Ordering::Relaxed);
         let mut state = self.pacing.state.lock();
         let rates = state.pacer.revise(live, done, state.heap_scan);
-        if state.limiter.needs_update(self.pacing.epoch.elapsed_ns()) {
+        let now = self.pacing.epoch.elapsed_ns();
+        if state.limiter.needs_update(now) {
+            // Processors that neither the program nor a worker uses, this thread's left out: a mutator that waits for
+            // credit is no program at work.
+            let busy = self.world.running() + self.active_workers.load(Ordering::Relaxed) + 1;
+            let idle = self.settings.processors.saturating_sub(busy) as u64;
+            let since = now.saturating_sub(state.limiter.updated_at());
+            state.limiter.add_idle(since.saturating_mul(idle));
             self.pacing.update_limiter(&mut state.limiter);
         }
         drop(state);

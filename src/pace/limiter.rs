@@ -90,6 +90,11 @@ impl Limiter {
         self.idle = self.idle.saturating_add(ns);
     }
 
+    /// When it was last updated.
+    pub(crate) fn updated_at(&self) -> u64 {
+        self.updated_at
+    }
+
     /// Whether the last update is too long ago.
     pub(crate) fn needs_update(&self, now: u64) -> bool {
         now.saturating_sub(self.updated_at) > UPDATE_PERIOD
