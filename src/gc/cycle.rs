@@ -194,10 +194,10 @@ impl Collector {
         self.pool.close();
         self.assists.release_all();
         let mark_ns = timing.began.elapsed_ns();
-        drop(mark_phase);
+        mark_phase.end();
         let sweep_phase = spans::phase("sweep", number);
         self.after_marking();
-        drop(sweep_phase);
+        sweep_phase.end();
         self.finish_figures(&timing, mark_ns);
     }
 
