@@ -270,6 +270,7 @@ impl MHeap {
         // Relaxed: as in `generation`.
         self.generation.store(next.0, Ordering::Relaxed);
         self.swept_pages.store(0, Ordering::Relaxed);
+        self.note_peak();
         self.set_sweep_open(false);
     }
 
@@ -319,13 +320,13 @@ impl MHeap {
         cached: bool,
         cache: Option<&MCache>,
     ) -> Result<u32, OutOfPages> {
-        let run = match cache {
+        let (run, grown) = match cache {
             Some(cache) if pages < CACHED_PAGES && align == 1 => self.cached_pages(cache, pages)?,
             _ => self.take_pages(pages, align)?,
         };
         let head = run.at.0;
         if run.released > 0 {
-            self.back_pages(run.released);
+            self.back_pages(run.released, grown);
         }
         let span = self.span(head);
         // Relaxed (all three): published by `birth`'s Release.
@@ -350,10 +351,11 @@ impl MHeap {
         Ok(head)
     }
 
-    fn cached_pages(&self, cache: &MCache, pages: u32) -> Result<PageRun, OutOfPages> {
+    /// A run of pages, from the mutator's cache if it has one; and by how many pages the arena grew for it.
+    fn cached_pages(&self, cache: &MCache, pages: u32) -> Result<(PageRun, u32), OutOfPages> {
         let mut slot = cache.pages.borrow_mut();
         if let Some(run) = slot.as_mut().and_then(|c| c.alloc(pages)) {
-            return Ok(run);
+            return Ok((run, 0));
         }
         let mut heap = self.pages.lock();
         if let Some(old) = slot.take() {
@@ -362,24 +364,22 @@ impl MHeap {
         if pages <= 4
             && let Some(mut fresh) = heap.take_cache()
         {
-            let run = fresh.alloc(pages);
-            if run.is_none() {
-                heap.give_cache(fresh);
-            } else {
-                *slot = Some(fresh);
-            }
-            if let Some(run) = run {
-                return Ok(run);
+            match fresh.alloc(pages) {
+                Some(run) => {
+                    *slot = Some(fresh);
+                    return Ok((run, 0));
+                }
+                None => heap.give_cache(fresh),
             }
         }
-        if let Ok(run) = self.take_locked(&mut heap, pages, 1) {
-            return Ok(run);
+        if let Ok(taken) = self.take_locked(&mut heap, pages, 1) {
+            return Ok(taken);
         }
         drop(heap);
         self.take_pages(pages, 1)
     }
 
-    fn take_pages(&self, pages: u32, align: u32) -> Result<PageRun, OutOfPages> {
+    fn take_pages(&self, pages: u32, align: u32) -> Result<(PageRun, u32), OutOfPages> {
         loop {
             let mut heap = self.pages.lock();
             let taken = self.take_locked(&mut heap, pages, align);
@@ -397,14 +397,14 @@ impl MHeap {
         heap: &mut PageHeap,
         pages: u32,
         align: u32,
-    ) -> Result<PageRun, OutOfPages> {
-        let in_use = heap.top().0 - heap.free_pages();
-        if pages > self.most_pages.saturating_sub(in_use) {
+    ) -> Result<(PageRun, u32), OutOfPages> {
+        if pages > self.most_pages.saturating_sub(heap.in_use_pages()) {
             return Err(OutOfPages);
         }
+        let mut grown = 0;
         loop {
             if let Some(run) = heap.alloc(pages, align) {
-                return Ok(run);
+                return Ok((run, grown));
             }
             let top = heap.top().0;
             let room = heap.capacity() - top;
@@ -413,6 +413,7 @@ impl MHeap {
             }
             let grow = pages.saturating_add(align - 1).max(GROW_PAGES).min(room);
             heap.grow(grow);
+            grown += grow;
             // Release: publishes the zeroed records of the new pages; pairs with `top`.
             self.top.store(heap.top().0, Ordering::Release);
             let (from, bytes) = ((top as usize) << PAGE_SHIFT, (grow as usize) << PAGE_SHIFT);
@@ -449,33 +450,6 @@ impl MHeap {
         self.span_bytes
             .fetch_sub(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
         self.pages.lock().free(PageId(head), pages);
-    }
-
-    /// Bytes that the page allocator itself occupies.
-    pub(crate) fn page_heap_bytes(&self) -> usize {
-        self.pages.lock().metadata_bytes()
-    }
-
-    /// Checks the page allocator against `in_use`, which says for each page whether a span or a page cache has it, and
-    /// its figures, of which `cached` are the released pages in page caches. No mutator runs.
-    pub(crate) fn verify_pages(
-        &self,
-        cached: u32,
-        mut in_use: impl FnMut(u32) -> bool,
-    ) -> Result<(), String> {
-        let heap = self.pages.lock();
-        heap.verify().map_err(str::to_owned)?;
-        self.verify_figures(&heap, cached)?;
-        for page in 1..heap.top().0 {
-            let (free, used) = (heap.is_free(PageId(page)), in_use(page));
-            // Somebody may be giving pages back right now, with the world stopped.
-            if free == used && (used || !heap.is_leaving(PageId(page))) {
-                return Err(format!(
-                    "page {page}: free = {free} in the page heap, in use = {used} by spans and caches"
-                ));
-            }
-        }
-        Ok(())
     }
 
     // ---- cursors ---------------------------------------------------------------------------------------------

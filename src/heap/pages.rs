@@ -52,6 +52,8 @@ use crate::sys::mem::RELEASED_READS_ZERO;
 mod chunk;
 mod idle;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use self::idle::Effort;
@@ -172,6 +174,7 @@ impl PageHeap {
     }
 
     /// How many pages are free, idle or released.
+    #[cfg(any(test, feature = "internals"))]
     pub(crate) const fn free_pages(&self) -> u32 {
         self.free
     }
@@ -187,7 +190,6 @@ impl PageHeap {
     }
 
     /// How many pages are allocated or in a page cache.
-    #[cfg(test)]
     pub(crate) const fn in_use_pages(&self) -> u32 {
         self.top - self.free - self.leaving
     }
