@@ -5,7 +5,8 @@
 //! all the work in hand, waits in a queue until they have earned its debt (Go runtime, `gcAssistAlloc` of `mgcmark.go`).
 //! Below the goal a debt is simply carried on: the price rises as the room shrinks.
 //!
-//! It waits only while somebody marks, and no marker ever waits for a mutator, so the wait ends.
+//! It waits only while somebody else is in the middle of marking, and no marker ever waits for a mutator, so the wait
+//! ends. Work that is queued is no reason to wait: it is taken.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -161,7 +162,7 @@ impl Collector {
                     None if done > 0 || self.has_room() => {}
                     None if self.wait_for_credit(mutator, wanted) => done = wanted,
                     None => {
-                        // All is marked, and the collector needs a processor to say so.
+                        // Nobody marks: the collector needs a processor, to go on or to say that all is marked.
                         yield_now();
                         return;
                     }
@@ -211,7 +212,9 @@ impl Collector {
         let mut paid = false;
         self.world.assist(
             mutator,
-            || paid = self.assists.wait(work, || !self.pool.is_quiet()),
+            // Not "while work is queued": the collector may be waiting for a mutator that waits for a lock of this one,
+            // and then nobody else takes it.
+            || paid = self.assists.wait(work, || self.pool.has_active()),
             &mut || self.catch_up(mutator),
         );
         // Marking may have ended meanwhile.

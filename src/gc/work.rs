@@ -142,6 +142,11 @@ impl WorkPool {
         }
     }
 
+    /// Whether somebody is active.
+    pub(crate) fn has_active(&self) -> bool {
+        self.queue.lock().active != 0
+    }
+
     /// Whether no buffer is queued and nobody is active.
     pub(crate) fn is_quiet(&self) -> bool {
         let queue = self.queue.lock();
