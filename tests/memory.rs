@@ -58,6 +58,19 @@ fn blocks(m: &Mutator, count: usize, bytes: u64) -> Vec<Block> {
     (0..count).map(|_| m.root(block(m, bytes))).collect()
 }
 
+/// Every second one of `count` blocks, with holes between them where the others were.
+fn every_second(m: &mut Mutator, count: usize, bytes: u64) -> Vec<Block> {
+    let mut kept = blocks(m, count, bytes);
+    m.collect();
+    let mut keep = false;
+    kept.retain(|_| {
+        keep = !keep;
+        keep
+    });
+    m.collect();
+    kept
+}
+
 fn is_whole(m: &Mutator, block: &Block) -> bool {
     let items = block.get(m);
     items.iter().enumerate().all(|(i, &item)| item == i as u64)
@@ -87,14 +100,7 @@ fn holes_go_back_when_something_large_does_not_fit_into_them() {
             let heap = heap();
             let before = resident();
             let mut m = heap.attach().expect("attached");
-            let mut kept = blocks(&m, 512, 64 * KIB);
-            m.collect();
-            let mut keep = false;
-            kept.retain(|_| {
-                keep = !keep;
-                keep
-            });
-            m.collect();
+            let kept = every_second(&mut m, 512, 64 * KIB);
             let large = m.root(block(&m, 16 * MIB));
             let grown = resident() - before;
             let stats = heap.stats();
@@ -116,14 +122,7 @@ fn holes_are_used_before_the_heap_grows() {
         let heap = heap();
         let before = resident();
         let mut m = heap.attach().expect("attached");
-        let mut kept = blocks(&m, 512, 64 * KIB);
-        m.collect();
-        let mut keep = false;
-        kept.retain(|_| {
-            keep = !keep;
-            keep
-        });
-        m.collect();
+        let mut kept = every_second(&mut m, 512, 64 * KIB);
         kept.extend(blocks(&m, 256, 64 * KIB));
         let grown = resident() - before;
         let in_use = heap.stats().span_bytes;

@@ -9,8 +9,8 @@ use crate::gc::state_word::Request;
 use crate::heap::mcache::Cursor;
 use crate::heap::mheap::{OutOfPages, Paint};
 use crate::heap::size_class::{self, SizeClass};
-use crate::heap::span_class::{ClassKey, ClassName, ClassRef, Kind};
-use crate::heap::sweep::DeadObjects;
+use crate::heap::span_class::{ClassKey, ClassName, Kind};
+use crate::heap::sweep::NoDrops;
 use crate::object::type_info::{Slice, TypeInfo};
 use crate::sys::sync::{Ordering, yield_now};
 
@@ -36,19 +36,6 @@ pub(crate) struct Fresh {
     pub(crate) address: usize,
     /// Bytes from there to the slot's end.
     pub(crate) slot: usize,
-}
-
-/// A mutator that sweeps on its way runs no user code.
-#[derive(Debug)]
-pub(crate) struct NoDrops;
-
-impl DeadObjects for NoDrops {
-    fn may_drop(&self) -> bool {
-        false
-    }
-    fn drop_object(&mut self, _: ClassRef, _: *mut u8, _: usize) {
-        crate::sys::fatal::fatal("a mutator swept a span whose objects need a drop");
-    }
 }
 
 /// The slot size of a sized type of its own class.

@@ -22,6 +22,8 @@ use crate::sys::lock::{Condvar, Rank, Ranked};
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
 use crate::sys::thread;
 
+/// Bytes that a mutator may allocate at the beginning of a cycle before it pays.
+pub(crate) const FIRST_CREDIT: i64 = 32 << 10;
 /// The most that an assist scans in one piece, in bytes: some 50 microseconds of small objects.
 const PIECE: u64 = 32 << 10;
 /// The most that a mutator may have paid in advance, in bytes of allocation.

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::collector::Collector;
 use crate::gc::events::Event;
 use crate::gc::mark::Marker;
@@ -26,8 +27,6 @@ use crate::sys::clock::Moment;
 use crate::sys::sync::Ordering;
 use crate::sys::thread;
 
-/// Bytes that a mutator may allocate at the beginning of a cycle before it pays.
-pub(crate) const FIRST_CREDIT: i64 = 32 << 10;
 /// How long the collector's thread waits for workers before it looks again.
 const PATIENCE: Duration = Duration::from_micros(200);
 

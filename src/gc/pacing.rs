@@ -14,7 +14,7 @@ use crate::pace::pacer::{CycleEnd, Pacer, Plan};
 use crate::pace::sweep_pace::SweepPace;
 use crate::pace::workers::Workers;
 use crate::sys::clock::Moment;
-use crate::sys::lock::{Rank, Ranked};
+use crate::sys::lock::{Held, Rank, Ranked};
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The values that compute.
@@ -218,6 +218,21 @@ impl Collector {
             .store(rates.work_per_byte.to_bits(), Ordering::Relaxed);
     }
 
+    /// Plans what is left of the cycle's growth, and what the scavenger may keep.
+    fn plan_again(
+        &self,
+        mut state: Held<'_, State>,
+        live: u64,
+        sweep_done: bool,
+        memory: MemoryFigures,
+    ) {
+        let plan = state.pacer.commit(live, sweep_done, memory);
+        let (last_goal, limit) = (state.last_goal, state.pacer.knobs().limit);
+        drop(state);
+        self.publish_plan(plan);
+        self.plan_scavenging(last_goal, limit);
+    }
+
     /// Plans again after a change of a knob.
     pub(crate) fn change_knobs<R>(&self, change: impl FnOnce(&mut Knobs) -> R) -> R {
         let memory = self.memory_figures();
@@ -228,11 +243,7 @@ impl Collector {
         let mut knobs = state.pacer.knobs();
         let out = change(&mut knobs);
         state.pacer.set_knobs(knobs);
-        let plan = state.pacer.commit(live, sweep_done, memory);
-        let last_goal = state.last_goal;
-        drop(state);
-        self.publish_plan(plan);
-        self.plan_scavenging(last_goal, knobs.limit);
+        self.plan_again(state, live, sweep_done, memory);
         self.wake_scavenger();
         self.ask_if_triggered();
         out
@@ -338,11 +349,7 @@ impl Collector {
         let memory = self.memory_figures();
         let state = self.pacing.state.lock();
         let limit = state.pacer.knobs().limit;
-        let other = memory
-            .mapped
-            .saturating_sub(memory.free)
-            .saturating_sub(memory.objects);
-        let needed = state.pacer.marked().saturating_add(other);
+        let needed = state.pacer.marked().saturating_add(memory.other());
         (needed >= limit).then_some((needed, limit))
     }
 
@@ -363,12 +370,8 @@ impl Collector {
         // Relaxed (both): figures.
         self.pacing.sweep_done.store(1, Ordering::Relaxed);
         let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        let mut state = self.pacing.state.lock();
-        let plan = state.pacer.commit(live, true, memory);
-        let (last_goal, limit) = (state.last_goal, state.pacer.knobs().limit);
-        drop(state);
-        self.publish_plan(plan);
-        self.plan_scavenging(last_goal, limit);
+        let state = self.pacing.state.lock();
+        self.plan_again(state, live, true, memory);
         self.ask_if_triggered();
     }
 }

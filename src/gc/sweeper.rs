@@ -3,11 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::base::addr::PAGE_SHIFT;
-use crate::gc::alloc::NoDrops;
 use crate::gc::collector::Collector;
 use crate::gc::events::Event;
 use crate::heap::span_class::ClassRef;
-use crate::heap::sweep::DeadObjects;
+use crate::heap::sweep::{DeadObjects, NoDrops};
 use crate::sys::sync::{Ordering, yield_now};
 
 /// Pages looked at for each turn at the turnstile.

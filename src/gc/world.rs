@@ -14,7 +14,7 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::gc::cycle::FIRST_CREDIT;
+use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
 use crate::sys::clock::Moment;

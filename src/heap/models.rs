@@ -11,8 +11,7 @@ use crate::heap::mcache::MCache;
 use crate::heap::mheap::{MHeap, Options, Paint};
 use crate::heap::size_class::{SizeClass, class_of};
 use crate::heap::span::SweepState;
-use crate::heap::span_class::ClassRef;
-use crate::heap::sweep::DeadObjects;
+use crate::heap::sweep::NoDrops;
 use crate::sys::model::explore;
 use crate::sys::sync::{Ordering, yield_now};
 
@@ -60,18 +59,6 @@ fn loom_black_run_without_read_modify_write_fails() {
         // Relaxed: both are over.
         assert_eq!(word.load(Ordering::Relaxed), 0b11, "a mark is lost");
     });
-}
-
-/// Nothing in these heaps needs a drop.
-struct NoDrops;
-
-impl DeadObjects for NoDrops {
-    fn may_drop(&self) -> bool {
-        false
-    }
-    fn drop_object(&mut self, _: ClassRef, _: *mut u8, _: usize) {
-        panic!("bytes need no drop");
-    }
 }
 
 /// A heap, and a mutator's cache with a cursor for slots of [`SLOT`] bytes.

@@ -22,6 +22,19 @@ pub(crate) trait DeadObjects {
     fn drop_object(&mut self, class: ClassRef, at: *mut u8, slot: usize);
 }
 
+/// For a mutator that sweeps on its way: it runs no user code.
+#[derive(Debug)]
+pub(crate) struct NoDrops;
+
+impl DeadObjects for NoDrops {
+    fn may_drop(&self) -> bool {
+        false
+    }
+    fn drop_object(&mut self, _: ClassRef, _: *mut u8, _: usize) {
+        fatal("a mutator swept a span whose objects need a drop");
+    }
+}
+
 impl MHeap {
     /// Sweeps the span at `head` if it is unswept; true if this call swept it.
     pub(crate) fn sweep_span(&self, head: u32, dead: &mut dyn DeadObjects) -> bool {

@@ -62,6 +62,25 @@ pub(crate) struct TypeInfo {
     pub(crate) external: unsafe fn(*const u8, usize) -> usize,
 }
 
+/// How objects of a kind are traced, one or several at a time.
+trait TraceObject {
+    /// Traces the object at `at`, in a slot of `slot` bytes.
+    unsafe fn trace(at: *const u8, slot: usize, tracer: &mut Tracer<'_>);
+
+    /// Traces the objects at these addresses.
+    unsafe fn trace_each(
+        objects: &[usize],
+        arena: *const u8,
+        slot: usize,
+        tracer: &mut Tracer<'_>,
+    ) {
+        for &address in objects {
+            // SAFETY: [O1] for each of them.
+            unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
+        }
+    }
+}
+
 /// The `TypeInfo` of a sized `T`.
 #[derive(Debug)]
 pub(crate) struct Sized_<T>(PhantomData<T>);
@@ -78,6 +97,14 @@ const LEN_SIZE: usize = size_of::<usize>();
 
 const fn round_up(n: usize, to: usize) -> usize {
     n.next_multiple_of(to)
+}
+
+impl<T: Trace> TraceObject for Sized_<T> {
+    unsafe fn trace(at: *const u8, _slot: usize, tracer: &mut Tracer<'_>) {
+        // SAFETY: [O1] a `T` lives at `at`; shared access, as the trait allows while mutators run.
+        let object = unsafe { &*at.cast::<T>() };
+        object.trace(tracer);
+    }
 }
 
 impl<T: Trace> Sized_<T> {
@@ -101,24 +128,6 @@ impl<T: Trace> Sized_<T> {
         external: Self::external,
     };
 
-    unsafe fn trace(at: *const u8, _slot: usize, tracer: &mut Tracer<'_>) {
-        // SAFETY: [O1] a `T` lives at `at`; shared access, as the trait allows while mutators run.
-        let object = unsafe { &*at.cast::<T>() };
-        object.trace(tracer);
-    }
-
-    unsafe fn trace_each(
-        objects: &[usize],
-        arena: *const u8,
-        slot: usize,
-        tracer: &mut Tracer<'_>,
-    ) {
-        for &address in objects {
-            // SAFETY: [O1] for each of them.
-            unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
-        }
-    }
-
     unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {
         // SAFETY: as in `trace`.
         unsafe { Self::trace(at, 0, tracer) }
@@ -133,6 +142,15 @@ impl<T: Trace> Sized_<T> {
         // SAFETY: [O1] a `T` lives at `at`.
         let object = unsafe { &*at.cast::<T>() };
         object.external_bytes()
+    }
+}
+
+impl<T: Trace> TraceObject for Slice<T> {
+    unsafe fn trace(at: *const u8, slot: usize, tracer: &mut Tracer<'_>) {
+        // SAFETY: [O1].
+        let len = unsafe { Self::len(at, slot) };
+        // SAFETY: [O2] `len` items are initialised.
+        unsafe { Self::trace_items(at, 0, len, tracer) }
     }
 }
 
@@ -186,25 +204,6 @@ impl<T: Trace> Slice<T> {
         unsafe { Self::len_word(at.cast_mut(), slot).read() }
     }
 
-    unsafe fn trace(at: *const u8, slot: usize, tracer: &mut Tracer<'_>) {
-        // SAFETY: [O1].
-        let len = unsafe { Self::len(at, slot) };
-        // SAFETY: [O2] `len` items are initialised.
-        unsafe { Self::trace_items(at, 0, len, tracer) }
-    }
-
-    unsafe fn trace_each(
-        objects: &[usize],
-        arena: *const u8,
-        slot: usize,
-        tracer: &mut Tracer<'_>,
-    ) {
-        for &address in objects {
-            // SAFETY: [O1] for each of them.
-            unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
-        }
-    }
-
     unsafe fn trace_head(_at: *const u8, _tracer: &mut Tracer<'_>) {}
 
     unsafe fn trace_items(at: *const u8, from: usize, to: usize, tracer: &mut Tracer<'_>) {
@@ -224,6 +223,17 @@ impl<T: Trace> Slice<T> {
         let len = unsafe { Self::len(at, slot) };
         // SAFETY: [O2].
         unsafe { external_of_items::<T>(at.cast(), len) }
+    }
+}
+
+impl<H: Trace, T: Trace> TraceObject for Array<H, T> {
+    unsafe fn trace(at: *const u8, _slot: usize, tracer: &mut Tracer<'_>) {
+        // SAFETY: [O1].
+        unsafe { Self::trace_head(at, tracer) };
+        // SAFETY: [O1].
+        let len = unsafe { Self::len_at(at) };
+        // SAFETY: [O2].
+        unsafe { Self::trace_items(at, 0, len, tracer) }
     }
 }
 
@@ -290,27 +300,6 @@ impl<H: Trace, T: Trace> Array<H, T> {
     unsafe fn len(at: *const u8, _slot: usize) -> usize {
         // SAFETY: [O1].
         unsafe { Self::len_at(at) }
-    }
-
-    unsafe fn trace(at: *const u8, _slot: usize, tracer: &mut Tracer<'_>) {
-        // SAFETY: [O1].
-        unsafe { Self::trace_head(at, tracer) };
-        // SAFETY: [O1].
-        let len = unsafe { Self::len_at(at) };
-        // SAFETY: [O2].
-        unsafe { Self::trace_items(at, 0, len, tracer) }
-    }
-
-    unsafe fn trace_each(
-        objects: &[usize],
-        arena: *const u8,
-        slot: usize,
-        tracer: &mut Tracer<'_>,
-    ) {
-        for &address in objects {
-            // SAFETY: [O1] for each of them.
-            unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
-        }
     }
 
     unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {

@@ -64,6 +64,15 @@ pub(crate) struct MemoryFigures {
     pub(crate) objects: u64,
 }
 
+impl MemoryFigures {
+    /// What is neither for objects nor free: tables, and what the heap's owners keep outside it.
+    pub(crate) fn other(&self) -> u64 {
+        self.mapped
+            .saturating_sub(self.free)
+            .saturating_sub(self.objects)
+    }
+}
+
 /// The goal by growth alone; `u64::MAX` if GOGC is off.
 pub(crate) fn goal_by_growth(live: u64, roots: u64, gogc: Option<u32>) -> u64 {
     let Some(percent) = gogc else {
@@ -94,10 +103,7 @@ pub(crate) fn goal_by_limit(live: u64, limit: u64, memory: MemoryFigures) -> Lim
         };
     }
     // What is mapped besides objects and memory for objects, and what is over the limit already: both come off.
-    let other = memory
-        .mapped
-        .saturating_sub(memory.free)
-        .saturating_sub(memory.objects);
+    let other = memory.other();
     let over = memory.mapped.saturating_sub(limit);
     let room = limit.saturating_sub(other).saturating_sub(over);
     if room == 0 {

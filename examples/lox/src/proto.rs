@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::op::Op;
 
 /// A compiled function, before it is put into a heap.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Proto {
     /// Its name; `None` for a script.
     pub(crate) name: Option<Rc<str>>,

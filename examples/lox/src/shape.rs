@@ -160,10 +160,7 @@ pub(crate) fn cached_method<'gc>(
     site: &Site<'gc>,
 ) -> Option<Gc<'gc, Closure<'gc>>> {
     let shape = object.header().shape.get()?;
-    let index = cached(site, shape.id)? ^ METHOD;
-    // A slot's index is larger than any class.
-    let method = shape.class.as_ref().methods.get(index as usize)?;
-    Some(method.closure)
+    cached_method_of(shape.class, shape.id, site)
 }
 
 /// The method of the superclass at `site`, if the site has seen that class.
@@ -172,7 +169,18 @@ pub(crate) fn cached_super<'gc>(
     class: Gc<'gc, Class<'gc>>,
     site: &Site<'gc>,
 ) -> Option<Gc<'gc, Closure<'gc>>> {
-    let index = cached(site, class.id)? ^ METHOD;
+    cached_method_of(class, class.id, site)
+}
+
+/// The method of `class` that `site` remembers for `id`.
+#[inline(always)]
+fn cached_method_of<'gc>(
+    class: Gc<'gc, Class<'gc>>,
+    id: u32,
+    site: &Site<'gc>,
+) -> Option<Gc<'gc, Closure<'gc>>> {
+    // A slot's index is larger than any class.
+    let index = cached(site, id)? ^ METHOD;
     let method = class.as_ref().methods.get(index as usize)?;
     Some(method.closure)
 }

@@ -58,15 +58,7 @@ impl Function {
             global_index: HashMap::new(),
             proto: Proto {
                 name,
-                arity: 0,
-                code: Vec::new(),
-                lines: Vec::new(),
-                constants: Vec::new(),
-                globals: Vec::new(),
-                sites: Vec::new(),
-                names: Vec::new(),
-                functions: Vec::new(),
-                captures: Vec::new(),
+                ..Proto::default()
             },
         }
     }

@@ -96,15 +96,9 @@ impl Vm {
         let count = (call.items().len() - 1) as u8;
         let stub = Proto {
             name: Some("spawn".into()),
-            arity: 0,
             code: vec![Op::Call { at: 1, count }, Op::Return { src: 1 }],
             lines: vec![line; 2],
-            constants: Vec::new(),
-            globals: Vec::new(),
-            sites: Vec::new(),
-            names: Vec::new(),
-            functions: Vec::new(),
-            captures: Vec::new(),
+            ..Proto::default()
         };
         let realm = self.shared.realm.get(m);
         let closure = realm.as_ref().load_closure(m, &stub);
