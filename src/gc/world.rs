@@ -24,6 +24,9 @@ use crate::sys::sync::{AtomicUsize, Ordering, spin_hint};
 
 /// How long a stopped mutator spins before it parks: about as long as a short stop.
 const SPINS: u32 = if cfg!(loom) { 0 } else { 400 };
+/// How often the collector looks before it sleeps: those that run answer at their next poll, and a processor that went
+/// idle takes longer to come back than a stop should last.
+const LOOKS: u32 = if cfg!(loom) { 0 } else { 400 };
 /// How often the asker looks for a mutator that keeps it waiting.
 pub(crate) const WATCHDOG: Duration = Duration::from_millis(10);
 
@@ -84,6 +87,12 @@ impl Pending {
     /// Waits for zero; calls `late` each time [`WATCHDOG`] has passed.
     fn wait(&self, mut late: impl FnMut(Duration)) {
         let start = Moment::now();
+        for _ in 0..LOOKS {
+            if self.is_zero() {
+                return;
+            }
+            spin_hint();
+        }
         let mut guard = self.lock.lock();
         while !self.is_zero() {
             if self.zero.wait_for(&mut guard, WATCHDOG).timed_out() && !self.is_zero() {
