@@ -32,8 +32,9 @@ use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, yield_now};
 const GROW_PAGES: u32 = 512;
 /// With [`Options::huge_pages`], from here on the arena asks for them; a small heap stays small.
 const HUGE_FROM: usize = 32 << 20;
-/// How many unswept spans of its class a refill looks at before it takes fresh pages (Go's budget: at most 1 % space).
-const SWEEP_BUDGET: usize = 100;
+/// How many unswept spans of its class a refill looks at before it takes fresh pages. Where all of them are full this is
+/// time without a result: a microsecond or two each. Go looks at 100, for at most 1 % of space.
+const SWEEP_BUDGET: usize = 20;
 /// Spans of fewer pages than this come from the mutator's page cache.
 const CACHED_PAGES: u32 = 16;
 
