@@ -16,6 +16,8 @@ mod heap;
 pub mod internals;
 mod object;
 mod pace;
+#[cfg(feature = "sched")]
+mod sched;
 mod sys;
 
 pub use greywave_derive::Trace;

@@ -1,0 +1,196 @@
+//! A doubly linked list whose links are inside its members: nothing is allocated to wait.
+//!
+//! **Invariant**
+//! - `[L1]` A node is in at most one list; while it is, it does not move, and its links and the list are touched only by
+//!   whoever holds the lock that guards the list.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ptr::NonNull;
+
+/// The links of a node.
+pub(crate) struct Links<T> {
+    previous: Cell<Option<NonNull<T>>>,
+    next: Cell<Option<NonNull<T>>>,
+}
+
+impl<T> Links<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            previous: Cell::new(None),
+            next: Cell::new(None),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Links<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Links")
+    }
+}
+
+/// What can be in a [`List`].
+///
+/// # Safety
+/// 1. `links` returns the place of the one [`Links`] inside `node`, and makes no reference to the rest of it.
+pub(crate) unsafe trait Linked: Sized {
+    fn links(node: NonNull<Self>) -> NonNull<Links<Self>>;
+}
+
+/// See the module's head. First in, first out.
+pub(crate) struct List<T> {
+    first: Option<NonNull<T>>,
+    last: Option<NonNull<T>>,
+    len: usize,
+}
+
+// SAFETY: [L1] a list is a few pointers; who may follow them is the holder of its lock, on whichever thread.
+unsafe impl<T: Send> Send for List<T> {}
+
+impl<T> fmt::Debug for List<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("List").field("len", &self.len).finish()
+    }
+}
+
+impl<T: Linked> List<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The oldest node.
+    pub(crate) fn first(&self) -> Option<NonNull<T>> {
+        self.first
+    }
+
+    /// The node behind `node`.
+    ///
+    /// # Safety
+    /// 1. `node` is in this list, and the list's lock is held.
+    pub(crate) unsafe fn next(&self, node: NonNull<T>) -> Option<NonNull<T>> {
+        // SAFETY: [L1] clause 1.
+        unsafe { T::links(node).as_ref() }.next.get()
+    }
+
+    /// Puts `node` at the end.
+    ///
+    /// # Safety
+    /// 1. `node` is in no list, and lives and stays where it is until it is taken out.
+    /// 2. The list's lock is held.
+    pub(crate) unsafe fn push_back(&mut self, node: NonNull<T>) {
+        // SAFETY: [L1] clauses 1 and 2.
+        let links = unsafe { T::links(node).as_ref() };
+        links.previous.set(self.last);
+        links.next.set(None);
+        match self.last {
+            // SAFETY: [L1] it is in this list.
+            Some(last) => unsafe { T::links(last).as_ref() }.next.set(Some(node)),
+            None => self.first = Some(node),
+        }
+        self.last = Some(node);
+        self.len += 1;
+    }
+
+    /// Takes the oldest node out.
+    ///
+    /// # Safety
+    /// 1. The list's lock is held.
+    pub(crate) unsafe fn pop_front(&mut self) -> Option<NonNull<T>> {
+        let first = self.first?;
+        // SAFETY: it is in this list, and clause 1.
+        unsafe { self.remove(first) };
+        Some(first)
+    }
+
+    /// Takes `node` out.
+    ///
+    /// # Safety
+    /// 1. `node` is in this list, and the list's lock is held.
+    pub(crate) unsafe fn remove(&mut self, node: NonNull<T>) {
+        // SAFETY: [L1] clause 1.
+        let links = unsafe { T::links(node).as_ref() };
+        let (previous, next) = (links.previous.take(), links.next.take());
+        match previous {
+            // SAFETY: [L1] a neighbour is in this list.
+            Some(previous) => unsafe { T::links(previous).as_ref() }.next.set(next),
+            None => self.first = next,
+        }
+        match next {
+            // SAFETY: [L1] as above.
+            Some(next) => unsafe { T::links(next).as_ref() }.previous.set(previous),
+            None => self.last = previous,
+        }
+        self.len -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Node {
+        number: u32,
+        links: Links<Self>,
+    }
+
+    // SAFETY: 1. `links` is the only one.
+    unsafe impl Linked for Node {
+        fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
+            // SAFETY: inside the node.
+            unsafe { NonNull::new_unchecked(&raw mut (*node.as_ptr()).links) }
+        }
+    }
+
+    fn numbers(list: &List<Node>) -> Vec<u32> {
+        let mut out = Vec::new();
+        let mut at = list.first();
+        while let Some(node) = at {
+            // SAFETY: in the list, whose owner this is.
+            out.push(unsafe { node.as_ref() }.number);
+            // SAFETY: as above.
+            at = unsafe { list.next(node) };
+        }
+        out
+    }
+
+    #[test]
+    fn nodes_leave_from_anywhere_and_the_rest_keeps_its_order() {
+        let nodes: Vec<Box<Node>> = (0..6)
+            .map(|number| {
+                Box::new(Node {
+                    number,
+                    links: Links::new(),
+                })
+            })
+            .collect();
+        let at = |i: usize| NonNull::from(&*nodes[i]);
+        let mut list = List::new();
+        for i in 0..6 {
+            // SAFETY: in no list; the boxes outlive the list; one thread.
+            unsafe { list.push_back(at(i)) };
+        }
+        for gone in [2, 0, 5] {
+            // SAFETY: in the list.
+            unsafe { list.remove(at(gone)) };
+        }
+        assert_eq!((numbers(&list), list.len()), (vec![1, 3, 4], 3));
+        // SAFETY: one thread.
+        while unsafe { list.pop_front() }.is_some() {}
+        assert!(list.is_empty());
+        // SAFETY: as at first; a node may come back.
+        unsafe { list.push_back(at(2)) };
+        assert_eq!(numbers(&list), [2]);
+    }
+}

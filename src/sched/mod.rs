@@ -1,0 +1,9 @@
+//! G, M and P: who runs where.
+//!
+//! A G is a future in one allocation with its header. An M is a thread. A P is the right to run: it has a run queue, timers
+//! and a mutator of the heap, so that what a G allocates comes from its P's cache. The rules of who looks for work where,
+//! and of who wakes whom, are Go's (runtime, `proc.go`).
+
+pub(crate) mod context;
+pub(crate) mod list;
+pub(crate) mod wait;

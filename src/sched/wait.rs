@@ -1,0 +1,90 @@
+//! What a G waits for, as far as it is known.
+
+use std::fmt;
+
+/// Why a G does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum WaitReason {
+    /// A future of somebody else's.
+    Unknown = 0,
+    Yield,
+    Sleep,
+    ChanSend,
+    ChanRecv,
+    /// A receive or send on a channel that is `None`.
+    NilChan,
+    Select,
+    Mutex,
+    RwLockRead,
+    RwLockWrite,
+    WaitGroup,
+    Once,
+    Cond,
+    Context,
+    Join,
+    Io,
+    Blocking,
+}
+
+impl WaitReason {
+    const ALL: [Self; 17] = [
+        Self::Unknown,
+        Self::Yield,
+        Self::Sleep,
+        Self::ChanSend,
+        Self::ChanRecv,
+        Self::NilChan,
+        Self::Select,
+        Self::Mutex,
+        Self::RwLockRead,
+        Self::RwLockWrite,
+        Self::WaitGroup,
+        Self::Once,
+        Self::Cond,
+        Self::Context,
+        Self::Join,
+        Self::Io,
+        Self::Blocking,
+    ];
+
+    /// The reason of that number.
+    pub(crate) fn of(number: u8) -> Self {
+        Self::ALL
+            .get(usize::from(number))
+            .copied()
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// Whether only another G can end the wait: not time, not the OS, not a stranger.
+    pub(crate) fn needs_a_g(self) -> bool {
+        !matches!(
+            self,
+            Self::Unknown | Self::Yield | Self::Sleep | Self::Io | Self::Blocking
+        )
+    }
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "a future",
+            Self::Yield => "its turn",
+            Self::Sleep => "time",
+            Self::ChanSend => "a channel to send to",
+            Self::ChanRecv => "a channel to receive from",
+            Self::NilChan => "a channel that is none",
+            Self::Select => "a select",
+            Self::Mutex => "a mutex",
+            Self::RwLockRead => "a lock to read",
+            Self::RwLockWrite => "a lock to write",
+            Self::WaitGroup => "a wait group",
+            Self::Once => "a once",
+            Self::Cond => "a condition",
+            Self::Context => "a context to end",
+            Self::Join => "another G to end",
+            Self::Io => "I/O",
+            Self::Blocking => "a blocking call",
+        })
+    }
+}
