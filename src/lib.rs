@@ -24,6 +24,8 @@ pub use greywave_derive::Trace;
 
 #[doc(hidden)]
 pub use crate::api::private as __private;
+#[cfg(feature = "sched")]
+pub use crate::api::runtime::{Runtime, RuntimeBuilder, go, go_named, with};
 pub use crate::api::{
     array::GcArray,
     cell::{GcCell, GcOnce},
@@ -43,4 +45,12 @@ pub use crate::api::{
 pub use crate::gc::events::{Event, PauseSummary};
 pub use crate::object::trace::{
     At, BrandedBy, Collect, Rebrand, RebrandTarget, TargetAt, Trace, Tracer,
+};
+#[cfg(feature = "sched")]
+pub use crate::sched::{
+    blocking::{Blocking, blocking},
+    report::{Deadlock, DeadlockPolicy, GInfo},
+    shutdown::ShutdownError,
+    task::join::{JoinError, JoinHandle},
+    yielding::{Yield, yield_now},
 };

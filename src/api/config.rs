@@ -233,13 +233,8 @@ impl HeapBuilder {
                 ));
             }
             Some(n) => n,
-            None => read(
-                &var,
-                "GOMAXPROCS",
-                "a number from 1 to 4096",
-                processors_from,
-            )?
-            .unwrap_or_else(thread::processors),
+            None => read(&var, "GOMAXPROCS", PROCESSORS_ALLOWED, processors_from)?
+                .unwrap_or_else(thread::processors),
         };
         let gogc = match self.gogc {
             Some(gogc) => gogc,
@@ -330,12 +325,21 @@ fn read<T>(
     }
 }
 
+const PROCESSORS_ALLOWED: &str = "a number from 1 to 4096";
+
 fn gogc_from(value: &str) -> Option<Option<u32>> {
     if value == "off" {
         Some(None)
     } else {
         value.parse().ok().map(Some)
     }
+}
+
+/// What `GOMAXPROCS` says.
+#[cfg(feature = "sched")]
+pub(crate) fn processors_from_environment() -> Result<Option<usize>, ConfigError> {
+    let var = |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+    read(var, "GOMAXPROCS", PROCESSORS_ALLOWED, processors_from)
 }
 
 fn processors_from(value: &str) -> Option<usize> {

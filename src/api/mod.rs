@@ -15,6 +15,8 @@ mod poll;
 #[doc(hidden)]
 pub mod private;
 pub(crate) mod root;
+#[cfg(feature = "sched")]
+pub(crate) mod runtime;
 pub(crate) mod stats;
 pub(crate) mod weak;
 pub(crate) mod word;

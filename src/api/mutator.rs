@@ -83,6 +83,46 @@ impl Mutator {
         mutator
     }
 
+    /// A P's mutator: Blocked but for the sections of the Gs that run on the P, on whichever thread that is.
+    #[cfg(feature = "sched")]
+    pub(crate) fn for_proc(heap: &Heap, built_at: &'static Location<'static>) -> Self {
+        let collector = &heap.handle().collector;
+        Self {
+            state: collector
+                .world
+                .register(built_at, collector.settings.stress),
+            heap: heap.clone(),
+            exit_note: std::ptr::null_mut(),
+            not_shared: PhantomData,
+        }
+    }
+
+    /// A section begins on this thread.
+    #[cfg(feature = "sched")]
+    pub(crate) fn enter_section(&mut self) {
+        self.enter();
+        current::set_current(Some(Current {
+            mutator: self.state,
+            collector: &raw const **self.collector_arc(),
+            running: true,
+        }));
+        self.safepoint();
+    }
+
+    /// The section ends.
+    #[cfg(feature = "sched")]
+    pub(crate) fn leave_section(&mut self) {
+        let (collector, state) = (self.collector(), self.state());
+        collector
+            .world
+            .enter_blocked(state, &mut || collector.catch_up(state));
+    }
+
+    /// Whether it is a P's.
+    fn is_of_a_proc(&self) -> bool {
+        self.exit_note.is_null()
+    }
+
     /// Blocked -> Running.
     fn enter(&self) {
         let (collector, state) = (self.collector(), self.state());
@@ -106,6 +146,11 @@ impl Mutator {
 
     #[inline(always)]
     pub(crate) fn collector(&self) -> &Collector {
+        &self.handle().collector
+    }
+
+    #[cfg(feature = "sched")]
+    fn collector_arc(&self) -> &Arc<Collector> {
         &self.handle().collector
     }
 
@@ -195,8 +240,14 @@ impl Mutator {
             .world
             .enter_blocked(state, &mut || collector.catch_up(state));
         current::set_running(false);
-        let _back = Back(self);
-        f()
+        let back = Back(self);
+        #[cfg(feature = "sched")]
+        if self.is_of_a_proc() {
+            return crate::sched::blocking::without_proc(f, || drop(back));
+        }
+        let out = f();
+        drop(back);
+        out
     }
 
     // ---- allocation ------------------------------------------------------------------------------------------
@@ -319,6 +370,12 @@ impl Mutator {
 
 impl Drop for Mutator {
     fn drop(&mut self) {
+        if self.is_of_a_proc() {
+            // The P goes, and its mutator is Blocked. Nobody's thread has it.
+            self.enter();
+            current::detach(self.collector(), self.state);
+            return;
+        }
         // SAFETY: 1. this mutator's note, once.
         unsafe { current::unwatch_exit(self.exit_note) };
         current::detach(self.collector(), self.state);

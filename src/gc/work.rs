@@ -142,6 +142,13 @@ impl WorkPool {
         }
     }
 
+    /// Whether work is queued.
+    #[cfg(feature = "sched")]
+    pub(crate) fn has_work(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.open && !queue.full.is_empty()
+    }
+
     /// Whether somebody is active.
     pub(crate) fn has_active(&self) -> bool {
         self.queue.lock().active != 0

@@ -120,6 +120,30 @@ impl Collector {
         self.account(index, Turn::Idle, &mut since, marker);
     }
 
+    /// Whether a P without work may mark.
+    #[cfg(feature = "sched")]
+    pub(crate) fn has_marking_for_the_idle(&self) -> bool {
+        self.is_marking() && (self.has_root_jobs() || self.pool.has_work())
+    }
+
+    /// Marks for one quantum on a P without work; true if there was something to mark.
+    #[cfg(feature = "sched")]
+    pub(crate) fn mark_for_a_while(&self, marker: &mut Marker) -> bool {
+        if !self.pool.join() {
+            return false;
+        }
+        let env = self.mark_env(self.cycle_number());
+        let mut since = thread::cpu_time_ns();
+        // Relaxed (both): estimates.
+        self.active_workers.fetch_add(1, Ordering::Relaxed);
+        let more = self.work_a_quantum(marker, env);
+        self.active_workers.fetch_sub(1, Ordering::Relaxed);
+        marker.give_all(env);
+        self.account(usize::MAX, Turn::Idle, &mut since, marker);
+        self.pool.leave();
+        more
+    }
+
     /// Does one root job, if any is left.
     pub(crate) fn scan_roots(&self, marker: &mut Marker, env: MarkEnv<'_>) {
         if let Some((source, job)) = self.next_root_job()

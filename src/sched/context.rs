@@ -1,28 +1,122 @@
 //! What a thread knows of the worker it is: the only thread-local of this layer, read at its edge.
 
+use std::alloc::Layout;
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::task::Context;
 
+use crate::sched::driver::Driver;
+use crate::sched::shared::Shared;
 use crate::sched::wait::WaitReason;
+use crate::sched::worker::Worker;
+
+thread_local! {
+    static WORKER: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
+    static RANDOM: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Says which worker this thread is, for as long as the guard lives.
+pub(crate) struct Here;
+
+impl Here {
+    pub(crate) fn enter(worker: &Worker) -> Self {
+        WORKER.with(|w| w.set(&raw const *worker));
+        Self
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        WORKER.with(|w| w.set(std::ptr::null()));
+    }
+}
+
+/// Calls `f` with the worker that this thread is.
+#[inline]
+pub(crate) fn with_worker<R>(f: impl FnOnce(Option<&Worker>) -> R) -> R {
+    // A thread whose thread-locals are gone is no worker.
+    let worker = WORKER.try_with(Cell::get).unwrap_or(std::ptr::null());
+    // SAFETY: set by `Here::enter` to a worker that outlives the guard, and only for this thread.
+    f(unsafe { worker.as_ref() })
+}
+
+/// Calls `f` with the worker that this thread is, if it is one of `shared` and holds a P.
+#[inline]
+pub(crate) fn with_worker_of<R>(shared: &Arc<Shared>, f: impl FnOnce(Option<&Worker>) -> R) -> R {
+    with_worker(|worker| f(worker.filter(|w| w.is_of(shared) && w.has_proc())))
+}
+
+/// Which list of all Gs a G that is spawned here goes to.
+pub(crate) fn shard_of(shared: &Arc<Shared>) -> Option<usize> {
+    with_worker(|worker| {
+        worker
+            .filter(|w| w.is_of(shared))
+            .and_then(Worker::proc_index)
+    })
+}
+
+/// The runtime that this thread works for.
+pub(crate) fn shared() -> Option<Arc<Shared>> {
+    with_worker(|worker| worker.map(|w| w.shared().clone()))
+}
+
+/// The driver of the runtime that this thread works for, and the P whose timers are the nearest.
+pub(crate) fn driver() -> Option<(Arc<Driver>, usize)> {
+    with_worker(|worker| {
+        let worker = worker?;
+        let driver = worker.shared().driver.clone();
+        Some((driver, worker.proc_index().unwrap_or(0)))
+    })
+}
 
 /// Says why the G that is being polled on this thread is about to return `Pending`, and on what: the address of the
 /// channel, lock or timer, 0 if it has none. Outside a G nothing happens. A few instructions.
+#[inline]
 pub(crate) fn note_wait(reason: WaitReason, on: usize) {
-    let _ = (reason, on);
+    with_worker(|worker| {
+        if let Some(worker) = worker {
+            worker.note_wait(reason, on);
+        }
+    });
 }
 
 /// Whether the G that is being polled has had its share and should make room: it has been woken, and its future is to
 /// return `Pending`. Asked once by every operation that may succeed without waiting, before it does anything.
+#[inline]
 pub(crate) fn should_yield(cx: &mut Context<'_>) -> bool {
-    let _ = cx;
-    false
+    let should = with_worker(|worker| worker.is_some_and(Worker::is_preempted));
+    if should {
+        make_room(cx);
+    }
+    should
+}
+
+#[cold]
+fn make_room(cx: &mut Context<'_>) {
+    note_wait(WaitReason::Yield, 0);
+    cx.waker().wake_by_ref();
+}
+
+/// Memory for a G: what an earlier one has left, or new.
+pub(crate) fn take_memory(layout: Layout) -> Option<NonNull<u8>> {
+    with_worker(|worker| match worker {
+        Some(worker) => worker.memory.take(layout),
+        None => super::memory::allocate(layout),
+    })
+}
+
+/// The counterpart of [`take_memory`].
+pub(crate) fn give_memory(at: NonNull<u8>, layout: Layout) {
+    with_worker(|worker| match worker {
+        Some(worker) => worker.memory.give(at, layout),
+        None => super::memory::release(at, layout),
+    });
 }
 
 /// A random number, of a generator of this thread.
 pub(crate) fn random() -> u64 {
-    thread_local! {
-        static STATE: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
-    }
-    STATE.with(|state| {
+    RANDOM.with(|state| {
         let mut x = state.get();
         if x == 0 {
             x = (&raw const *state).addr() as u64 | 1;

@@ -45,7 +45,7 @@ pub(crate) struct List<T> {
 }
 
 // SAFETY: [L1] a list is a few pointers; who may follow them is the holder of its lock, on whichever thread.
-unsafe impl<T: Send> Send for List<T> {}
+unsafe impl<T> Send for List<T> {}
 
 impl<T> fmt::Debug for List<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,22 @@
 //! and a mutator of the heap, so that what a G allocates comes from its P's cache. The rules of who looks for work where,
 //! and of who wakes whom, are Go's (runtime, `proc.go`).
 
+pub(crate) mod block_on;
+pub(crate) mod blocking;
 pub(crate) mod context;
+pub(crate) mod driver;
+pub(crate) mod find;
 pub(crate) mod list;
+pub(crate) mod machine;
+pub(crate) mod memory;
+pub(crate) mod proc;
+pub(crate) mod registry;
+pub(crate) mod report;
+pub(crate) mod runq;
+pub(crate) mod shared;
+pub(crate) mod shutdown;
+pub(crate) mod sysmon;
+pub(crate) mod task;
 pub(crate) mod wait;
+pub(crate) mod worker;
+pub(crate) mod yielding;

@@ -88,3 +88,32 @@ impl ExitKey {
         unsafe { libc::pthread_setspecific(self.0, value) == 0 }
     }
 }
+
+/// Whether every thread of the process waits for a lock or a condition, this crate's own threads left out; false where
+/// the OS does not tell.
+pub(crate) fn others_wait_for_locks() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let waits = |task: std::fs::DirEntry| {
+            let at = task.path();
+            let name = std::fs::read_to_string(at.join("comm")).ok()?;
+            if name.starts_with("greywave") {
+                return Some(true);
+            }
+            // The number of the call that it sleeps in comes first (proc(5)).
+            let call = std::fs::read_to_string(at.join("syscall")).ok()?;
+            let number: libc::c_long = call.split_whitespace().next()?.parse().ok()?;
+            Some(number == libc::SYS_futex)
+        };
+        let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+            return false;
+        };
+        tasks.into_iter().all(|task| {
+            // A thread that is gone by now waits for nothing.
+            task.ok()
+                .is_some_and(|task| !task.path().exists() || waits(task) == Some(true))
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}

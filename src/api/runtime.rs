@@ -1,0 +1,388 @@
+//! The runtime as users hold it: its builder, and what a G calls.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+use std::thread::JoinHandle as Thread;
+use std::time::Duration;
+
+use crate::api::config::processors_from_environment;
+use crate::api::current::{current, set_current};
+use crate::api::error::ConfigError;
+use crate::api::heap::Heap;
+use crate::api::mutator::Mutator;
+use crate::sched::context;
+use crate::sched::report::{Deadlock, DeadlockPolicy, GInfo};
+use crate::sched::shared::{Plan, Shared};
+use crate::sched::shutdown::ShutdownError;
+use crate::sched::task::join::JoinHandle;
+use crate::sched::worker::Worker;
+use crate::sys::lock::Unranked;
+use crate::sys::thread;
+
+/// Threads that exist at most, unless the builder says otherwise (Go's limit).
+const MAX_THREADS: usize = 10_000;
+/// How long dropping a runtime waits for its Gs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A P's mutator, which goes from thread to thread with the P.
+struct Host(Mutator);
+
+// SAFETY: a P's mutator is Blocked whenever it changes hands, and the P's hand-over orders what its threads do; a
+// `Mutator` is otherwise not Send because its thread's own `Current` names it, which is set and taken back by `with`.
+unsafe impl Send for Host {}
+
+/// Runs Gs: futures, on as many threads as there are processors, that share a heap.
+///
+/// A G is started with [`go`], or with [`Runtime::go`] from outside. It touches the heap in [`with`]. While it waits it costs
+/// the collector nothing: no pointer is held across an `.await`. Dropping the runtime drops the Gs that are left.
+///
+/// # Examples
+/// ```
+/// use greywave::{GcCell, Heap, Root, Runtime, Trace, go, with};
+///
+/// #[derive(Trace)]
+/// struct Node<'gc> {
+///     value: u64,
+///     next: GcCell<'gc, Node<'gc>>,
+/// }
+///
+/// let rt = Runtime::builder(&Heap::new()).procs(2).build()?;
+/// let sum = rt.block_on(async {
+///     let list: Root<Node<'static>> = with(|m| {
+///         let last = m.alloc(Node { value: 2, next: GcCell::null() });
+///         m.root(m.alloc(Node { value: 40, next: GcCell::new(Some(last)) }))
+///     });
+///     go(async move {
+///         with(|m| {
+///             let first = list.get(m);
+///             first.value + first.next.get().map_or(0, |n| n.value)
+///         })
+///     })
+///     .await
+///     .expect("it does not panic")
+/// })?;
+/// assert_eq!(sum, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Runtime {
+    shared: Arc<Shared>,
+    heap: Heap,
+    monitor: Unranked<Option<Thread<()>>>,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("procs", &self.shared.width)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings for a [`Runtime`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct RuntimeBuilder {
+    heap: Heap,
+    procs: Option<usize>,
+    max_threads: usize,
+    deadlocks: DeadlockPolicy,
+}
+
+impl RuntimeBuilder {
+    /// How many Gs run at once: 1 to 4096. Default: the environment's `GOMAXPROCS`, else all processors.
+    pub fn procs(mut self, count: usize) -> Self {
+        self.procs = Some(count);
+        self
+    }
+
+    /// The most threads, those in blocking calls included. At least `procs` + 1; default 10,000.
+    pub fn max_threads(mut self, count: usize) -> Self {
+        self.max_threads = count;
+        self
+    }
+
+    /// When to look for deadlocks. Default: [`DeadlockPolicy::Auto`].
+    pub fn deadlocks(mut self, policy: DeadlockPolicy) -> Self {
+        self.deadlocks = policy;
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a setting or `GOMAXPROCS` is out of range, or the OS refuses a thread or a poller.
+    #[track_caller]
+    pub fn build(self) -> Result<Runtime, ConfigError> {
+        let procs = match self.procs {
+            Some(count @ 1..=4096) => count,
+            Some(count) => {
+                return Err(ConfigError::unreadable(
+                    "procs",
+                    &count.to_string(),
+                    "1 to 4096",
+                ));
+            }
+            None => processors_from_environment()?.unwrap_or_else(thread::processors),
+        };
+        if self.max_threads <= procs {
+            return Err(ConfigError::unreadable(
+                "max_threads",
+                &self.max_threads.to_string(),
+                "more than the number of procs",
+            ));
+        }
+        let (heap, built_at) = (self.heap.clone(), Location::caller());
+        let plan = Plan {
+            procs,
+            spares: procs.clamp(4, 64),
+            max_threads: self.max_threads,
+            deadlocks: self.deadlocks,
+            make_host: Box::new(move || Box::new(Host(Mutator::for_proc(&heap, built_at)))),
+            collector: self.heap.handle().collector.clone(),
+        };
+        let shared = Shared::new(plan).map_err(|e| {
+            ConfigError::refused("a poller for sockets cannot be had".to_owned(), e)
+        })?;
+        let watched = shared.clone();
+        let monitor = thread::spawn("greywave-monitor".to_owned(), move || watched.run_monitor())
+            .map_err(|e| {
+            ConfigError::refused("the scheduler's thread cannot be started".to_owned(), e)
+        })?;
+        Ok(Runtime {
+            shared,
+            heap: self.heap,
+            monitor: Unranked::new(Some(monitor)),
+        })
+    }
+}
+
+impl Runtime {
+    /// Settings for a runtime over `heap`.
+    pub fn builder(heap: &Heap) -> RuntimeBuilder {
+        RuntimeBuilder {
+            heap: heap.clone(),
+            procs: None,
+            max_threads: MAX_THREADS,
+            deadlocks: DeadlockPolicy::default(),
+        }
+    }
+
+    /// The heap that its Gs allocate in.
+    #[must_use]
+    pub fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    /// How many Gs run at once.
+    #[must_use]
+    pub fn procs(&self) -> usize {
+        self.shared.width
+    }
+
+    /// Runs `future` as a G, the main one, and waits for its output. Other Gs go on when it has ended.
+    ///
+    /// # Errors
+    /// [`Deadlock`] when every G waits and nothing can wake them; see [`DeadlockPolicy`]. The main G is dropped then.
+    ///
+    /// # Panics
+    /// When the main G panics, with what it panicked with; in a G, and on a thread with a running mutator, which the
+    /// collector would wait for (wrap it in [`Mutator::blocking`]); when the runtime is shut down meanwhile.
+    #[track_caller]
+    pub fn block_on<F>(&self, future: F) -> Result<F::Output, Deadlock>
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        assert!(
+            context::shared().is_none(),
+            "block_on was called in a G: await the future instead"
+        );
+        assert!(
+            current().is_none_or(|c| !c.running),
+            "block_on was called by a running mutator: wrap it in Mutator::blocking"
+        );
+        self.shared.block_on(future, Location::caller())
+    }
+
+    /// Starts a G, from anywhere.
+    #[track_caller]
+    pub fn go<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        // SAFETY: 1. 'static.
+        unsafe { self.shared.spawn(future, None, Location::caller()) }
+    }
+
+    /// The number of Gs that have not ended. O(procs), no G is stopped.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.registry.len()
+    }
+
+    /// Whether no G is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What every G does just now. O(Gs); none is stopped, so each entry is of a moment of its own.
+    #[must_use]
+    pub fn dump(&self) -> Vec<GInfo> {
+        self.shared.dump()
+    }
+
+    /// Ends the runtime: Gs are dropped at their next await, threads are joined. Waits at most `limit` for Gs that run or
+    /// are in blocking calls.
+    ///
+    /// # Errors
+    /// [`ShutdownError`] names those that had not ended by then; their threads end when they do.
+    pub fn shutdown(self, limit: Duration) -> Result<(), ShutdownError> {
+        self.end(limit)
+    }
+
+    fn end(&self, limit: Duration) -> Result<(), ShutdownError> {
+        let Some(monitor) = self.monitor.lock().take() else {
+            return Ok(()); // done before
+        };
+        let result = self.shared.shut_down(limit);
+        // It sees that Ms are to end.
+        let _ = monitor.join();
+        result
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _ = self.end(PATIENCE);
+    }
+}
+
+/// Starts a G; its result comes back through the handle. May be called in a G.
+///
+/// The future runs on whichever thread is free, so it is `Send`: it cannot hold a [`Gc`](crate::Gc) across an `.await`,
+/// which is what makes a million of them cheap to collect around. A panic is caught, and given to whoever awaits the
+/// handle. Some 100 nanoseconds.
+///
+/// # Panics
+/// Outside a runtime; use [`Runtime::go`] there.
+#[track_caller]
+pub fn go<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    start(future, None, Location::caller())
+}
+
+/// As [`go`], for a G with a name, which reports of deadlocks and dumps show.
+///
+/// # Panics
+/// Outside a runtime.
+#[track_caller]
+pub fn go_named<F>(name: impl Into<String>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    start(future, Some(name.into()), Location::caller())
+}
+
+#[allow(clippy::panic, reason = "documented at `go`")]
+fn start<F>(
+    future: F,
+    name: Option<String>,
+    spawned_at: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let Some(shared) = context::shared() else {
+        panic!("go was called outside a runtime, at {spawned_at}: use Runtime::go");
+    };
+    // SAFETY: 1. 'static.
+    unsafe { shared.spawn(future, name, spawned_at) }
+}
+
+/// Gives a G the heap: `f` runs with the mutator of the P that the G runs on.
+///
+/// No pointer leaves: what is to live on is held by a [`Root`](crate::Root). A long section calls
+/// [`safepoint`](Mutator::safepoint), as any mutator does. Some 20 nanoseconds.
+///
+/// # Panics
+/// Outside a G; inside another section, or on a thread with a mutator of its own: a thread has one licence to touch a
+/// heap. If `f` panics, the section is left in order.
+///
+/// # Examples
+/// A pointer cannot be held across an await:
+///
+/// ```compile_fail
+/// use greywave::{Heap, Runtime, with, yield_now};
+/// let rt = Runtime::builder(&Heap::new()).build().unwrap();
+/// rt.block_on(async {
+///     let number = with(|m| m.alloc(42));
+///     yield_now().await;
+///     println!("{number}");
+/// });
+/// ```
+#[track_caller]
+#[allow(clippy::panic, reason = "documented")]
+pub fn with<R>(f: impl FnOnce(&mut Mutator) -> R) -> R {
+    assert!(
+        current().is_none(),
+        "`with` inside a section, or on a thread with a mutator: a thread has one at most"
+    );
+    context::with_worker(|worker| {
+        let Some(worker) = worker.filter(|w| w.is_polling()) else {
+            panic!("`with` was called outside a G");
+        };
+        let mut section = Section::enter(worker);
+        f(section.mutator())
+    })
+}
+
+/// A stay in the heap, of a worker; dropping it is the way out.
+struct Section<'a> {
+    worker: &'a Worker,
+    host: Option<Box<Host>>,
+}
+
+impl<'a> Section<'a> {
+    fn enter(worker: &'a Worker) -> Self {
+        let own = worker.own().and_then(|own| own.host.take());
+        // Without a P, or while the P's mutator is with an M in a blocking call, a spare one does.
+        let host = own.unwrap_or_else(|| worker.shared().take_host());
+        let mut host = host.downcast::<Host>().ok();
+        if let Some(host) = &mut host {
+            host.0.enter_section();
+        }
+        Self { worker, host }
+    }
+
+    fn mutator(&mut self) -> &mut Mutator {
+        match &mut self.host {
+            Some(host) => &mut host.0,
+            None => unreachable!("a host is what this module makes"),
+        }
+    }
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        let Some(mut host) = self.host.take() else {
+            return;
+        };
+        host.0.leave_section();
+        set_current(None);
+        let host: Box<dyn Any + Send> = host;
+        match self.worker.own() {
+            Some(own) if own.host.is_none() => own.host = Some(host),
+            _ => self.worker.shared().give_host(host),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A thread outside waits for a G.
+
+use std::future::Future;
+use std::panic::{Location, resume_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use crate::sched::report::Deadlock;
+use crate::sched::shared::Shared;
+use crate::sys::lock::Unranked;
+
+/// A thread in `block_on`.
+#[derive(Debug)]
+pub(crate) struct Main {
+    thread: Thread,
+    deadlock: Unranked<Option<Deadlock>>,
+}
+
+impl Main {
+    /// Ends its wait with this.
+    pub(crate) fn tell(&self, deadlock: Deadlock) {
+        *self.deadlock.lock() = Some(deadlock);
+        self.thread.unpark();
+    }
+}
+
+impl Wake for Main {
+    fn wake(self: Arc<Self>) {
+        self.thread.unpark();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.thread.unpark();
+    }
+}
+
+/// Off the list of those who wait, whatever happens.
+struct Listed<'a>(&'a Shared, Arc<Main>);
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.0.mains.lock().retain(|m| !Arc::ptr_eq(m, &self.1));
+    }
+}
+
+impl Shared {
+    /// Runs `future` as a G until it has ended.
+    pub(crate) fn block_on<F>(
+        self: &Arc<Self>,
+        future: F,
+        called_at: &'static Location<'static>,
+    ) -> Result<F::Output, Deadlock>
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        let mut output = None;
+        let result = {
+            let place = &mut output;
+            self.wait_for(
+                async move {
+                    *place = Some(future.await);
+                },
+                called_at,
+            )
+        };
+        result.map(|()| match output {
+            Some(output) => output,
+            None => panic!("the runtime was shut down while block_on was waiting"),
+        })
+    }
+
+    fn wait_for<F>(
+        self: &Arc<Self>,
+        future: F,
+        called_at: &'static Location<'static>,
+    ) -> Result<(), Deadlock>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let main = Arc::new(Main {
+            thread: std::thread::current(),
+            deadlock: Unranked::new(None),
+        });
+        self.mains.lock().push(main.clone());
+        let _listed = Listed(self, main.clone());
+        let waker = Waker::from(main.clone());
+        let mut cx = Context::from_waker(&waker);
+        let boxed: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(future);
+        // SAFETY: 1. this function does not return, and does not unwind, before the G has ended, and a G that has ended has
+        // dropped its future.
+        let mut handle = pin!(unsafe { self.spawn(boxed, Some("main".to_owned()), called_at) });
+        let mut deadlock = None;
+        loop {
+            if let Poll::Ready(result) = handle.as_mut().poll(&mut cx) {
+                return match (result, deadlock) {
+                    (_, Some(deadlock)) => Err(deadlock),
+                    (Ok(()), None) => Ok(()),
+                    (Err(error), None) => match error.into_panic() {
+                        Some(panic) => resume_unwind(panic),
+                        None => Ok(()), // shut down
+                    },
+                };
+            }
+            if deadlock.is_none() {
+                deadlock = main.deadlock.lock().take();
+                if deadlock.is_some() {
+                    handle.abort();
+                    continue;
+                }
+            }
+            std::thread::park();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Blocking calls: the M goes into the call, the P stays behind for somebody else.
+//!
+//! If there is work for the P it is handed on at once. Otherwise it is left Blocked: the M takes it back when a short call
+//! ends, or the monitor gives it away (Go runtime, `entersyscall`, `handoffp`, `exitsyscall` of `proc.go`).
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::sched::context;
+use crate::sched::proc::{Proc, Status};
+use crate::sched::wait::WaitReason;
+use crate::sched::worker::Worker;
+use crate::sys::lock::Unranked;
+use crate::sys::sync::Ordering;
+
+/// Gs that wait for a thread, because there are as many as there may be.
+#[derive(Debug)]
+pub(crate) struct CallQueue(Unranked<VecDeque<Waker>>);
+
+impl CallQueue {
+    pub(crate) fn new() -> Self {
+        Self(Unranked::new(VecDeque::new()))
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
+        self.0.lock().push_back(cx.waker().clone());
+    }
+
+    fn wake_one(&self) {
+        let waker = self.0.lock().pop_front();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A worker inside a blocking call; dropping it is the way out, also for a panic.
+pub(crate) struct InCall<'a> {
+    worker: &'a Worker,
+    /// The P that was left Blocked.
+    left: Option<usize>,
+}
+
+impl Worker {
+    /// Gives the P away, as the module's head says.
+    pub(crate) fn enter_call(&self) -> InCall<'_> {
+        let shared = self.shared();
+        // Relaxed: a count.
+        shared.in_calls.fetch_add(1, Ordering::Relaxed);
+        let left = self.let_go().filter(|&index| {
+            let proc = &shared.procs[index];
+            Proc::count(&proc.calls);
+            // Relaxed: a hint; the monitor looks again.
+            let has_work = !proc.queue.is_empty() || shared.global_len.load(Ordering::Relaxed) > 0;
+            if has_work {
+                shared.start(index, false);
+            } else {
+                proc.set(Status::Blocked);
+            }
+            !has_work
+        });
+        InCall { worker: self, left }
+    }
+}
+
+impl Drop for InCall<'_> {
+    fn drop(&mut self) {
+        let shared = self.worker.shared();
+        // Relaxed: a count.
+        shared.in_calls.fetch_sub(1, Ordering::Relaxed);
+        let back = self
+            .left
+            .filter(|&index| shared.procs[index].take_from_call())
+            .or_else(|| shared.take_idle_proc());
+        if let Some(index) = back {
+            self.worker.take_over(index, false);
+        }
+        shared.calls.wake_one();
+    }
+}
+
+/// The future of [`blocking`].
+#[derive(Debug)]
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Blocking<F, R> {
+    call: Option<F>,
+    result: Option<R>,
+}
+
+// No part of it is pinned.
+impl<F, R> Unpin for Blocking<F, R> {}
+
+/// Runs `call`, which may wait for anything, without keeping other Gs from running.
+///
+/// It runs on this thread, in place; another thread goes on with the other Gs meanwhile. At most
+/// [`max_threads`](crate::RuntimeBuilder::max_threads) threads exist; when as many calls are going on, the next one waits
+/// for one to end. Outside a runtime it is a plain call. A panic of `call` comes out of the await.
+///
+/// # Examples
+/// ```
+/// use greywave::{Heap, Runtime, blocking};
+///
+/// let rt = Runtime::builder(&Heap::new()).procs(1).build()?;
+/// let text = rt.block_on(async { blocking(|| std::fs::read_to_string("Cargo.toml")).await })?;
+/// assert!(text?.contains("greywave"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn blocking<F, R>(call: F) -> Blocking<F, R>
+where
+    F: FnOnce() -> R,
+{
+    Blocking {
+        call: Some(call),
+        result: None,
+    }
+}
+
+impl<F: FnOnce() -> R, R> Future for Blocking<F, R> {
+    type Output = R;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<R> {
+        if let Some(result) = self.result.take() {
+            return Poll::Ready(result);
+        }
+        context::with_worker(|worker| {
+            let Some(worker) = worker.filter(|w| w.has_proc()) else {
+                let result = run(self.call.take());
+                return Poll::Ready(result);
+            };
+            let shared = worker.shared();
+            if !shared.has_room_for_a_call() {
+                shared.calls.wait(cx);
+                context::note_wait(WaitReason::Blocking, 0);
+                return Poll::Pending;
+            }
+            let in_call = worker.enter_call();
+            let result = run(self.call.take());
+            drop(in_call);
+            if worker.has_proc() {
+                return Poll::Ready(result);
+            }
+            // No P is free: this G waits for its turn, and the M goes to sleep.
+            self.result = Some(result);
+            context::note_wait(WaitReason::Blocking, 0);
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+}
+
+/// Runs `call` inside a section: the P goes on without this M meanwhile, with another mutator; `back` comes before the M
+/// takes a P again, if one is free. Otherwise the section ends without one.
+pub(crate) fn without_proc<R>(call: impl FnOnce() -> R, back: impl FnOnce()) -> R {
+    context::with_worker(|worker| {
+        let in_call = worker.map(Worker::enter_call);
+        let out = call();
+        drop(in_call);
+        back();
+        out
+    })
+}
+
+fn run<F: FnOnce() -> R, R>(call: Option<F>) -> R {
+    match call {
+        Some(call) => call(),
+        None => panic!("a blocking call was polled after its end"),
+    }
+}

@@ -1,0 +1,63 @@
+//! M: a thread that runs Gs while it holds a P.
+
+use crate::sys::lock::{Condvar, Unranked};
+use crate::sys::sync::{AtomicU8, AtomicUsize, Ordering};
+
+/// Stands for "no P".
+pub(crate) const NO_PROC: usize = usize::MAX;
+
+/// What others know of an M.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) id: u64,
+    /// The P that it is given when it wakes.
+    given: AtomicUsize,
+    /// It looks for work from the moment it wakes.
+    is_spinning: AtomicU8,
+    token: Unranked<bool>,
+    wake: Condvar,
+}
+
+impl Machine {
+    pub(crate) fn new(id: u64) -> Self {
+        Self {
+            id,
+            given: AtomicUsize::new(NO_PROC),
+            is_spinning: AtomicU8::new(0),
+            token: Unranked::new(false),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Gives it a P, before it starts or while it is parked.
+    pub(crate) fn give(&self, index: usize, spinning: bool) {
+        // Relaxed (both): published by the token, or by the start of the thread.
+        self.given.store(index, Ordering::Relaxed);
+        self.is_spinning
+            .store(u8::from(spinning), Ordering::Relaxed);
+    }
+
+    /// What it was given.
+    pub(crate) fn given(&self) -> (usize, bool) {
+        // Relaxed (both): as above.
+        let index = self.given.swap(NO_PROC, Ordering::Relaxed);
+        (index, self.is_spinning.swap(0, Ordering::Relaxed) != 0)
+    }
+
+    /// Sleeps until [`unpark`](Self::unpark). By its own thread.
+    pub(crate) fn park(&self) {
+        let mut token = self.token.lock();
+        while !*token {
+            // A limit only because the modelled lock has no wait without one.
+            self.wake
+                .wait_for(&mut token, std::time::Duration::from_secs(3600));
+        }
+        *token = false;
+    }
+
+    /// Wakes it.
+    pub(crate) fn unpark(&self) {
+        *self.token.lock() = true;
+        self.wake.notify_all();
+    }
+}

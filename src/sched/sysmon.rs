@@ -1,0 +1,226 @@
+//! The monitor: a thread without a P that takes Ps back from blocking calls, asks Gs that run too long to make room, looks
+//! after forgotten timers and sockets, and notices when nothing can happen any more (Go runtime, `sysmon` of `proc.go`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::sched::machine::Machine;
+use crate::sched::proc::{Proc, Status};
+use crate::sched::shared::{Closing, Shared};
+use crate::sys::sync::Ordering;
+
+/// The shortest sleep between two rounds, and the longest.
+const SHORTEST: Duration = Duration::from_micros(20);
+const LONGEST: Duration = Duration::from_millis(10);
+/// Rounds in which nothing was to be done before the sleep grows.
+const PATIENT_ROUNDS: u32 = 50;
+/// A time slice, in nanoseconds.
+const SLICE_NS: u64 = 10_000_000;
+/// How long everybody must have been asleep before that is called a deadlock.
+const SURE_AFTER: Duration = Duration::from_millis(10);
+
+/// The monitor's own state, under its lock.
+#[derive(Debug, Default)]
+pub(crate) struct Monitor {
+    is_asleep: bool,
+}
+
+/// What the monitor saw of a P the last time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    slices: u32,
+    polls: u64,
+    calls: u32,
+    /// Since when slices and calls are the same, in nanoseconds.
+    since: u64,
+    /// Since when polls are the same.
+    polls_since: u64,
+    was_blocked: bool,
+}
+
+impl Shared {
+    /// Somebody begins to run: the monitor is needed.
+    pub(crate) fn wake_monitor(&self) {
+        // Relaxed: a counter.
+        self.events.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: the lock orders it; a monitor that falls asleep looks again under the lock.
+        if self.monitor_sleeps.load(Ordering::Relaxed) != 0 {
+            self.monitor.lock().is_asleep = false;
+            self.monitor_wake.notify_all();
+        }
+    }
+
+    /// An M goes to sleep; if it was the last, the monitor may want to know.
+    pub(crate) fn wake_monitor_if_idle(&self) {}
+
+    fn is_all_idle(&self) -> bool {
+        // Relaxed (both): looked at again by who is to be sure.
+        self.idle_procs.load(Ordering::Relaxed) >= self.width
+            && self.in_calls.load(Ordering::Relaxed) == 0
+    }
+
+    /// The monitor's thread.
+    pub(crate) fn run_monitor(self: &Arc<Self>) {
+        let mut seen = vec![Seen::default(); self.procs.len()];
+        let (mut sleep, mut idle_rounds) = (SHORTEST, 0);
+        while !self.is_closing(Closing::Ms) {
+            if self.is_all_idle() {
+                self.sleep_while_idle();
+                (sleep, idle_rounds) = (SHORTEST, 0);
+                continue;
+            }
+            std::thread::sleep(sleep);
+            if self.round(&mut seen) {
+                (sleep, idle_rounds) = (SHORTEST, 0);
+            } else {
+                idle_rounds += 1;
+                if idle_rounds > PATIENT_ROUNDS {
+                    sleep = (sleep * 2).min(LONGEST);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until a P runs again; looks for a deadlock on the way.
+    fn sleep_while_idle(self: &Arc<Self>) {
+        // Relaxed: a counter.
+        let events = self.events.load(Ordering::Relaxed);
+        let mut limit = SURE_AFTER;
+        loop {
+            let mut monitor = self.monitor.lock();
+            monitor.is_asleep = true;
+            // Relaxed: under the lock; `wake_monitor` takes it when it sees this.
+            self.monitor_sleeps.store(1, Ordering::Relaxed);
+            crate::sys::sync::fence(Ordering::SeqCst);
+            if self.is_all_idle() && !self.is_closing(Closing::Ms) {
+                self.monitor_wake.wait_for(&mut monitor, limit);
+            }
+            // Relaxed: as above.
+            self.monitor_sleeps.store(0, Ordering::Relaxed);
+            drop(monitor);
+            // Relaxed: as above.
+            if !self.is_all_idle()
+                || self.is_closing(Closing::Ms)
+                || self.events.load(Ordering::Relaxed) != events
+            {
+                return;
+            }
+            limit = if self.report_deadlock() {
+                Duration::from_millis(100)
+            } else {
+                Duration::from_secs(3600)
+            };
+        }
+    }
+
+    /// One look at every P; true if there was something to do.
+    fn round(self: &Arc<Self>, seen: &mut [Seen]) -> bool {
+        let now = self.epoch.elapsed_ns();
+        let mut did = false;
+        for (proc, seen) in self.procs.iter().zip(seen) {
+            if proc.is(Status::Blocked) {
+                did |= self.look_at_call(proc, seen, now);
+            } else if proc.is(Status::Running) {
+                did |= self.look_at_slice(proc, seen, now);
+            }
+        }
+        let driver = &self.driver;
+        if driver.next_timer() <= driver.now() || driver.io_waiters() > 0 {
+            // Whoever is idle would wait for these in the poller; nobody is.
+            // Relaxed: a hint.
+            if self.idle_procs.load(Ordering::Relaxed) > 0 && !driver.is_blocked() {
+                self.wake_one();
+            } else if driver.io_waiters() > 0 {
+                driver.poll(Some(Duration::ZERO));
+            }
+        }
+        did
+    }
+
+    /// A P whose M is in a call: given to somebody else if it is wanted, or after a slice.
+    fn look_at_call(self: &Arc<Self>, proc: &Proc, seen: &mut Seen, now: u64) -> bool {
+        // Relaxed: written by the holder.
+        let calls = proc.calls.load(Ordering::Relaxed);
+        if !seen.was_blocked || calls != seen.calls {
+            (seen.was_blocked, seen.calls, seen.since) = (true, calls, now);
+            return false;
+        }
+        // Relaxed (both): hints.
+        let others_look = self.spinning.load(Ordering::Relaxed) > 0
+            || self.idle_procs.load(Ordering::Relaxed) > 0;
+        let has_work = !proc.queue.is_empty() || self.global_len.load(Ordering::Relaxed) > 0;
+        if !has_work && others_look && now - seen.since < SLICE_NS {
+            return false;
+        }
+        if !proc.take_from_call() {
+            return false;
+        }
+        seen.was_blocked = false;
+        if has_work {
+            self.start(proc.index, false);
+        } else {
+            self.put_idle_proc(proc.index);
+            self.wake_one();
+        }
+        true
+    }
+
+    /// A P that runs: asked to make room after a slice, stood in for after two.
+    fn look_at_slice(self: &Arc<Self>, proc: &Proc, seen: &mut Seen, now: u64) -> bool {
+        seen.was_blocked = false;
+        // Relaxed (both): written by the holder.
+        let (slices, polls) = (
+            proc.slices.load(Ordering::Relaxed),
+            proc.polls.load(Ordering::Relaxed),
+        );
+        if polls != seen.polls {
+            (seen.polls, seen.polls_since) = (polls, now);
+        }
+        if slices != seen.slices {
+            (seen.slices, seen.since) = (slices, now);
+            return false;
+        }
+        if !proc.queue.is_empty() {
+            // What waits here may run elsewhere.
+            self.wake_one();
+        }
+        if now - seen.since < SLICE_NS {
+            return false;
+        }
+        // Relaxed: a hint.
+        proc.preempt.store(1, Ordering::Relaxed);
+        if now - seen.polls_since >= 2 * SLICE_NS
+            && proc.running.load(Ordering::Relaxed) != 0
+            && proc.is_hogged.load(Ordering::Relaxed) == 0
+        {
+            self.stand_in_for(proc);
+        }
+        false
+    }
+
+    /// A spare P runs what the hog keeps from running.
+    fn stand_in_for(self: &Arc<Self>, proc: &Proc) {
+        // Relaxed: a hint.
+        if self.idle_procs.load(Ordering::Relaxed) > 0 {
+            self.wake_one();
+            return;
+        }
+        let spare = self.idle.lock().spares.pop();
+        let Some(spare) = spare else { return };
+        // AcqRel: pairs with the swap in `after_hog`.
+        proc.is_hogged.swap(1, Ordering::AcqRel);
+        self.procs[spare].set(Status::Running);
+        self.start(spare, false);
+    }
+
+    /// An M is about to be the last one awake.
+    pub(crate) fn unpark_all(&self) {
+        let machines: Vec<Arc<Machine>> = std::mem::take(&mut self.idle.lock().machines);
+        for machine in machines {
+            machine.unpark();
+        }
+        self.driver.break_poll();
+        self.monitor.lock().is_asleep = false;
+        self.monitor_wake.notify_all();
+    }
+}

@@ -1,0 +1,210 @@
+//! G: a future, its header, and later its output, in one allocation.
+//!
+//! **Invariants**
+//! - `[G1s]` A [`GRef`] owns one reference of the count in the header, which keeps the allocation.
+//! - `[G2s]` The header is the first field of every [`Cell`](cell::Cell), so a pointer to it is a pointer to the cell; the
+//!   vtable is that of the cell's type.
+
+pub(crate) mod cell;
+pub(crate) mod join;
+pub(crate) mod state;
+pub(crate) mod waker;
+
+use std::fmt;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::sched::list::{Linked, Links};
+use crate::sched::shared::Shared;
+use crate::sched::task::state::State;
+use crate::sched::wait::WaitReason;
+use crate::sys::sync::{AtomicU8, AtomicUsize, Ordering, UnsafeCell};
+
+/// What is done with a G without knowing its type.
+pub(crate) struct Vtable {
+    /// Polls it: true if it has ended. RUNNING is set. [A1]
+    pub(crate) poll: unsafe fn(NonNull<Header>) -> bool,
+    /// Drops the future and stores that it was cancelled. RUNNING is set. [A1]
+    pub(crate) cancel: unsafe fn(NonNull<Header>),
+    /// Moves the output to the `Option<Result<T, JoinError>>` at the address. DONE is set, and the caller is the handle.
+    pub(crate) take_output: unsafe fn(NonNull<Header>, *mut ()),
+    /// Drops the output. DONE is set, and it is the caller's.
+    pub(crate) drop_output: unsafe fn(NonNull<Header>),
+    /// Frees the memory. [A3]
+    pub(crate) free: unsafe fn(NonNull<Header>),
+}
+
+/// What every G has.
+pub(crate) struct Header {
+    pub(crate) state: State,
+    vtable: &'static Vtable,
+    pub(crate) shared: Arc<Shared>,
+    /// In the list of all Gs of its shard, under that list's lock.
+    all: Links<Header>,
+    /// In the global queue, under its lock; the queue's reference is what is in the list.
+    queue: Links<Queued>,
+    pub(crate) spawned_at: &'static Location<'static>,
+    pub(crate) name: Option<Box<String>>,
+    /// What it waits on: an address, or 0.
+    wait_on: AtomicUsize,
+    /// When it was spawned, in milliseconds since the runtime was built.
+    pub(crate) born_ms: u32,
+    /// Which list of all Gs it is in.
+    pub(crate) shard: u16,
+    wait_reason: AtomicU8,
+    /// How many waits the last poll has noted.
+    waits: AtomicU8,
+    /// The handle's waker. [A1]-like: written by the handle while HAS_JOINER is clear, read by whoever set DONE.
+    joiner: UnsafeCell<Option<Waker>>,
+}
+
+// SAFETY: 1. `all` is the only one of that name, and `InQueue` has the other.
+unsafe impl Linked for Header {
+    fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
+        // SAFETY: inside the header.
+        unsafe { NonNull::new_unchecked(&raw mut (*node.as_ptr()).all) }
+    }
+}
+
+/// A G in the global queue.
+#[repr(transparent)]
+pub(crate) struct Queued(Header);
+
+// SAFETY: 1. `queue` is the only one of that name.
+unsafe impl Linked for Queued {
+    fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
+        let header = node.as_ptr().cast::<Header>();
+        // SAFETY: inside the header.
+        unsafe { NonNull::new_unchecked(&raw mut (*header).queue) }
+    }
+}
+
+impl Header {
+    pub(crate) fn set_wait(&self, reason: WaitReason, on: usize) {
+        // Relaxed (all): read by reports, and by whoever has seen the G wait through its state.
+        self.wait_reason.store(reason as u8, Ordering::Relaxed);
+        self.wait_on.store(on, Ordering::Relaxed);
+        let waits = self.waits.load(Ordering::Relaxed);
+        self.waits.store(waits.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn clear_wait(&self) {
+        // Relaxed (both): as above.
+        self.wait_reason
+            .store(WaitReason::Unknown as u8, Ordering::Relaxed);
+        self.waits.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wait_reason(&self) -> WaitReason {
+        // Relaxed: as above.
+        WaitReason::of(self.wait_reason.load(Ordering::Relaxed))
+    }
+
+    /// How many waits the last poll has noted.
+    pub(crate) fn waits(&self) -> usize {
+        // Relaxed: as above.
+        usize::from(self.waits.load(Ordering::Relaxed))
+    }
+}
+
+/// A reference to a G.
+pub(crate) struct GRef(NonNull<Header>);
+
+// SAFETY: [G1s] the header is shared by atomics; the future inside is Send, as `spawn` demands, and [A1] hands it over.
+unsafe impl Send for GRef {}
+// SAFETY: as above.
+unsafe impl Sync for GRef {}
+
+impl GRef {
+    /// Takes over a reference.
+    ///
+    /// # Safety
+    /// 1. The caller owns one reference, and gives it up.
+    pub(crate) unsafe fn from_raw(header: NonNull<Header>) -> Self {
+        Self(header)
+    }
+
+    /// Gives the reference up to whoever calls [`from_raw`](Self::from_raw).
+    pub(crate) fn into_raw(self) -> NonNull<Header> {
+        let header = self.0;
+        #[allow(clippy::mem_forget, reason = "the reference is handed over")]
+        std::mem::forget(self);
+        header
+    }
+
+    pub(crate) fn as_ptr(&self) -> NonNull<Header> {
+        self.0
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: [G1s].
+        unsafe { self.0.as_ref() }
+    }
+
+    fn vtable(&self) -> &'static Vtable {
+        self.header().vtable
+    }
+
+    /// Polls it; true if it has ended.
+    ///
+    /// # Safety
+    /// 1. [A1] The caller has set RUNNING.
+    pub(crate) unsafe fn poll(&self) -> bool {
+        self.header().clear_wait();
+        // SAFETY: [G2s], clause 1.
+        unsafe { (self.vtable().poll)(self.0) }
+    }
+
+    /// Drops its future.
+    ///
+    /// # Safety
+    /// 1. [A1] The caller has set RUNNING.
+    pub(crate) unsafe fn cancel(&self) {
+        // SAFETY: [G2s], clause 1.
+        unsafe { (self.vtable().cancel)(self.0) }
+    }
+
+    /// The G has ended: DONE, and who waits for that is woken.
+    pub(crate) fn end(&self) {
+        let end = self.header().state.end();
+        if end.unwanted {
+            // SAFETY: [G2s]; the handle is gone, so the output is ours.
+            unsafe { (self.vtable().drop_output)(self.0) }
+        } else if end.has_joiner {
+            self.header().joiner.with(|joiner| {
+                // SAFETY: HAS_JOINER was set when DONE was: the waker is ours to read, and nobody writes it any more.
+                if let Some(waker) = unsafe { &*joiner } {
+                    waker.wake_by_ref();
+                }
+            });
+        }
+    }
+}
+
+impl Clone for GRef {
+    fn clone(&self) -> Self {
+        self.header().state.add_reference();
+        Self(self.0)
+    }
+}
+
+impl Drop for GRef {
+    fn drop(&mut self) {
+        if self.header().state.drop_reference() {
+            // SAFETY: [A3] it was the last.
+            unsafe { (self.vtable().free)(self.0) }
+        }
+    }
+}
+
+impl fmt::Debug for GRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = self.header();
+        f.debug_struct("G")
+            .field("spawned_at", &format_args!("{}", header.spawned_at))
+            .field("state", &header.state)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,259 @@
+//! The state of a G: one word of flags and a count of references.
+//!
+//! **Invariants**
+//! - `[A1]` Who sets RUNNING (from a word without it) has the future for itself until it clears the flag or sets DONE.
+//! - `[A2]` NOTIFIED is set while one reference is in a run queue, or is to be put there by whoever runs the G now. So a G
+//!   is in at most one queue, once.
+//! - `[A3]` The memory is freed by whoever takes the count to zero.
+//!
+//! The shape is that of tokio's task state (`runtime/task/state.rs`).
+
+use std::fmt;
+
+use crate::sys::sync::{AtomicUsize, Ordering};
+
+/// A thread polls the future.
+const RUNNING: usize = 1;
+/// The future has ended and is gone.
+const DONE: usize = 1 << 1;
+/// The G is to be polled.
+const NOTIFIED: usize = 1 << 2;
+/// A join handle exists.
+const JOINABLE: usize = 1 << 3;
+/// The join handle has left a waker, which belongs to whoever sets DONE.
+const HAS_JOINER: usize = 1 << 4;
+/// The future is to be dropped instead of polled.
+const ABORTED: usize = 1 << 5;
+/// One reference.
+const ONE: usize = 1 << 6;
+
+/// See the module's head.
+pub(crate) struct State(AtomicUsize);
+
+/// What whoever takes a G from a queue is to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Poll,
+    /// It was aborted: drop the future.
+    Cancel,
+}
+
+/// What comes after a poll that returned `Pending`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// It waits; the runner's reference is gone.
+    Waits,
+    /// It was woken meanwhile: back into a queue, with the runner's reference.
+    Again,
+    /// It was aborted meanwhile: drop the future. RUNNING is still set.
+    Cancel,
+}
+
+/// What comes after a wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Nothing,
+    /// Into a queue, with the reference that the wake has.
+    Queue,
+    /// The reference was the last: free the memory.
+    Free,
+}
+
+/// What comes after the end of a G.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// The output is nobody's: drop it.
+    pub(crate) unwanted: bool,
+    /// There is a waker to wake.
+    pub(crate) has_joiner: bool,
+}
+
+impl State {
+    /// For a new G, which is about to be queued: references of the registry, the queue and the handle.
+    pub(crate) fn new() -> Self {
+        Self(AtomicUsize::new(3 * ONE | NOTIFIED | JOINABLE))
+    }
+
+    /// Replaces the word by `f` of it, until nobody has come between; `f`'s other half is returned.
+    fn update<R>(&self, mut f: impl FnMut(usize) -> (usize, R)) -> R {
+        // Acquire: pairs with the AcqRel below in whoever had the G before.
+        let mut old = self.0.load(Ordering::Acquire);
+        loop {
+            let (new, out) = f(old);
+            if new == old {
+                return out;
+            }
+            // AcqRel: hands the future and what the waker's owner did from one holder to the next. Acquire on failure:
+            // the word is looked at again.
+            match self
+                .0
+                .compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return out,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// By the holder of the queue's reference.
+    pub(crate) fn begin(&self) -> Begin {
+        self.update(|word| {
+            debug_assert!(word & (RUNNING | DONE) == 0 && word & NOTIFIED != 0);
+            let what = if word & ABORTED == 0 {
+                Begin::Poll
+            } else {
+                Begin::Cancel
+            };
+            (word & !NOTIFIED | RUNNING, what)
+        })
+    }
+
+    /// By the runner, after `Pending`.
+    pub(crate) fn pause(&self) -> Pause {
+        self.update(|word| {
+            debug_assert!(word & RUNNING != 0 && word & DONE == 0);
+            if word & ABORTED != 0 {
+                return (word, Pause::Cancel);
+            }
+            if word & NOTIFIED != 0 {
+                return (word & !RUNNING, Pause::Again);
+            }
+            debug_assert!(word >= 2 * ONE, "the registry has one");
+            ((word & !RUNNING) - ONE, Pause::Waits)
+        })
+    }
+
+    /// By the runner: the future is gone and the output is stored.
+    pub(crate) fn end(&self) -> End {
+        self.update(|word| {
+            debug_assert!(word & RUNNING != 0 && word & DONE == 0);
+            let end = End {
+                unwanted: word & JOINABLE == 0,
+                has_joiner: word & HAS_JOINER != 0,
+            };
+            (word & !(RUNNING | NOTIFIED) | DONE, end)
+        })
+    }
+
+    /// By a waker that keeps its reference.
+    pub(crate) fn wake_by_ref(&self) -> Wake {
+        self.update(|word| {
+            if word & (DONE | NOTIFIED) != 0 {
+                (word, Wake::Nothing)
+            } else if word & RUNNING != 0 {
+                (word | NOTIFIED, Wake::Nothing)
+            } else {
+                ((word | NOTIFIED) + ONE, Wake::Queue)
+            }
+        })
+    }
+
+    /// By a waker that gives its reference up.
+    pub(crate) fn wake(&self) -> Wake {
+        self.update(|word| {
+            if word & (DONE | NOTIFIED) == 0 && word & RUNNING == 0 {
+                return (word | NOTIFIED, Wake::Queue);
+            }
+            let noted = if word & DONE == 0 { NOTIFIED } else { 0 };
+            let new = (word | noted) - ONE;
+            let what = if new < ONE { Wake::Free } else { Wake::Nothing };
+            (new, what)
+        })
+    }
+
+    /// Asks for the end; the caller keeps its reference.
+    pub(crate) fn abort(&self) -> Wake {
+        self.update(|word| {
+            if word & (DONE | ABORTED) != 0 {
+                (word, Wake::Nothing)
+            } else if word & (RUNNING | NOTIFIED) != 0 {
+                (word | ABORTED, Wake::Nothing)
+            } else {
+                ((word | ABORTED | NOTIFIED) + ONE, Wake::Queue)
+            }
+        })
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        // Acquire: pairs with `end`, before which the output was stored.
+        self.0.load(Ordering::Acquire) & DONE != 0
+    }
+
+    /// Whether the G waits: nobody polls it, and it is in no queue.
+    pub(crate) fn is_waiting(&self) -> bool {
+        // Acquire: pairs with `pause`, before which the reason was noted.
+        self.0.load(Ordering::Acquire) & (RUNNING | NOTIFIED | DONE) == 0
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        // Relaxed: for reports.
+        self.0.load(Ordering::Relaxed) & RUNNING != 0
+    }
+
+    /// Wakers that exist: every reference but those of the registry and of the handle. The G waits.
+    pub(crate) fn wakers(&self) -> usize {
+        // Relaxed: compared by whoever has found everybody asleep.
+        let word = self.0.load(Ordering::Relaxed);
+        let fixed = 1 + usize::from(word & JOINABLE != 0);
+        (word / ONE).saturating_sub(fixed)
+    }
+
+    // ---- the join handle -------------------------------------------------------------------------------------
+
+    /// Whether a waker is there. By the handle, which alone changes that before the end.
+    pub(crate) fn has_joiner(&self) -> bool {
+        // Relaxed: the handle's own flag.
+        self.0.load(Ordering::Relaxed) & HAS_JOINER != 0
+    }
+
+    /// The waker is written: whoever ends the G may wake it. False if it has ended.
+    pub(crate) fn set_joiner(&self) -> bool {
+        self.update(|word| {
+            if word & DONE != 0 {
+                (word, false)
+            } else {
+                (word | HAS_JOINER, true)
+            }
+        })
+    }
+
+    /// Takes the waker back. False if the G has ended, and then it is not the handle's.
+    pub(crate) fn clear_joiner(&self) -> bool {
+        self.update(|word| {
+            if word & DONE != 0 {
+                (word, false)
+            } else {
+                (word & !HAS_JOINER, true)
+            }
+        })
+    }
+
+    /// The handle goes. True if the G has ended, and then the output is the handle's to drop.
+    pub(crate) fn leave(&self) -> bool {
+        self.update(|word| (word & !JOINABLE, word & DONE != 0))
+    }
+
+    // ---- references ------------------------------------------------------------------------------------------
+
+    pub(crate) fn add_reference(&self) {
+        // Relaxed: whoever clones has one, so the memory stays.
+        let old = self.0.fetch_add(ONE, Ordering::Relaxed);
+        if old > isize::MAX as usize {
+            crate::sys::fatal::fatal("more wakers of one G than there are addresses");
+        }
+    }
+
+    /// True if it was the last.
+    pub(crate) fn drop_reference(&self) -> bool {
+        // AcqRel: releases what was done with this reference, and gathers what others did with theirs. [A3]
+        self.0.fetch_sub(ONE, Ordering::AcqRel) & !(ONE - 1) == ONE
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Relaxed: for people.
+        let word = self.0.load(Ordering::Relaxed);
+        write!(f, "State({:#b}, {} references)", word % ONE, word / ONE)
+    }
+}

@@ -1,0 +1,263 @@
+//! What an M does: find a G, run it, again.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::sched::context::Here;
+use crate::sched::machine::{Machine, NO_PROC};
+use crate::sched::memory::Memory;
+use crate::sched::proc::{Own, Proc, Status};
+use crate::sched::shared::Shared;
+use crate::sched::task::state::{Begin, Pause};
+use crate::sched::task::{GRef, Header};
+use crate::sched::wait::WaitReason;
+use crate::sys::sync::{AtomicUsize, Ordering};
+
+/// An M's own side.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    pub(crate) machine: Arc<Machine>,
+    /// The P that it holds.
+    proc: Cell<Option<usize>>,
+    /// The G that is being polled.
+    running: Cell<Option<NonNull<Header>>>,
+    pub(crate) spinning: Cell<bool>,
+    /// The last look at the global queue, the timers and the sockets, in rounds.
+    pub(crate) round: Cell<u32>,
+    pub(crate) memory: Memory,
+    /// A marker for the collector, kept for the next time there is nothing else to do.
+    pub(crate) marker: std::cell::RefCell<Option<Box<crate::gc::mark::Marker>>>,
+}
+
+/// The body of an M's thread.
+pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
+    let worker = Worker {
+        shared,
+        machine,
+        proc: Cell::new(None),
+        running: Cell::new(None),
+        spinning: Cell::new(false),
+        round: Cell::new(0),
+        memory: Memory::default(),
+        marker: std::cell::RefCell::new(None),
+    };
+    let here = Here::enter(&worker);
+    let (index, spinning) = worker.machine.given();
+    worker.take_over(index, spinning);
+    while let Some((g, inherits)) = worker.find() {
+        worker.execute(g, inherits);
+    }
+    drop(here);
+    // Nobody counts on this M any more: its P, if it has one, stays with the runtime, which ends.
+    let mut idle = worker.shared.idle.lock();
+    idle.started -= 1;
+}
+
+impl Worker {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    pub(crate) fn has_proc(&self) -> bool {
+        self.proc.get().is_some()
+    }
+
+    pub(crate) fn proc_index(&self) -> Option<usize> {
+        self.proc.get()
+    }
+
+    pub(crate) fn proc(&self) -> Option<&Proc> {
+        self.proc.get().map(|index| &self.shared.procs[index])
+    }
+
+    /// The P that it was given is its own now.
+    pub(crate) fn take_over(&self, index: usize, spinning: bool) {
+        self.proc.set((index != NO_PROC).then_some(index));
+        self.spinning.set(spinning);
+    }
+
+    /// It holds no P any more; returns which.
+    pub(crate) fn let_go(&self) -> Option<usize> {
+        self.proc.take()
+    }
+
+    /// What its P has for its holder.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the worker is one thread's, and callers use it for a moment"
+    )]
+    pub(crate) fn own(&self) -> Option<&mut Own> {
+        // SAFETY: [J1] this M holds the P; each caller is done with it before another asks.
+        self.proc().map(|proc| unsafe { proc.own() })
+    }
+
+    pub(crate) fn note_wait(&self, reason: WaitReason, on: usize) {
+        if let Some(header) = self.running.get() {
+            // SAFETY: set while the G is polled, which keeps it.
+            unsafe { header.as_ref() }.set_wait(reason, on);
+        }
+    }
+
+    /// Whether a G is being polled.
+    pub(crate) fn is_polling(&self) -> bool {
+        self.running.get().is_some()
+    }
+
+    pub(crate) fn is_preempted(&self) -> bool {
+        self.running.get().is_some()
+            && self.proc().is_none_or(|proc| {
+                // Relaxed: a hint.
+                proc.preempt.load(Ordering::Relaxed) != 0
+            })
+    }
+
+    // ---- making work -------------------------------------------------------------------------------------------
+
+    /// A new G runs next, and others may want to help.
+    pub(crate) fn put_new(&self, g: GRef) {
+        let Some(proc) = self.proc() else {
+            self.shared.put_global(g);
+            self.shared.wake_one();
+            return;
+        };
+        if let Some(kicked) = proc.queue.put_next(g) {
+            self.put_tail(kicked);
+        }
+        self.shared.wake_one();
+    }
+
+    /// A G that was woken runs next. Nobody is called for help if there is nothing else: this P will be free in a moment,
+    /// and the monitor looks after one that is not.
+    pub(crate) fn put_woken(&self, g: GRef) {
+        let Some(proc) = self.proc() else {
+            self.shared.put_global(g);
+            self.shared.wake_one();
+            return;
+        };
+        if let Some(kicked) = proc.queue.put_next(g) {
+            self.put_tail(kicked);
+            self.shared.wake_one();
+        }
+    }
+
+    /// To the end of the queue.
+    pub(crate) fn put_tail(&self, g: GRef) {
+        let Some(proc) = self.proc() else {
+            self.shared.put_global(g);
+            return;
+        };
+        if let Err(half) = proc.queue.put(g) {
+            self.shared.put_all_global(half);
+        }
+    }
+
+    // ---- running -----------------------------------------------------------------------------------------------
+
+    fn execute(&self, g: GRef, inherits: bool) {
+        if let Some(proc) = self.proc() {
+            if !inherits {
+                Proc::count(&proc.slices);
+                // Relaxed: the holder begins a slice.
+                proc.preempt.store(0, Ordering::Relaxed);
+            }
+            // Relaxed (all): figures of the holder.
+            let polls = proc.polls.load(Ordering::Relaxed);
+            proc.polls.store(polls.wrapping_add(1), Ordering::Relaxed);
+            proc.running
+                .store(g.as_ptr().as_ptr().addr() as u64, Ordering::Relaxed);
+        }
+        self.poll(g);
+        if let Some(proc) = self.proc() {
+            // Relaxed: as above.
+            proc.running.store(0, Ordering::Relaxed);
+            self.after_hog(proc);
+        }
+    }
+
+    fn poll(&self, g: GRef) {
+        let state = &g.header().state;
+        let ended = match state.begin() {
+            Begin::Poll => {
+                self.running.set(Some(g.as_ptr()));
+                // SAFETY: [A1] `begin` has set RUNNING.
+                let ended = unsafe { g.poll() };
+                self.running.set(None);
+                ended
+            }
+            Begin::Cancel => {
+                // SAFETY: [A1] as above.
+                unsafe { g.cancel() };
+                true
+            }
+        };
+        if !ended {
+            match state.pause() {
+                Pause::Waits => {
+                    // The reference is counted down already.
+                    let _ = g.into_raw();
+                    return;
+                }
+                Pause::Again => return self.requeue(g),
+                // SAFETY: [A1] RUNNING is still set.
+                Pause::Cancel => unsafe { g.cancel() },
+            }
+        }
+        drop(self.shared.registry.remove(&g));
+        g.end();
+        self.shared.note_end();
+    }
+
+    /// It was woken while it ran, or made room.
+    fn requeue(&self, g: GRef) {
+        if self.is_out_of_time() {
+            // As Go does: whoever was preempted goes behind everybody.
+            self.shared.put_global(g);
+        } else {
+            self.put_tail(g);
+        }
+    }
+
+    fn is_out_of_time(&self) -> bool {
+        // Relaxed: a hint.
+        self.proc()
+            .is_none_or(|proc| proc.preempt.load(Ordering::Relaxed) != 0)
+    }
+
+    /// If a spare P stood in for this one, there is one too many now.
+    fn after_hog(&self, proc: &Proc) {
+        // Relaxed: the monitor's flag; the swap decides whose it is to count.
+        if proc.is_hogged.load(Ordering::Relaxed) != 0
+            && proc.is_hogged.swap(0, Ordering::AcqRel) != 0
+        {
+            // Relaxed: a count.
+            self.shared.surplus.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts this P aside if there is one too many.
+    pub(crate) fn retire_surplus(&self) {
+        let surplus: &AtomicUsize = &self.shared.surplus;
+        // Relaxed (both): a count.
+        if surplus.load(Ordering::Relaxed) == 0
+            || surplus
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                .is_err()
+        {
+            return;
+        }
+        let Some(index) = self.let_go() else { return };
+        let proc = &self.shared.procs[index];
+        let left = std::iter::from_fn(|| proc.queue.take_next().or_else(|| proc.queue.take()));
+        let left: Vec<GRef> = left.collect();
+        proc.set(Status::Idle);
+        self.shared.put_all_global(left);
+        self.shared.idle.lock().spares.push(index);
+        self.shared.wake_one();
+    }
+}
