@@ -30,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A P's mutator, which goes from thread to thread with the P.
 struct Host(Mutator);
 
+#[allow(
+    clippy::non_send_fields_in_send_ty,
+    reason = "what makes a mutator one thread's does not hold for a P's"
+)]
 // SAFETY: a P's mutator is Blocked whenever it changes hands, and the P's hand-over orders what its threads do; a
 // `Mutator` is otherwise not Send because its thread's own `Current` names it, which is set and taken back by `with`.
 unsafe impl Send for Host {}
@@ -191,6 +195,7 @@ impl Runtime {
     /// When the main G panics, with what it panicked with; in a G, and on a thread with a running mutator, which the
     /// collector would wait for (wrap it in [`Mutator::blocking`]); when the runtime is shut down meanwhile.
     #[track_caller]
+    #[allow(clippy::panic_in_result_fn, reason = "documented")]
     pub fn block_on<F>(&self, future: F) -> Result<F::Output, Deadlock>
     where
         F: Future + Send,

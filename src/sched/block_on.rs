@@ -65,10 +65,7 @@ impl Shared {
                 called_at,
             )
         };
-        result.map(|()| match output {
-            Some(output) => output,
-            None => panic!("the runtime was shut down while block_on was waiting"),
-        })
+        result.map(|()| output.unwrap_or_else(ended_without_output))
     }
 
     fn wait_for<F>(
@@ -90,7 +87,8 @@ impl Shared {
         let boxed: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(future);
         // SAFETY: 1. this function does not return, and does not unwind, before the G has ended, and a G that has ended has
         // dropped its future.
-        let mut handle = pin!(unsafe { self.spawn(boxed, Some("main".to_owned()), called_at) });
+        let handle = unsafe { self.spawn(boxed, Some("main".to_owned()), called_at) };
+        let mut handle = pin!(handle);
         let mut deadlock = None;
         loop {
             if let Poll::Ready(result) = handle.as_mut().poll(&mut cx) {
@@ -113,4 +111,10 @@ impl Shared {
             std::thread::park();
         }
     }
+}
+
+#[cold]
+#[allow(clippy::panic, reason = "documented at `Runtime::block_on`")]
+fn ended_without_output<T>() -> T {
+    panic!("the runtime was shut down while block_on was waiting")
 }

@@ -124,10 +124,11 @@ impl Worker {
                 if index == proc.index {
                     continue;
                 }
-                if last && self.run_timers_of(victim) {
-                    if let Some((g, _)) = self.take_own(proc, 1) {
-                        return Some(g);
-                    }
+                if last
+                    && self.run_timers_of(victim)
+                    && let Some((g, _)) = self.take_own(proc, 1)
+                {
+                    return Some(g);
                 }
                 if victim.queue.is_empty() {
                     continue;

@@ -1,4 +1,8 @@
 //! P: the right to run.
+//!
+//! **Invariant**
+//! - `[J1]` A P is held by one M at a time, and only that M's thread touches the P's own part. It changes hands through the
+//!   scheduler's lock, an M's parker, or the status.
 
 use std::any::Any;
 
@@ -19,7 +23,7 @@ pub(crate) enum Status {
 
 /// What a P's M works with.
 ///
-/// **Concurrency:** [J1] touched only by the thread of the M that holds the P.
+/// **Concurrency:** [J1].
 #[derive(Debug)]
 pub(crate) struct Own {
     /// The mutator of the heap, which the layer above has made: a `Box` of a type that it knows.
@@ -47,7 +51,7 @@ pub(crate) struct Proc {
     own: UnsafeCell<Own>,
 }
 
-// SAFETY: [J1] `own` is handed from M to M with the P: through the scheduler's lock, an M's parker, or the status.
+// SAFETY: [J1] `own` is handed from M to M with the P.
 unsafe impl Send for Proc {}
 // SAFETY: as above; everything else is atomic.
 unsafe impl Sync for Proc {}

@@ -93,7 +93,7 @@ impl Shared {
             "runnable".to_owned()
         };
         GInfo {
-            name: header.name.as_deref().cloned(),
+            name: header.name.as_deref().map(str::to_owned),
             spawned_at: header.spawned_at,
             age: Duration::from_millis(u64::from(now.wrapping_sub(header.born_ms))),
             state,

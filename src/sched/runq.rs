@@ -4,8 +4,8 @@
 //! `runqgrab` of `proc.go`).
 //!
 //! **Invariants**
-//! - `[N1]` Slots from head to tail (mod 256) hold references, which belong to the queue; the others hold nothing.
-//! - `[N2]` A slot is overwritten only when the head is past it, so whoever moves the head over slots it has read got what
+//! - `[U1]` Slots from head to tail (mod 256) hold references, which belong to the queue; the others hold nothing.
+//! - `[U2]` A slot is overwritten only when the head is past it, so whoever moves the head over slots it has read got what
 //!   was in them.
 
 use std::ptr::NonNull;
@@ -31,9 +31,12 @@ pub(crate) struct RunQueue {
 }
 
 fn reference(address: usize) -> GRef {
-    let header = std::ptr::with_exposed_provenance_mut::<Header>(address);
-    // SAFETY: [N1] what was put in came from `into_raw` and is not null, and whoever calls this has taken it out.
-    unsafe { GRef::from_raw(NonNull::new_unchecked(header)) }
+    let Some(header) = NonNull::new(std::ptr::with_exposed_provenance_mut::<Header>(address))
+    else {
+        fatal("a run queue held a null")
+    };
+    // SAFETY: [U1] what was put in came from `into_raw`, and whoever calls this has taken it out.
+    unsafe { GRef::from_raw(header) }
 }
 
 fn address(g: GRef) -> usize {
@@ -103,7 +106,7 @@ impl RunQueue {
     /// Puts `g` at the tail; `Err` with it and half of the queue if that is full. By the owner.
     pub(crate) fn put(&self, g: GRef) -> Result<(), Vec<GRef>> {
         loop {
-            // Acquire: pairs with the takers' release of slots. [N2]
+            // Acquire: pairs with the takers' release of slots. [U2]
             let head = self.head.load(Ordering::Acquire);
             // Relaxed: the owner's own.
             let tail = self.tail.load(Ordering::Relaxed);
@@ -123,7 +126,7 @@ impl RunQueue {
 
     /// Takes `count` from `head` on, if nobody else was quicker. They are there.
     fn take_run(&self, head: u32, count: u32) -> Option<Vec<GRef>> {
-        // Relaxed: [N2] the exchange below proves that they were not overwritten meanwhile.
+        // Relaxed: [U2] the exchange below proves that they were not overwritten meanwhile.
         let addresses: Vec<usize> = (0..count)
             .map(|i| self.slot(head.wrapping_add(i)).load(Ordering::Relaxed))
             .collect();
@@ -149,7 +152,7 @@ impl RunQueue {
             if head == tail {
                 return None;
             }
-            // Relaxed: [N2] as in `take_run`.
+            // Relaxed: [U2] as in `take_run`.
             let at = self.slot(head).load(Ordering::Relaxed);
             // AcqRel: as in `take_run`. Relaxed on failure: looked at again.
             if self

@@ -196,7 +196,7 @@ impl Shared {
         let birth = Birth {
             shared: self.clone(),
             spawned_at,
-            name: name.map(Box::new),
+            name: name.map(String::into_boxed_str),
             shard: (shard % self.registry.shards()) as u16,
             born_ms: (self.epoch.elapsed_ns() / 1_000_000) as u32,
         };

@@ -24,7 +24,7 @@ enum Stage<F: Future> {
     Gone,
 }
 
-/// See the module's head. [G2s]
+/// See the module's head. [E2]
 #[repr(C)]
 pub(crate) struct Cell<F: Future> {
     header: Header,
@@ -36,7 +36,7 @@ pub(crate) struct Cell<F: Future> {
 pub(crate) struct Birth {
     pub(crate) shared: Arc<Shared>,
     pub(crate) spawned_at: &'static Location<'static>,
-    pub(crate) name: Option<Box<String>>,
+    pub(crate) name: Option<Box<str>>,
     pub(crate) shard: u16,
     pub(crate) born_ms: u32,
 }
@@ -79,15 +79,17 @@ where
     // SAFETY: fresh memory of that layout.
     unsafe { at.write(cell) };
     let header = at.cast::<Header>();
-    // SAFETY (all): a new state counts three references.
+    // SAFETY: a new state counts three references.
     let registered = unsafe { GRef::from_raw(header) };
+    // SAFETY: the second.
     let queued = unsafe { GRef::from_raw(header) };
+    // SAFETY: the third.
     let handle = JoinHandle::new(unsafe { GRef::from_raw(header) });
     (registered, queued, handle)
 }
 
 /// # Safety
-/// 1. [G2s] the header is a `Cell<F>`'s. 2. The caller has the stage for itself: it runs the G, or DONE is set and the
+/// 1. [E2] the header is a `Cell<F>`'s. 2. The caller has the stage for itself: it runs the G, or DONE is set and the
 ///    output is the caller's.
 unsafe fn with_stage<F: Future, R>(
     header: NonNull<Header>,

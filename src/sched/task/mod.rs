@@ -1,8 +1,8 @@
 //! G: a future, its header, and later its output, in one allocation.
 //!
 //! **Invariants**
-//! - `[G1s]` A [`GRef`] owns one reference of the count in the header, which keeps the allocation.
-//! - `[G2s]` The header is the first field of every [`Cell`](cell::Cell), so a pointer to it is a pointer to the cell; the
+//! - `[E1]` A [`GRef`] owns one reference of the count in the header, which keeps the allocation.
+//! - `[E2]` The header is the first field of every [`Cell`](cell::Cell), so a pointer to it is a pointer to the cell; the
 //!   vtable is that of the cell's type.
 
 pub(crate) mod cell;
@@ -46,7 +46,7 @@ pub(crate) struct Header {
     /// In the global queue, under its lock; the queue's reference is what is in the list.
     queue: Links<Queued>,
     pub(crate) spawned_at: &'static Location<'static>,
-    pub(crate) name: Option<Box<String>>,
+    pub(crate) name: Option<Box<str>>,
     /// What it waits on: an address, or 0.
     wait_on: AtomicUsize,
     /// When it was spawned, in milliseconds since the runtime was built.
@@ -64,7 +64,7 @@ pub(crate) struct Header {
 unsafe impl Linked for Header {
     fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
         // SAFETY: inside the header.
-        unsafe { NonNull::new_unchecked(&raw mut (*node.as_ptr()).all) }
+        NonNull::from(unsafe { &(*node.as_ptr()).all })
     }
 }
 
@@ -77,7 +77,7 @@ unsafe impl Linked for Queued {
     fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
         let header = node.as_ptr().cast::<Header>();
         // SAFETY: inside the header.
-        unsafe { NonNull::new_unchecked(&raw mut (*header).queue) }
+        NonNull::from(unsafe { &(*header).queue })
     }
 }
 
@@ -112,7 +112,7 @@ impl Header {
 /// A reference to a G.
 pub(crate) struct GRef(NonNull<Header>);
 
-// SAFETY: [G1s] the header is shared by atomics; the future inside is Send, as `spawn` demands, and [A1] hands it over.
+// SAFETY: [E1] the header is shared by atomics; the future inside is Send, as `spawn` demands, and [A1] hands it over.
 unsafe impl Send for GRef {}
 // SAFETY: as above.
 unsafe impl Sync for GRef {}
@@ -139,7 +139,7 @@ impl GRef {
     }
 
     pub(crate) fn header(&self) -> &Header {
-        // SAFETY: [G1s].
+        // SAFETY: [E1].
         unsafe { self.0.as_ref() }
     }
 
@@ -153,7 +153,7 @@ impl GRef {
     /// 1. [A1] The caller has set RUNNING.
     pub(crate) unsafe fn poll(&self) -> bool {
         self.header().clear_wait();
-        // SAFETY: [G2s], clause 1.
+        // SAFETY: [E2], clause 1.
         unsafe { (self.vtable().poll)(self.0) }
     }
 
@@ -162,7 +162,7 @@ impl GRef {
     /// # Safety
     /// 1. [A1] The caller has set RUNNING.
     pub(crate) unsafe fn cancel(&self) {
-        // SAFETY: [G2s], clause 1.
+        // SAFETY: [E2], clause 1.
         unsafe { (self.vtable().cancel)(self.0) }
     }
 
@@ -170,7 +170,7 @@ impl GRef {
     pub(crate) fn end(&self) {
         let end = self.header().state.end();
         if end.unwanted {
-            // SAFETY: [G2s]; the handle is gone, so the output is ours.
+            // SAFETY: [E2]; the handle is gone, so the output is ours.
             unsafe { (self.vtable().drop_output)(self.0) }
         } else if end.has_joiner {
             self.header().joiner.with(|joiner| {

@@ -71,7 +71,7 @@ pub(crate) struct End {
 impl State {
     /// For a new G, which is about to be queued: references of the registry, the queue and the handle.
     pub(crate) fn new() -> Self {
-        Self(AtomicUsize::new(3 * ONE | NOTIFIED | JOINABLE))
+        Self(AtomicUsize::new((3 * ONE) | NOTIFIED | JOINABLE))
     }
 
     /// Replaces the word by `f` of it, until nobody has come between; `f`'s other half is returned.
@@ -104,7 +104,7 @@ impl State {
             } else {
                 Begin::Cancel
             };
-            (word & !NOTIFIED | RUNNING, what)
+            ((word & !NOTIFIED) | RUNNING, what)
         })
     }
 
@@ -131,7 +131,7 @@ impl State {
                 unwanted: word & JOINABLE == 0,
                 has_joiner: word & HAS_JOINER != 0,
             };
-            (word & !(RUNNING | NOTIFIED) | DONE, end)
+            ((word & !(RUNNING | NOTIFIED)) | DONE, end)
         })
     }
 

@@ -23,8 +23,10 @@ pub(crate) fn borrowed(g: &GRef) -> ManuallyDrop<Waker> {
 /// # Safety
 /// 1. `data` is of a waker with this vtable, whose reference the caller takes over.
 unsafe fn reference(data: *const ()) -> GRef {
-    // SAFETY: never null, and clause 1.
-    unsafe { GRef::from_raw(NonNull::new_unchecked(data.cast_mut().cast::<Header>())) }
+    // SAFETY: a G's address is not null.
+    let header = unsafe { NonNull::new_unchecked(data.cast_mut().cast::<Header>()) };
+    // SAFETY: clause 1.
+    unsafe { GRef::from_raw(header) }
 }
 
 unsafe fn clone(data: *const ()) -> RawWaker {
