@@ -51,6 +51,7 @@ pub use crate::sched::{
     blocking::{Blocking, blocking},
     report::{Deadlock, DeadlockPolicy, GInfo},
     shutdown::ShutdownError,
+    stats::RuntimeStats,
     task::join::{JoinError, JoinHandle},
     yielding::{Yield, yield_now},
 };

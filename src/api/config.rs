@@ -335,6 +335,18 @@ fn gogc_from(value: &str) -> Option<Option<u32>> {
     }
 }
 
+/// How often the scheduler's line is wanted, and where it goes.
+#[cfg(feature = "sched")]
+pub(crate) fn scheduler_trace_from_environment()
+-> Result<Option<(Duration, TraceSink)>, ConfigError> {
+    let Some(list) = std::env::var_os("GREYWAVE") else {
+        return Ok(None);
+    };
+    let every = Debug::read(&list.to_string_lossy())?.schedtrace;
+    let every = Duration::from_millis(u64::from(every));
+    Ok((!every.is_zero()).then(|| (every, to_standard_error())))
+}
+
 /// What `GOMAXPROCS` says.
 #[cfg(feature = "sched")]
 pub(crate) fn processors_from_environment() -> Result<Option<usize>, ConfigError> {
@@ -381,15 +393,21 @@ struct Debug {
     huge_pages: bool,
     stop_the_world: bool,
     gctrace: bool,
+    /// A line of the scheduler's every so many milliseconds; 0: none.
+    schedtrace: u32,
 }
 
 impl Debug {
     fn read(list: &str) -> Result<Self, ConfigError> {
-        const ALLOWED: &str = "a comma list of stress, verify, poison, hugepages, gcstoptheworld, gctrace, each =0 or =1";
+        const ALLOWED: &str = "a comma list of stress, verify, poison, hugepages, gcstoptheworld, gctrace, each =0 or =1, and schedtrace=MILLISECONDS";
         let mut debug = Self::default();
         for item in list.split(',').map(str::trim).filter(|i| !i.is_empty()) {
             let refused = || ConfigError::unreadable("GREYWAVE", item, ALLOWED);
             let (name, value) = item.split_once('=').ok_or_else(refused)?;
+            if name == "schedtrace" {
+                debug.schedtrace = value.parse().map_err(|_| refused())?;
+                continue;
+            }
             let on = match value {
                 "0" => false,
                 "1" => true,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
-use crate::api::config::processors_from_environment;
+use crate::api::config::{processors_from_environment, scheduler_trace_from_environment};
 use crate::api::current::{current, set_current};
 use crate::api::error::ConfigError;
 use crate::api::heap::Heap;
@@ -17,6 +17,7 @@ use crate::sched::context;
 use crate::sched::report::{Deadlock, DeadlockPolicy, GInfo};
 use crate::sched::shared::{Plan, Shared};
 use crate::sched::shutdown::ShutdownError;
+use crate::sched::stats::RuntimeStats;
 use crate::sched::task::join::JoinHandle;
 use crate::sched::worker::Worker;
 use crate::sys::lock::Unranked;
@@ -144,6 +145,7 @@ impl RuntimeBuilder {
             spares: procs.clamp(4, 64),
             max_threads: self.max_threads,
             deadlocks: self.deadlocks,
+            trace: scheduler_trace_from_environment()?,
             make_host: Box::new(move || Box::new(Host(Mutator::for_proc(&heap, built_at)))),
             collector: self.heap.handle().collector.clone(),
         };
@@ -233,6 +235,12 @@ impl Runtime {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Figures: who runs, who waits, how long a G waits for its turn. O(procs), nobody is stopped.
+    #[must_use]
+    pub fn stats(&self) -> RuntimeStats {
+        self.shared.stats()
     }
 
     /// What every G does just now. O(Gs); none is stopped, so each entry is of a moment of its own.

@@ -11,6 +11,7 @@ use crate::heap::mcache::MCache;
 use crate::heap::mheap::{MHeap, Options, Paint};
 use crate::heap::size_class::{SizeClass, class_of};
 use crate::heap::span::SweepState;
+use crate::heap::span_class::ClassRef;
 use crate::heap::sweep::NoDrops;
 use crate::sys::model::explore;
 use crate::sys::sync::{Ordering, yield_now};

@@ -12,12 +12,15 @@ pub(crate) mod find;
 pub(crate) mod list;
 pub(crate) mod machine;
 pub(crate) mod memory;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod proc;
 pub(crate) mod registry;
 pub(crate) mod report;
 pub(crate) mod runq;
 pub(crate) mod shared;
 pub(crate) mod shutdown;
+pub(crate) mod stats;
 pub(crate) mod sysmon;
 pub(crate) mod task;
 pub(crate) mod wait;

@@ -8,6 +8,7 @@
 //! - `[U2]` A slot is overwritten only when the head is past it, so whoever moves the head over slots it has read got what
 //!   was in them.
 
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::sched::task::{GRef, Header};
@@ -17,9 +18,33 @@ use crate::sys::sync::{AtomicU32, AtomicUsize, Ordering};
 /// Slots of the ring.
 pub(crate) const RING: usize = if cfg!(loom) { 4 } else { 256 };
 
+/// What a slot holds: an address that stands for ownership.
+pub(crate) trait Item: Sized {
+    /// Gives the ownership to the address; not 0.
+    fn into_address(self) -> usize;
+    /// Takes the ownership back. [U1] Once for each `into_address`.
+    fn from_address(address: usize) -> Self;
+}
+
+impl Item for GRef {
+    fn into_address(self) -> usize {
+        self.into_raw().as_ptr().expose_provenance()
+    }
+
+    fn from_address(address: usize) -> Self {
+        let header = std::ptr::with_exposed_provenance_mut::<Header>(address);
+        let Some(header) = NonNull::new(header) else {
+            fatal("a run queue held a null")
+        };
+        // SAFETY: [U1] what was put in came from `into_raw`, and whoever calls this has taken it out.
+        unsafe { Self::from_raw(header) }
+    }
+}
+
 /// See the module's head.
 #[derive(Debug)]
-pub(crate) struct RunQueue {
+pub(crate) struct RunQueue<T: Item = GRef> {
+    item: PhantomData<T>,
     /// Moved by whoever takes.
     head: AtomicU32,
     /// Moved by the owner.
@@ -30,22 +55,10 @@ pub(crate) struct RunQueue {
     next: AtomicUsize,
 }
 
-fn reference(address: usize) -> GRef {
-    let Some(header) = NonNull::new(std::ptr::with_exposed_provenance_mut::<Header>(address))
-    else {
-        fatal("a run queue held a null")
-    };
-    // SAFETY: [U1] what was put in came from `into_raw`, and whoever calls this has taken it out.
-    unsafe { GRef::from_raw(header) }
-}
-
-fn address(g: GRef) -> usize {
-    g.into_raw().as_ptr().expose_provenance()
-}
-
-impl RunQueue {
+impl<T: Item> RunQueue<T> {
     pub(crate) fn new() -> Self {
         Self {
+            item: PhantomData,
             head: AtomicU32::new(0),
             tail: AtomicU32::new(0),
             ring: (0..RING).map(|_| AtomicUsize::new(0)).collect(),
@@ -86,25 +99,25 @@ impl RunQueue {
     }
 
     /// Makes `g` the next; returns the one that was. By the owner.
-    pub(crate) fn put_next(&self, g: GRef) -> Option<GRef> {
+    pub(crate) fn put_next(&self, g: T) -> Option<T> {
         // AcqRel: publishes the G's header; takes over what another thread put there.
-        let old = self.next.swap(address(g), Ordering::AcqRel);
-        (old != 0).then(|| reference(old))
+        let old = self.next.swap(g.into_address(), Ordering::AcqRel);
+        (old != 0).then(|| T::from_address(old))
     }
 
     /// Takes the next one. By anybody.
-    pub(crate) fn take_next(&self) -> Option<GRef> {
+    pub(crate) fn take_next(&self) -> Option<T> {
         // Relaxed: the swap below decides.
         if self.next.load(Ordering::Relaxed) == 0 {
             return None;
         }
         // AcqRel: pairs with `put_next`.
         let old = self.next.swap(0, Ordering::AcqRel);
-        (old != 0).then(|| reference(old))
+        (old != 0).then(|| T::from_address(old))
     }
 
     /// Puts `g` at the tail; `Err` with it and half of the queue if that is full. By the owner.
-    pub(crate) fn put(&self, g: GRef) -> Result<(), Vec<GRef>> {
+    pub(crate) fn put(&self, g: T) -> Result<(), Vec<T>> {
         loop {
             // Acquire: pairs with the takers' release of slots. [U2]
             let head = self.head.load(Ordering::Acquire);
@@ -112,7 +125,7 @@ impl RunQueue {
             let tail = self.tail.load(Ordering::Relaxed);
             if (tail.wrapping_sub(head) as usize) < RING {
                 // Relaxed: published by the tail.
-                self.slot(tail).store(address(g), Ordering::Relaxed);
+                self.slot(tail).store(g.into_address(), Ordering::Relaxed);
                 // Release: publishes the slot; pairs with the Acquire of takers.
                 self.tail.store(tail.wrapping_add(1), Ordering::Release);
                 return Ok(());
@@ -125,7 +138,7 @@ impl RunQueue {
     }
 
     /// Takes `count` from `head` on, if nobody else was quicker. They are there.
-    fn take_run(&self, head: u32, count: u32) -> Option<Vec<GRef>> {
+    fn take_run(&self, head: u32, count: u32) -> Option<Vec<T>> {
         // Relaxed: [U2] the exchange below proves that they were not overwritten meanwhile.
         let addresses: Vec<usize> = (0..count)
             .map(|i| self.slot(head.wrapping_add(i)).load(Ordering::Relaxed))
@@ -139,11 +152,11 @@ impl RunQueue {
                 Ordering::Relaxed,
             )
             .ok()?;
-        Some(addresses.into_iter().map(reference).collect())
+        Some(addresses.into_iter().map(T::from_address).collect())
     }
 
     /// Takes the oldest. By the owner.
-    pub(crate) fn take(&self) -> Option<GRef> {
+    pub(crate) fn take(&self) -> Option<T> {
         loop {
             // Acquire: pairs with the takers.
             let head = self.head.load(Ordering::Acquire);
@@ -165,14 +178,14 @@ impl RunQueue {
                 )
                 .is_ok()
             {
-                return Some(reference(at));
+                return Some(T::from_address(at));
             }
         }
     }
 
     /// Takes half of what is there, rounded up, for `to`, whose owner the caller is; one of them is returned at once. With
     /// `next`, the next one is taken when there is nothing else.
-    pub(crate) fn steal_into(&self, to: &Self, next: bool) -> Option<GRef> {
+    pub(crate) fn steal_into(&self, to: &Self, next: bool) -> Option<T> {
         loop {
             // Acquire: pairs with other takers.
             let head = self.head.load(Ordering::Acquire);
@@ -200,11 +213,110 @@ impl RunQueue {
     }
 }
 
-impl Drop for RunQueue {
+impl<T: Item> Drop for RunQueue<T> {
     fn drop(&mut self) {
         drop(self.take_next());
         while let Some(g) = self.take() {
             drop(g);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    impl Item for usize {
+        fn into_address(self) -> usize {
+            self + 1
+        }
+        fn from_address(address: usize) -> Self {
+            address - 1
+        }
+    }
+
+    /// Go's TestSchedLocalQueue: first in, first out, for every length.
+    #[test]
+    fn the_ring_keeps_its_order_at_every_length() {
+        let queue = RunQueue::<usize>::new();
+        for len in 0..RING {
+            for number in 0..len {
+                queue.put(number).expect("there is room");
+            }
+            for number in 0..len {
+                assert_eq!(queue.take(), Some(number));
+            }
+            assert!(queue.take().is_none() && queue.is_empty());
+        }
+    }
+
+    /// Go's TestSchedLocalQueueSteal: half, rounded up, and each once.
+    #[test]
+    fn a_thief_takes_half_and_nothing_twice() {
+        let (from, to) = (RunQueue::<usize>::new(), RunQueue::<usize>::new());
+        for len in 0..RING {
+            let mut seen = vec![0; len];
+            for number in 0..len {
+                from.put(number).expect("there is room");
+            }
+            let first = from.steal_into(&to, false);
+            let rest = std::iter::from_fn(|| to.take());
+            let taken: Vec<usize> = first.into_iter().chain(rest).collect();
+            assert_eq!(taken.len(), len - len / 2);
+            for number in taken.into_iter().chain(std::iter::from_fn(|| from.take())) {
+                seen[number] += 1;
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_ring_gives_half_away() {
+        let queue = RunQueue::<usize>::new();
+        for number in 0..RING {
+            queue.put(number).expect("there is room");
+        }
+        let half = queue.put(RING).expect_err("it is full");
+        let expected: Vec<usize> = (0..RING / 2).chain([RING]).collect();
+        assert_eq!((half, queue.len()), (expected, RING / 2));
+    }
+
+    #[test]
+    fn the_next_one_goes_first_and_is_stolen_last() {
+        let (queue, thief) = (RunQueue::<usize>::new(), RunQueue::<usize>::new());
+        assert!(queue.put_next(1).is_none());
+        assert_eq!(queue.put_next(2), Some(1));
+        assert!(queue.steal_into(&thief, false).is_none());
+        queue.put(1).expect("there is room");
+        assert_eq!(queue.steal_into(&thief, true), Some(1));
+        assert_eq!(queue.steal_into(&thief, true), Some(2));
+        assert!(queue.is_empty());
+    }
+
+    /// Go's TestSchedLocalQueueEmpty: never empty to a third while something moves from `next` to the ring.
+    #[test]
+    fn a_queue_with_one_in_it_never_looks_empty() {
+        use std::sync::Barrier;
+        let queue = RunQueue::<usize>::new();
+        let (start, end) = (Barrier::new(2), Barrier::new(2));
+        const ROUNDS: usize = 20_000;
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                for _ in 0..ROUNDS {
+                    start.wait();
+                    assert!(!queue.is_empty(), "it has one or two");
+                    end.wait();
+                }
+            });
+            for _ in 0..ROUNDS {
+                queue.put_next(1);
+                start.wait();
+                if let Some(kicked) = queue.put_next(2) {
+                    queue.put(kicked).expect("there is room");
+                }
+                end.wait();
+                while queue.take_next().or_else(|| queue.take()).is_some() {}
+            }
+        });
     }
 }

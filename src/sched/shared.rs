@@ -16,8 +16,11 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
 use std::thread::JoinHandle as Thread;
+use std::time::Duration;
 
 use crate::gc::collector::Collector;
+use crate::gc::events::Pauses;
+use crate::gc::trace::TraceSink;
 use crate::sched::block_on::Main;
 use crate::sched::blocking::CallQueue;
 use crate::sched::context;
@@ -72,6 +75,7 @@ pub(crate) struct Plan {
     pub(crate) spares: usize,
     pub(crate) max_threads: usize,
     pub(crate) deadlocks: DeadlockPolicy,
+    pub(crate) trace: Option<(Duration, TraceSink)>,
     pub(crate) make_host: MakeHost,
     pub(crate) collector: Arc<Collector>,
 }
@@ -100,6 +104,10 @@ pub(crate) struct Shared {
     next_shard: AtomicUsize,
     /// Counts whatever may have made somebody runnable.
     pub(crate) events: AtomicU64,
+    /// From runnable to running, of a sample.
+    pub(crate) latency: Unranked<Pauses>,
+    /// A line every so often, and where it goes.
+    pub(crate) trace: Option<(Duration, TraceSink)>,
     spare_hosts: Unranked<Vec<Box<dyn Any + Send>>>,
     make_host: MakeHost,
     /// Gs that wait for a thread to block on.
@@ -155,6 +163,8 @@ impl Shared {
             max_threads: plan.max_threads,
             next_shard: AtomicUsize::new(0),
             events: AtomicU64::new(0),
+            latency: Unranked::new(Pauses::new()),
+            trace: plan.trace,
             spare_hosts: Unranked::new(Vec::new()),
             make_host: plan.make_host,
             calls: CallQueue::new(),
@@ -404,7 +414,6 @@ impl Shared {
             }
             idle.machines.push(machine.clone());
         }
-        self.wake_monitor_if_idle();
         machine.park();
         machine.given()
     }

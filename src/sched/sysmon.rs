@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::sched::machine::Machine;
 use crate::sched::proc::{Proc, Status};
 use crate::sched::shared::{Closing, Shared};
+use crate::sys::clock::Moment;
 use crate::sys::sync::Ordering;
 
 /// The shortest sleep between two rounds, and the longest.
@@ -50,9 +51,6 @@ impl Shared {
         }
     }
 
-    /// An M goes to sleep; if it was the last, the monitor may want to know.
-    pub(crate) fn wake_monitor_if_idle(&self) {}
-
     fn is_all_idle(&self) -> bool {
         // Relaxed (both): looked at again by who is to be sure.
         self.idle_procs.load(Ordering::Relaxed) >= self.width
@@ -63,13 +61,15 @@ impl Shared {
     pub(crate) fn run_monitor(self: &Arc<Self>) {
         let mut seen = vec![Seen::default(); self.procs.len()];
         let (mut sleep, mut idle_rounds) = (SHORTEST, 0);
+        let mut traced = Moment::now();
         while !self.is_closing(Closing::Ms) {
             if self.is_all_idle() {
-                self.sleep_while_idle();
+                self.sleep_while_idle(&mut traced);
                 (sleep, idle_rounds) = (SHORTEST, 0);
                 continue;
             }
             std::thread::sleep(sleep);
+            self.trace_if_due(&mut traced);
             if self.round(&mut seen) {
                 (sleep, idle_rounds) = (SHORTEST, 0);
             } else {
@@ -81,8 +81,17 @@ impl Shared {
         }
     }
 
+    fn trace_if_due(&self, traced: &mut Moment) {
+        if let Some((every, sink)) = &self.trace
+            && u128::from(traced.elapsed_ns()) >= every.as_nanos()
+        {
+            *traced = Moment::now();
+            sink(&self.trace_line());
+        }
+    }
+
     /// Sleeps until a P runs again; looks for a deadlock on the way.
-    fn sleep_while_idle(self: &Arc<Self>) {
+    fn sleep_while_idle(self: &Arc<Self>, traced: &mut Moment) {
         // Relaxed: a counter.
         let events = self.events.load(Ordering::Relaxed);
         let mut limit = SURE_AFTER;
@@ -93,11 +102,13 @@ impl Shared {
             self.monitor_sleeps.store(1, Ordering::Relaxed);
             crate::sys::sync::fence(Ordering::SeqCst);
             if self.is_all_idle() && !self.is_closing(Closing::Ms) {
-                self.monitor_wake.wait_for(&mut monitor, limit);
+                let line = self.trace.as_ref().map_or(limit, |(every, _)| *every);
+                self.monitor_wake.wait_for(&mut monitor, limit.min(line));
             }
             // Relaxed: as above.
             self.monitor_sleeps.store(0, Ordering::Relaxed);
             drop(monitor);
+            self.trace_if_due(traced);
             // Relaxed: as above.
             if !self.is_all_idle()
                 || self.is_closing(Closing::Ms)
@@ -213,7 +224,7 @@ impl Shared {
         self.start(spare, false);
     }
 
-    /// An M is about to be the last one awake.
+    /// Everybody who sleeps wakes up and looks around: the end has come.
     pub(crate) fn unpark_all(&self) {
         let machines: Vec<Arc<Machine>> = std::mem::take(&mut self.idle.lock().machines);
         for machine in machines {

@@ -14,6 +14,9 @@ use crate::sched::task::{GRef, Header};
 use crate::sched::wait::WaitReason;
 use crate::sys::sync::{AtomicUsize, Ordering};
 
+/// One wake-up in so many is timed.
+const SAMPLE: u32 = 64;
+
 /// An M's own side.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -26,6 +29,8 @@ pub(crate) struct Worker {
     pub(crate) spinning: Cell<bool>,
     /// The last look at the global queue, the timers and the sockets, in rounds.
     pub(crate) round: Cell<u32>,
+    /// Wake-ups until the next one whose latency is measured.
+    until_sample: Cell<u32>,
     pub(crate) memory: Memory,
     /// A marker for the collector, kept for the next time there is nothing else to do.
     pub(crate) marker: std::cell::RefCell<Option<Box<crate::gc::mark::Marker>>>,
@@ -40,6 +45,7 @@ pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
         running: Cell::new(None),
         spinning: Cell::new(false),
         round: Cell::new(0),
+        until_sample: Cell::new(SAMPLE),
         memory: Memory::default(),
         marker: std::cell::RefCell::new(None),
     };
@@ -135,6 +141,7 @@ impl Worker {
     /// A G that was woken runs next. Nobody is called for help if there is nothing else: this P will be free in a moment,
     /// and the monitor looks after one that is not.
     pub(crate) fn put_woken(&self, g: GRef) {
+        self.sample(&g);
         let Some(proc) = self.proc() else {
             self.shared.put_global(g);
             self.shared.wake_one();
@@ -143,6 +150,27 @@ impl Worker {
         if let Some(kicked) = proc.queue.put_next(g) {
             self.put_tail(kicked);
             self.shared.wake_one();
+        }
+    }
+
+    fn sample(&self, g: &GRef) {
+        let left = self.until_sample.get() - 1;
+        if left > 0 {
+            return self.until_sample.set(left);
+        }
+        self.until_sample.set(SAMPLE);
+        let now = self.shared.epoch.elapsed_ns().max(1);
+        // Relaxed: the queue hands it on.
+        g.header().runnable_at.store(now, Ordering::Relaxed);
+    }
+
+    fn note_latency(&self, g: &GRef) {
+        // Relaxed (both): the queue has handed it on.
+        let since = g.header().runnable_at.load(Ordering::Relaxed);
+        if since != 0 {
+            g.header().runnable_at.store(0, Ordering::Relaxed);
+            let waited = self.shared.epoch.elapsed_ns().saturating_sub(since);
+            self.shared.latency.lock().record(waited);
         }
     }
 
@@ -172,6 +200,7 @@ impl Worker {
             proc.running
                 .store(g.as_ptr().as_ptr().addr() as u64, Ordering::Relaxed);
         }
+        self.note_latency(&g);
         self.poll(g);
         if let Some(proc) = self.proc() {
             // Relaxed: as above.

@@ -15,7 +15,7 @@ use crate::sched::task::join::{JoinError, JoinHandle};
 use crate::sched::task::state::State;
 use crate::sched::task::{GRef, Header, Vtable, waker};
 use crate::sched::wait::WaitReason;
-use crate::sys::sync::{AtomicU8, AtomicUsize, UnsafeCell};
+use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, UnsafeCell};
 
 /// A future, then its output, then nothing.
 enum Stage<F: Future> {
@@ -63,6 +63,7 @@ where
             spawned_at: birth.spawned_at,
             name: birth.name,
             wait_on: AtomicUsize::new(0),
+            runnable_at: AtomicU64::new(0),
             born_ms: birth.born_ms,
             shard: birth.shard,
             wait_reason: AtomicU8::new(WaitReason::Unknown as u8),

@@ -20,7 +20,7 @@ use crate::sched::list::{Linked, Links};
 use crate::sched::shared::Shared;
 use crate::sched::task::state::State;
 use crate::sched::wait::WaitReason;
-use crate::sys::sync::{AtomicU8, AtomicUsize, Ordering, UnsafeCell};
+use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// What is done with a G without knowing its type.
 pub(crate) struct Vtable {
@@ -49,6 +49,8 @@ pub(crate) struct Header {
     pub(crate) name: Option<Box<str>>,
     /// What it waits on: an address, or 0.
     wait_on: AtomicUsize,
+    /// When it became runnable, in nanoseconds since the runtime was built, if it is one of the sample; else 0.
+    pub(crate) runnable_at: AtomicU64,
     /// When it was spawned, in milliseconds since the runtime was built.
     pub(crate) born_ms: u32,
     /// Which list of all Gs it is in.
