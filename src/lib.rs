@@ -47,11 +47,23 @@ pub use crate::object::trace::{
     At, BrandedBy, Collect, Rebrand, RebrandTarget, TargetAt, Trace, Tracer,
 };
 #[cfg(feature = "sched")]
+#[doc(hidden)]
+pub use crate::sched::chan::plumbing as __select;
+#[cfg(feature = "sched")]
 pub use crate::sched::{
     blocking::{Blocking, blocking},
+    chan::{self, Receiver, Sender, chan},
+    net,
     report::{Deadlock, DeadlockPolicy, GInfo},
     shutdown::ShutdownError,
     stats::RuntimeStats,
+    sync::{
+        CancelHandle, Cond, Context, ContextError, Mutex, MutexGuard, Once, Pool, RwLock,
+        RwLockReadGuard, RwLockWriteGuard, WaitGroup, WaitGroupGuard,
+    },
     task::join::{JoinError, JoinHandle},
+    time::{
+        After, Elapsed, Interval, Sleep, Timeout, after, interval, sleep, sleep_until, timeout,
+    },
     yielding::{Yield, yield_now},
 };

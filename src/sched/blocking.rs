@@ -124,6 +124,9 @@ impl<F: FnOnce() -> R, R> Future for Blocking<F, R> {
         if let Some(result) = self.result.take() {
             return Poll::Ready(result);
         }
+        if context::should_yield(cx) {
+            return Poll::Pending;
+        }
         context::with_worker(|worker| {
             let Some(worker) = worker.filter(|w| w.has_proc()) else {
                 let result = run(self.call.take());

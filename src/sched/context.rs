@@ -11,6 +11,18 @@ use crate::sched::shared::Shared;
 use crate::sched::wait::WaitReason;
 use crate::sched::worker::Worker;
 
+#[cfg(test)]
+thread_local! {
+    static TEST_DRIVER: std::cell::RefCell<Option<(Arc<Driver>, usize)>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+/// Gives this thread a driver without a runtime.
+#[cfg(test)]
+pub(crate) fn set_driver(driver: Option<(Arc<Driver>, usize)>) {
+    TEST_DRIVER.set(driver);
+}
+
 thread_local! {
     static WORKER: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
     static RANDOM: Cell<u64> = const { Cell::new(0) };
@@ -63,6 +75,10 @@ pub(crate) fn shared() -> Option<Arc<Shared>> {
 
 /// The driver of the runtime that this thread works for, and the P whose timers are the nearest.
 pub(crate) fn driver() -> Option<(Arc<Driver>, usize)> {
+    #[cfg(test)]
+    if let Some(given) = TEST_DRIVER.with_borrow(Clone::clone) {
+        return Some(given);
+    }
     with_worker(|worker| {
         let worker = worker?;
         let driver = worker.shared().driver.clone();

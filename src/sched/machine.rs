@@ -9,7 +9,6 @@ pub(crate) const NO_PROC: usize = usize::MAX;
 /// What others know of an M.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    pub(crate) id: u64,
     /// The P that it is given when it wakes.
     given: AtomicUsize,
     /// It looks for work from the moment it wakes.
@@ -19,9 +18,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(id: u64) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            id,
             given: AtomicUsize::new(NO_PROC),
             is_spinning: AtomicU8::new(0),
             token: Unranked::new(false),

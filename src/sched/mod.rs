@@ -6,6 +6,7 @@
 
 pub(crate) mod block_on;
 pub(crate) mod blocking;
+pub mod chan;
 pub(crate) mod context;
 pub(crate) mod driver;
 pub(crate) mod find;
@@ -14,6 +15,7 @@ pub(crate) mod machine;
 pub(crate) mod memory;
 #[cfg(all(test, loom))]
 mod models;
+pub mod net;
 pub(crate) mod proc;
 pub(crate) mod registry;
 pub(crate) mod report;
@@ -21,8 +23,11 @@ pub(crate) mod runq;
 pub(crate) mod shared;
 pub(crate) mod shutdown;
 pub(crate) mod stats;
+pub(crate) mod sync;
 pub(crate) mod sysmon;
 pub(crate) mod task;
+pub(crate) mod time;
+pub(crate) mod timer;
 pub(crate) mod wait;
 pub(crate) mod worker;
 pub(crate) mod yielding;

@@ -369,7 +369,7 @@ impl Shared {
         idle.next_id += 1;
         idle.started += 1;
         drop(idle);
-        let machine = Arc::new(Machine::new(id));
+        let machine = Arc::new(Machine::new());
         machine.give(index, spinning);
         let shared = self.clone();
         let body = move || worker::run(shared, machine);

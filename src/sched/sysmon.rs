@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::sched::machine::Machine;
 use crate::sched::proc::{Proc, Status};
 use crate::sched::shared::{Closing, Shared};
+use crate::sched::sync::note_cycle;
 use crate::sys::clock::Moment;
 use crate::sys::sync::Ordering;
 
@@ -62,6 +63,7 @@ impl Shared {
         let mut seen = vec![Seen::default(); self.procs.len()];
         let (mut sleep, mut idle_rounds) = (SHORTEST, 0);
         let mut traced = Moment::now();
+        let mut generation = self.collector.heap.generation();
         while !self.is_closing(Closing::Ms) {
             if self.is_all_idle() {
                 self.sleep_while_idle(&mut traced);
@@ -70,6 +72,10 @@ impl Shared {
             }
             std::thread::sleep(sleep);
             self.trace_if_due(&mut traced);
+            let now = self.collector.heap.generation();
+            if std::mem::replace(&mut generation, now) != now {
+                note_cycle();
+            }
             if self.round(&mut seen) {
                 (sleep, idle_rounds) = (SHORTEST, 0);
             } else {

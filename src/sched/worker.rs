@@ -115,9 +115,15 @@ impl Worker {
         self.running.get().is_some()
     }
 
+    /// Whether the G that is being polled is to make room, or to end.
     pub(crate) fn is_preempted(&self) -> bool {
-        self.running.get().is_some()
-            && self.proc().is_none_or(|proc| {
+        let Some(header) = self.running.get() else {
+            return false;
+        };
+        // SAFETY: set while the G is polled, which keeps it.
+        let is_aborted = unsafe { header.as_ref() }.state.is_aborted();
+        is_aborted
+            || self.proc().is_none_or(|proc| {
                 // Relaxed: a hint.
                 proc.preempt.load(Ordering::Relaxed) != 0
             })

@@ -185,6 +185,11 @@ impl State {
         self.0.load(Ordering::Acquire) & (RUNNING | NOTIFIED | DONE) == 0
     }
 
+    pub(crate) fn is_aborted(&self) -> bool {
+        // Relaxed: a hint; `pause` and `begin` decide.
+        self.0.load(Ordering::Relaxed) & ABORTED != 0
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         // Relaxed: for reports.
         self.0.load(Ordering::Relaxed) & RUNNING != 0

@@ -1,0 +1,274 @@
+//! Who waits on channels: a single send or receive, or a select with several.
+//!
+//! ```text
+//!            arm                    try_claim                  decide
+//!   Idle ----------> Waiting -------------------> Claimed ---------------> Decided(case)
+//!     ^                 |  <---------------------    |
+//!     +-----------------+         unclaim            |
+//!     ^     withdraw                                 |
+//!     +----------------------------------------------+  reset, by the owner, when it has seen the outcome
+//! ```
+//!
+//! A party of one operation is in one queue, so the lock of that channel decides for it, and nobody needs a claim. A
+//! select is in several queues under several locks. Whoever wants to end its wait claims it first, and only one can: a
+//! select ends in one case. A claim is held for a few instructions, in which no lock is taken; others wait for its end by
+//! looking again.
+//!
+//! A select that is registering is in some queues already when it meets another select in the next. Both must be had, or
+//! neither: [`claim_with`] claims the one at the lower address first. A holder only ever waits for a claim at a
+//! higher address, so such waits make no circle.
+//!
+//! **Invariants**
+//! - `[E1]` The waker belongs to the owner while the party is Idle, to the holder of the claim while it is Claimed. For a
+//!   party of one operation that is in a queue it belongs to the holder of the channel's lock.
+//! - `[E2]` Who decides touches neither the party nor its waiters after `Decided` is stored: the owner may then free them.
+
+use std::ptr::NonNull;
+use std::task::Waker;
+
+use crate::sys::sync::{AtomicU32, Ordering, UnsafeCell, spin_hint, yield_now};
+
+const IDLE: u32 = 0;
+const WAITING: u32 = 1;
+const CLAIMED: u32 = 2;
+/// Plus the number of the case.
+const DECIDED: u32 = 3;
+
+/// How often a claim is looked at before the thread is given up.
+const LOOKS: u32 = 64;
+
+/// In how many queues a party may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// In one: its lock decides.
+    Single,
+    /// In several: a claim decides.
+    Select,
+}
+
+/// Where a wait stands, as its owner sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Idle,
+    Waiting,
+    /// It ended in the case of this number.
+    Decided(usize),
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Party {
+    word: AtomicU32,
+    kind: Kind,
+    waker: UnsafeCell<Option<Waker>>,
+}
+
+impl Party {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            word: AtomicU32::new(IDLE),
+            kind,
+            waker: UnsafeCell::new(None),
+        }
+    }
+
+    /// Where the wait stands. For the owner.
+    #[inline]
+    pub(super) fn progress(&self) -> Progress {
+        // Acquire: sees what was handed over; pairs with the Release in `decide`.
+        match self.word.load(Ordering::Acquire) {
+            IDLE => Progress::Idle,
+            WAITING | CLAIMED => Progress::Waiting,
+            decided => Progress::Decided((decided - DECIDED) as usize),
+        }
+    }
+
+    /// From now on others may end the wait, and wake `waker`.
+    ///
+    /// # Safety
+    /// 1. The caller is the owner, and the party is Idle.
+    pub(super) unsafe fn arm(&self, waker: Waker) {
+        // SAFETY: [E1] clause 1.
+        self.waker.with_mut(|place| unsafe { *place = Some(waker) });
+        // Release: publishes the waker; pairs with the Acquire in `try_claim`.
+        self.word.store(WAITING, Ordering::Release);
+    }
+
+    /// As `arm`, with a clone of `waker` unless the one that is there wakes the same.
+    ///
+    /// # Safety
+    /// 1. As for `arm`; no lock is held.
+    pub(super) unsafe fn arm_again(&self, waker: &Waker) {
+        self.waker.with_mut(|place| {
+            // SAFETY: [E1] clause 1.
+            match unsafe { &mut *place } {
+                Some(old) => old.clone_from(waker),
+                place => *place = Some(waker.clone()),
+            }
+        });
+        // Release: as in `arm`.
+        self.word.store(WAITING, Ordering::Release);
+    }
+
+    /// The owner has seen how its wait ended, or is in no queue any more.
+    pub(super) fn reset(&self) {
+        // Relaxed: the owner alone reads it until it arms the party again.
+        self.word.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// Takes the right to end the wait. False if it has ended, or the owner has withdrawn.
+    ///
+    /// The party of one operation is had without: its caller holds the lock of the channel in whose queue it is.
+    pub(super) fn try_claim(&self) -> bool {
+        self.kind == Kind::Single || self.move_from_waiting(CLAIMED)
+    }
+
+    /// The owner of a select takes it out of the reach of others, to look around for itself. False if the wait has ended.
+    pub(super) fn withdraw(&self) -> bool {
+        self.move_from_waiting(IDLE)
+    }
+
+    fn move_from_waiting(&self, to: u32) -> bool {
+        let mut looks = 0;
+        loop {
+            // Acquire: sees the waker; pairs with the Release in `arm`, `unclaim`. Relaxed on failure: nothing is read then.
+            match self
+                .word
+                .compare_exchange_weak(WAITING, to, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => return true,
+                Err(WAITING) => {}
+                Err(CLAIMED) => look_again(&mut looks),
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Gives the claim back: the wait goes on.
+    pub(super) fn unclaim(&self) {
+        if self.kind == Kind::Select {
+            // Release: as in `arm`.
+            self.word.store(WAITING, Ordering::Release);
+        }
+    }
+
+    /// Ends the wait in `case`, and gives the waker to be woken, once no lock is held.
+    ///
+    /// # Safety
+    /// 1. The caller holds the claim, or for a single operation the lock of its channel.
+    /// 2. It touches neither the party nor its waiters afterwards, unless it is the owner.
+    pub(super) unsafe fn decide(&self, case: usize) -> Option<Waker> {
+        // SAFETY: [E1] clause 1.
+        let waker = self.waker.with_mut(|place| unsafe { (*place).take() });
+        // Release: publishes what was handed over; pairs with the Acquire in `progress`.
+        self.word.store(DECIDED + case as u32, Ordering::Release);
+        waker
+    }
+
+    /// Whether the waker wakes the same as `other`.
+    ///
+    /// # Safety
+    /// 1. [E1] gives the waker to the caller.
+    pub(super) unsafe fn will_wake(&self, other: &Waker) -> bool {
+        // SAFETY: clause 1.
+        let waker = self.waker.with(|place| unsafe { (*place).as_ref() });
+        waker.is_some_and(|waker| waker.will_wake(other))
+    }
+
+    /// Puts `fresh` in the place of the waker, which is returned: its drop is somebody's code.
+    ///
+    /// # Safety
+    /// 1. [E1] gives the waker to the caller.
+    pub(super) unsafe fn replace_waker(&self, fresh: Waker) -> Option<Waker> {
+        // SAFETY: clause 1.
+        self.waker
+            .with_mut(|place| unsafe { (*place).replace(fresh) })
+    }
+}
+
+/// Waits a moment for the end of a claim.
+fn look_again(looks: &mut u32) {
+    *looks += 1;
+    // The holder may have lost its processor.
+    if *looks < LOOKS {
+        spin_hint();
+    } else {
+        yield_now();
+    }
+}
+
+/// On whose behalf a queue is searched.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Me<'a> {
+    /// Nobody else can know of it.
+    Unknown,
+    /// It is in queues already: it must be claimed too.
+    InQueues(&'a Party),
+    /// It is in queues, and claimed.
+    Claimed(&'a Party),
+}
+
+/// How an attempt to claim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Everything that was wanted.
+    Won,
+    /// Another has ended the caller's own wait.
+    OwnLost,
+    /// The other's wait is over; nothing is held.
+    OtherLost,
+}
+
+impl Me<'_> {
+    /// Whether `other` is this party: a select does not meet itself.
+    #[inline]
+    pub(super) fn is(self, other: NonNull<Party>) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::InQueues(own) | Self::Claimed(own) => NonNull::from(own) == other,
+        }
+    }
+
+    /// Claims this party, if it needs that.
+    #[inline]
+    pub(super) fn claim(self) -> Option<Self> {
+        match self {
+            Self::InQueues(own) => own.try_claim().then_some(Self::Claimed(own)),
+            Self::Unknown | Self::Claimed(_) => Some(self),
+        }
+    }
+}
+
+/// Claims `other`, and `me` if it needs that: both or neither.
+#[inline]
+pub(super) fn claim_with(me: Me<'_>, other: &Party) -> Claim {
+    let Me::InQueues(own) = me else {
+        return if other.try_claim() {
+            Claim::Won
+        } else {
+            Claim::OtherLost
+        };
+    };
+    let own_is_first = (&raw const *own).addr() < (&raw const *other).addr();
+    let (first, second) = if own_is_first {
+        (own, other)
+    } else {
+        (other, own)
+    };
+    if !first.try_claim() {
+        return if own_is_first {
+            Claim::OwnLost
+        } else {
+            Claim::OtherLost
+        };
+    }
+    if second.try_claim() {
+        return Claim::Won;
+    }
+    first.unclaim();
+    if own_is_first {
+        Claim::OtherLost
+    } else {
+        Claim::OwnLost
+    }
+}

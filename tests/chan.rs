@@ -1,0 +1,17 @@
+//! Channels have Go's semantics: the cases of Go's own tests (runtime/chan_test.go, test/chan, test/closedchan.go), and
+//! what Go does not have: errors as values, handles that go away, futures that are dropped while they wait.
+
+#![cfg(feature = "sched")]
+
+#[path = "chan/cancel.rs"]
+mod cancel;
+#[path = "support/executor.rs"]
+mod executor;
+#[path = "chan/programs.rs"]
+mod programs;
+#[path = "chan/rules.rs"]
+mod rules;
+#[path = "chan/select.rs"]
+mod select;
+#[path = "chan/select_race.rs"]
+mod select_race;
