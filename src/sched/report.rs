@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sched::shared::Shared;
+use crate::sched::sysmon::SURE_AFTER;
 use crate::sched::task::GRef;
 use crate::sys::sync::Ordering;
 use crate::sys::thread;
@@ -71,8 +72,8 @@ impl std::error::Error for Deadlock {}
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadlockPolicy {
-    /// When every other thread of the process waits for a lock or a condition (Linux): one that sleeps, or waits for
-    /// input, may be about to wake a G. Never on other systems.
+    /// When every other thread of the process waits for a lock or a condition, and none of them has run for 10 ms (Linux):
+    /// one that sleeps, or waits for input, may be about to wake a G. Never on other systems.
     #[default]
     Auto,
     /// Always: no thread outside the runtime wakes a G.
@@ -127,7 +128,7 @@ impl Shared {
         if gs.is_empty() || !gs.iter().all(is_stuck) {
             return false;
         }
-        if self.deadlocks == DeadlockPolicy::Auto && !thread::others_wait_for_locks() {
+        if self.deadlocks == DeadlockPolicy::Auto && !thread::others_sleep_on_locks(SURE_AFTER) {
             return true;
         }
         // Relaxed: as above.

@@ -19,7 +19,7 @@ const PATIENT_ROUNDS: u32 = 50;
 /// A time slice, in nanoseconds.
 const SLICE_NS: u64 = 10_000_000;
 /// How long everybody must have been asleep before that is called a deadlock.
-const SURE_AFTER: Duration = Duration::from_millis(10);
+pub(crate) const SURE_AFTER: Duration = Duration::from_millis(10);
 
 /// The monitor's own state, under its lock.
 #[derive(Debug, Default)]
@@ -33,8 +33,10 @@ struct Seen {
     slices: u32,
     polls: u64,
     calls: u32,
-    /// Since when slices and calls are the same, in nanoseconds.
+    /// Since when slices are the same, in nanoseconds.
     since: u64,
+    /// Since when calls are the same.
+    calls_since: u64,
     /// Since when polls are the same.
     polls_since: u64,
     was_blocked: bool,
@@ -159,14 +161,16 @@ impl Shared {
         // Relaxed: written by the holder.
         let calls = proc.calls.load(Ordering::Relaxed);
         if !seen.was_blocked || calls != seen.calls {
-            (seen.was_blocked, seen.calls, seen.since) = (true, calls, now);
+            (seen.was_blocked, seen.calls, seen.calls_since) = (true, calls, now);
             return false;
         }
         // Relaxed (both): hints.
         let others_look = self.spinning.load(Ordering::Relaxed) > 0
             || self.idle_procs.load(Ordering::Relaxed) > 0;
-        let has_work = !proc.queue.is_empty() || self.global_len.load(Ordering::Relaxed) > 0;
-        if !has_work && others_look && now - seen.since < SLICE_NS {
+        let has_work = !proc.queue.is_empty()
+            || self.global_len.load(Ordering::Relaxed) > 0
+            || self.driver.next_timer_of(proc.index) <= self.driver.now();
+        if !has_work && others_look && now - seen.calls_since < SLICE_NS {
             return false;
         }
         if !proc.take_from_call() {

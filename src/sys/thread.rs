@@ -89,31 +89,46 @@ impl ExitKey {
     }
 }
 
-/// Whether every thread of the process waits for a lock or a condition, this crate's own threads left out; false where
-/// the OS does not tell.
-pub(crate) fn others_wait_for_locks() -> bool {
+/// Whether every other thread of the process sleeps on a lock or a condition, and none has run for `this_long`; false
+/// where the OS does not tell. Waits that long.
+#[cfg(feature = "sched")]
+pub(crate) fn others_sleep_on_locks(this_long: std::time::Duration) -> bool {
     #[cfg(target_os = "linux")]
     {
-        let waits = |task: std::fs::DirEntry| {
-            let at = task.path();
-            let name = std::fs::read_to_string(at.join("comm")).ok()?;
-            if name.starts_with("greywave") {
-                return Some(true);
-            }
-            // The number of the call that it sleeps in comes first (proc(5)).
-            let call = std::fs::read_to_string(at.join("syscall")).ok()?;
-            let number: libc::c_long = call.split_whitespace().next()?.parse().ok()?;
-            Some(number == libc::SYS_futex)
-        };
-        let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        let Some(before) = sleepers() else {
             return false;
         };
-        tasks.into_iter().all(|task| {
-            // A thread that is gone by now waits for nothing.
-            task.ok()
-                .is_some_and(|task| !task.path().exists() || waits(task) == Some(true))
-        })
+        std::thread::sleep(this_long);
+        sleepers().is_some_and(|after| after == before)
     }
     #[cfg(not(target_os = "linux"))]
-    false
+    {
+        let _ = this_long;
+        false
+    }
+}
+
+/// The threads of the process, this one left out, and how much each has run; `None` if one is awake, or sleeps for
+/// another reason than a lock.
+#[cfg(all(feature = "sched", target_os = "linux"))]
+fn sleepers() -> Option<Vec<(std::ffi::OsString, String)>> {
+    // SAFETY: it has no arguments and does not fail.
+    let me = unsafe { libc::gettid() }.to_string();
+    let mut out = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let task = task.ok()?;
+        if *task.file_name() == *me {
+            continue;
+        }
+        // proc(5): the number of the call that it sleeps in comes first; what it has run, and how often.
+        let call = std::fs::read_to_string(task.path().join("syscall")).ok()?;
+        let number: libc::c_long = call.split_whitespace().next()?.parse().ok()?;
+        if number != libc::SYS_futex {
+            return None;
+        }
+        let run = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        out.push((task.file_name(), run));
+    }
+    out.sort();
+    Some(out)
 }

@@ -57,11 +57,11 @@ pub(super) struct Waiter<T> {
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: [E3] [E4] what it points to lives as long as it is in a queue, and each field has one user at a time.
 #[allow(
     clippy::non_send_fields_in_send_ty,
     reason = "the pointers are the reason for this impl"
 )]
+// SAFETY: [E3] [E4] what it points to lives as long as it is in a queue, and each field has one user at a time.
 unsafe impl<T: Send> Send for Waiter<T> {}
 
 // SAFETY: 1. `links` is the only one.
