@@ -22,33 +22,40 @@
 //! Bookmarks are `Weak`: they do not keep a deleted paragraph. What a thread has cut and not
 //! pasted yet is in its `Frame`. The document itself is held by one `Root`.
 //!
+//! With `--gs N` the editors are N Gs of a scheduler on those threads: what each has across an
+//! `.await` is its `Root` and its `Frame`, and it edits in `with`.
+//!
 //! At the end the whole document is walked: every way down must have its way up, every text
 //! must be what was written, and the number of paragraphs must be what the threads say that
 //! they added and deleted.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use greywave::{Frame, Gc, GcCell, GcLock, GcOnce, Heap, Mutator, Root, Trace, Weak};
+use greywave::{Frame, Gc, Heap, JoinError, Mutator, Root, Runtime, with, yield_now};
 
 mod common;
+#[path = "tour/document.rs"]
+mod document;
 use common::args::{self, Args};
 use common::report::{self, Bytes, Latency, Nanos, say};
 use common::rng::Rng;
-use common::words::{Words, checksum};
+use common::words::Words;
+use document::{
+    Document, ParagraphPtr, SectionPtr, Writer, check_document, check_text, write_document,
+};
 
-const USAGE: &str = "usage: tour [--threads N] [--seconds N] [--paragraphs N] [--seed N]
+const USAGE: &str = "usage: tour [--threads N] [--gs N] [--seconds N] [--paragraphs N] [--seed N]
   --threads N     editing threads, 1 to 256 (default: one for each processor, at least 2)
+  --gs N          editing Gs on these threads, up to 1000000; 0 (the default): each thread edits
   --seconds N     how long to edit, 1 to 86400 (default 6)
   --paragraphs N  in the document at the start, 1 to 10000000 (default 500000)
   --seed N        of the random edits (default 1)";
 
-/// Paragraphs in a section, at the start.
-const SECTION: usize = 128;
 /// Texts that a paragraph can go back to.
 const UNDO: usize = 1;
 /// Paragraphs that a thread may have cut and not pasted.
@@ -56,55 +63,23 @@ const CLIPBOARD: usize = 32;
 /// Names of bookmarks.
 const BOOKMARKS: usize = 4096;
 
-/// The whole document.
-#[derive(Trace)]
-struct Document<'gc> {
-    title: Gc<'gc, str>,
-    sections: Gc<'gc, [SectionPtr<'gc>]>,
-    bookmarks: GcLock<HashMap<usize, Weak<'gc, Paragraph<'gc>>>>,
-}
-
-/// A part of the document, which always stays where it is.
-#[derive(Trace)]
-struct Section<'gc> {
-    document: GcOnce<'gc, Document<'gc>>,
-    paragraphs: GcLock<Vec<ParagraphPtr<'gc>>>,
-}
-
-/// What is added, edited, moved and deleted.
-#[derive(Trace)]
-struct Paragraph<'gc> {
-    /// None while it is on a clipboard, and once it is deleted.
-    section: GcCell<'gc, Section<'gc>>,
-    text: GcCell<'gc, Text<'gc>>,
-}
-
-type SectionPtr<'gc> = Gc<'gc, Section<'gc>>;
-type ParagraphPtr<'gc> = Gc<'gc, Paragraph<'gc>>;
-
-/// One state of a paragraph. It never changes, but forgets the states before it.
-#[derive(Trace)]
-struct Text<'gc> {
-    words: Gc<'gc, str>,
-    sum: u64,
-    before: GcCell<'gc, Text<'gc>>,
-}
-
 /// How to run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
     pub(crate) threads: usize,
+    /// 0: each thread edits.
+    pub(crate) gs: usize,
     pub(crate) time: Duration,
     pub(crate) paragraphs: usize,
     pub(crate) seed: u64,
 }
 
-/// What the threads did, all together.
+/// What the editors did, all together.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) time: Duration,
     pub(crate) paragraphs: u64,
-    pub(crate) latency: Latency,
+    pub(crate) times: Times,
     counts: Counts,
 }
 
@@ -122,6 +97,7 @@ fn parse(mut args: Args) -> Result<Options, Box<dyn Error>> {
     let processors = thread::available_parallelism().map_or(2, |it| it.get().clamp(2, 256));
     let options = Options {
         threads: args.number("--threads", processors, 1..=256)?,
+        gs: args.number("--gs", 0, 0..=1_000_000)?,
         time: Duration::from_secs(args.number("--seconds", 6, 1..=86_400)?),
         paragraphs: args.number("--paragraphs", 500_000, 1..=10_000_000)?,
         seed: args.number("--seed", 1, 0..=u64::MAX)?,
@@ -136,41 +112,32 @@ pub(crate) fn run(
     options: Options,
     mut say: impl FnMut(&str),
 ) -> Result<Report, Box<dyn Error>> {
-    let document = write_document(heap, options)?;
+    let document = write_document(heap, options.paragraphs, options.seed)?;
     say(&format!(
         "wrote {} paragraphs, {}",
         options.paragraphs,
         Bytes(heap.stats().heap_bytes)
     ));
 
-    let (stop, edits) = (AtomicBool::new(false), AtomicU64::new(0));
+    let progress = Arc::new(Progress::new());
     let start = Instant::now();
-    let editors = thread::scope(|scope| {
-        let threads: Vec<_> = (0..options.threads)
-            .map(|number| {
-                let (document, stop, edits) = (document.clone(), &stop, &edits);
-                scope.spawn(move || Editor::run(heap, document, options.seed, number, stop, edits))
-            })
-            .collect();
-        watch(heap, start, options.time, &edits, &mut say);
+    let wait = || {
+        watch(heap, start, options.time, &progress.edits, &mut say);
         // Relaxed: the flag is all that is shared.
-        stop.store(true, Ordering::Relaxed);
-        // All of them must have ended before this returns, whatever the first one says.
-        let ended: Vec<_> = threads
-            .into_iter()
-            .map(thread::ScopedJoinHandle::join)
-            .collect();
-        ended.into_iter().collect::<Result<Vec<_>, _>>()
-    });
+        progress.stop.store(true, Ordering::Relaxed);
+    };
+    let editors = if options.gs == 0 {
+        edit_on_threads(heap, &document, options, &progress, wait)?
+    } else {
+        edit_in_gs(heap, &document, options, &progress, wait)?
+    };
     let time = start.elapsed();
 
-    let (mut counts, mut latency) = (Counts::default(), Latency::new());
-    for editor in editors.map_err(|_| "an editing thread panicked")? {
-        let (editor_counts, editor_latency) = editor?;
-        for (sum, count) in counts.iter_mut().zip(editor_counts) {
+    let mut counts = Counts::default();
+    for editor in editors {
+        for (sum, count) in counts.iter_mut().zip(editor?) {
             *sum += count;
         }
-        latency.add(&editor_latency);
     }
     let mut m = heap.attach()?;
     m.collect();
@@ -184,9 +151,121 @@ pub(crate) fn run(
     Ok(Report {
         time,
         paragraphs,
-        latency,
+        times: progress.times().clone(),
         counts,
     })
+}
+
+/// How long things took, of all editors.
+#[derive(Debug, Clone)]
+pub(crate) struct Times {
+    /// An edit, with the safepoint after it or the section around it.
+    pub(crate) edits: Latency,
+    /// A G's wait for its turn after each edit.
+    pub(crate) turns: Latency,
+}
+
+/// What editors share while they edit.
+#[derive(Debug)]
+struct Progress {
+    stop: AtomicBool,
+    edits: AtomicU64,
+    times: Mutex<Times>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let [edits, turns] = [Latency::new(), Latency::new()];
+        Self {
+            stop: AtomicBool::new(false),
+            edits: AtomicU64::new(0),
+            times: Mutex::new(Times { edits, turns }),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        // Relaxed: the flag is all that is shared.
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        // Figures are whole after any panic.
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A G has done an edit, in a turn that it waited for.
+    fn note_turn(&self, edit: Duration, turn: Option<Duration>) {
+        // Relaxed: a count for people.
+        self.edits.fetch_add(1, Ordering::Relaxed);
+        let mut times = self.times();
+        times.edits.record(edit);
+        if let Some(turn) = turn {
+            times.turns.record(turn);
+        }
+    }
+}
+
+/// How often one editor did what, or why it gave up.
+type Done = Result<Counts, String>;
+
+/// Each thread is an editor, until `wait` is over.
+fn edit_on_threads(
+    heap: &Heap,
+    document: &Root<Document<'static>>,
+    options: Options,
+    progress: &Progress,
+    wait: impl FnOnce(),
+) -> Result<Vec<Done>, Box<dyn Error>> {
+    let words = Words::shared(options.seed);
+    let edit = |number| {
+        let mut m = heap.attach().map_err(|error| error.to_string())?;
+        let editor = Editor::new(&m, document.clone(), options.seed, number, words.clone());
+        Editor::on_thread(&mut m, editor, progress)
+    };
+    let ended = thread::scope(|scope| {
+        let edit = &edit;
+        let threads: Vec<_> = (0..options.threads)
+            .map(|number| scope.spawn(move || edit(number)))
+            .collect();
+        wait();
+        // All of them must have ended before this returns, whatever the first one says.
+        let ended: Vec<_> = threads
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        ended.into_iter().collect::<Result<Vec<_>, _>>()
+    });
+    ended.map_err(|_| "an editing thread panicked".into())
+}
+
+/// Each G is an editor, until `wait` is over.
+fn edit_in_gs(
+    heap: &Heap,
+    document: &Root<Document<'static>>,
+    options: Options,
+    progress: &Arc<Progress>,
+    wait: impl FnOnce(),
+) -> Result<Vec<Done>, Box<dyn Error>> {
+    let runtime = Runtime::builder(heap).procs(options.threads).build()?;
+    let words = Words::shared(options.seed);
+    let editors: Vec<_> = (0..options.gs)
+        .map(|number| {
+            let (document, words, progress) = (document.clone(), words.clone(), progress.clone());
+            runtime.go(async move {
+                let new = |m: &mut Mutator| Editor::new(m, document, options.seed, number, words);
+                with(new).in_g(progress).await
+            })
+        })
+        .collect();
+    wait();
+    let done = runtime.block_on(async {
+        let mut done = Vec::with_capacity(editors.len());
+        for editor in editors {
+            done.push(editor.await?);
+        }
+        Ok::<_, JoinError>(done)
+    })??;
+    Ok(done)
 }
 
 /// Says how it goes, once a second, until the time is over.
@@ -217,71 +296,6 @@ fn watch(
             report::memory(report::rss()),
         ));
         before = now;
-    }
-}
-
-/// Writes a document of so many paragraphs.
-fn write_document(
-    heap: &Heap,
-    options: Options,
-) -> Result<Root<Document<'static>>, Box<dyn Error>> {
-    let mut m = heap.attach()?;
-    let sections = options.paragraphs.div_ceil(SECTION);
-    let section = || {
-        m.alloc(Section {
-            document: GcOnce::empty(),
-            paragraphs: GcLock::new(Vec::new()),
-        })
-    };
-    let document = m.alloc(Document {
-        title: m.alloc_str("A tour of the heap"),
-        sections: m.alloc_slice(sections, |_| section()),
-        bookmarks: GcLock::new(HashMap::new()),
-    });
-    for section in document.sections.iter() {
-        if section.document.set(&m, document).is_err() {
-            return Err("a new section has a document".into());
-        }
-    }
-    let document = m.root(document);
-
-    let mut writer = Writer::new(options.seed, 0);
-    for number in 0..options.paragraphs {
-        {
-            // What is borrowed from `m` here is gone at the safepoint below.
-            let section = document.get(&m).sections[number / SECTION];
-            let paragraph = writer.paragraph(&m, section);
-            section.paragraphs.write(&m).push(paragraph);
-        }
-        m.safepoint();
-    }
-    Ok(document)
-}
-
-/// Makes new texts and paragraphs.
-struct Writer {
-    rng: Rng,
-    words: Words,
-}
-
-impl Writer {
-    fn new(seed: u64, stream: u64) -> Self {
-        let mut rng = Rng::new(seed, stream);
-        let words = Words::new(&mut rng);
-        Self { rng, words }
-    }
-
-    fn text<'m>(&mut self, m: &'m Mutator, before: Option<Gc<'m, Text<'m>>>) -> Gc<'m, Text<'m>> {
-        let words = self.words.next(&mut self.rng);
-        let (words, sum) = (m.alloc_str(words), checksum(words));
-        let before = GcCell::new(before);
-        m.alloc(Text { words, sum, before })
-    }
-
-    fn paragraph<'m>(&mut self, m: &'m Mutator, section: SectionPtr<'m>) -> ParagraphPtr<'m> {
-        let section = GcCell::new(Some(section));
-        let text = GcCell::new(Some(self.text(m, None)));
-        m.alloc(Paragraph { section, text })
     }
 }
 
@@ -332,7 +346,7 @@ impl Edit {
 /// How often each edit was done. One that found nothing to do is not counted.
 type Counts = [u64; Edit::ALL.len()];
 
-/// A thread that edits the document.
+/// Who edits the document.
 struct Editor {
     document: Root<Document<'static>>,
     clipboard: Frame<Vec<ParagraphPtr<'static>>>,
@@ -341,29 +355,27 @@ struct Editor {
 }
 
 impl Editor {
-    fn run(
-        heap: &Heap,
+    fn new(
+        m: &Mutator,
         document: Root<Document<'static>>,
         seed: u64,
         number: usize,
-        stop: &AtomicBool,
-        edits: &AtomicU64,
-    ) -> Result<(Counts, Latency), String> {
-        let mut m = heap.attach().map_err(|error| error.to_string())?;
-        let clipboard = Frame::new(&m, Vec::new());
-        let writer = Writer::new(seed, 1 + number as u64);
-        let mut this = Self {
+        words: Arc<Words>,
+    ) -> Self {
+        Self {
             document,
-            clipboard,
-            writer,
+            clipboard: Frame::new(m, Vec::new()),
+            writer: Writer::new(seed, 1 + number as u64, words),
             counts: Counts::default(),
-        };
+        }
+    }
+
+    fn on_thread(m: &mut Mutator, mut this: Self, progress: &Progress) -> Result<Counts, String> {
         let mut latency = Latency::new();
         let mut before = Instant::now();
-        // Relaxed: the flag is all that is shared.
-        while !stop.load(Ordering::Relaxed) {
+        while !progress.is_over() {
             let edit = Edit::choose(&mut this.writer.rng);
-            this.edit(&m, edit)?;
+            this.edit(m, edit)?;
             m.safepoint();
             // The next one starts where this one ended: so a pause counts as part of an edit.
             let now = Instant::now();
@@ -371,11 +383,32 @@ impl Editor {
             before = now;
             if latency.count().is_multiple_of(256) {
                 // Relaxed: a count for people.
-                edits.fetch_add(256, Ordering::Relaxed);
+                progress.edits.fetch_add(256, Ordering::Relaxed);
             }
         }
-        while this.edit(&m, Edit::Paste)? {}
-        Ok((this.counts, latency))
+        while this.edit(m, Edit::Paste)? {}
+        progress.times().edits.add(&latency);
+        Ok(this.counts)
+    }
+
+    /// One edit a turn.
+    async fn in_g(mut self, progress: Arc<Progress>) -> Result<Counts, String> {
+        let mut turn = None;
+        while !progress.is_over() {
+            let before = Instant::now();
+            with(|m| {
+                let edit = Edit::choose(&mut self.writer.rng);
+                self.edit(m, edit)
+            })?;
+            let after = Instant::now();
+            progress.note_turn(after - before, turn);
+            yield_now().await;
+            turn = Some(after.elapsed());
+        }
+        with(|m| {
+            while self.edit(m, Edit::Paste)? {}
+            Ok(self.counts)
+        })
     }
 
     /// Does one thing, if there is something to do it to.
@@ -528,54 +561,25 @@ impl Editor {
     }
 }
 
-/// A text must be what was written.
-fn check_text(text: Option<Gc<'_, Text<'_>>>) -> Result<(), String> {
-    match text {
-        None => Err("a paragraph has no text".to_owned()),
-        Some(text) if checksum(&text.words) != text.sum => Err("a text has changed".to_owned()),
-        Some(_) => Ok(()),
-    }
-}
-
-/// Walks the whole document while nobody edits it. Gives the number of paragraphs.
-fn check_document(document: Gc<'_, Document<'_>>) -> Result<u64, String> {
-    if &*document.title != "A tour of the heap" {
-        return Err(format!("the document's title is now '{}'", document.title));
-    }
-    let mut count = 0;
-    for (number, section) in document.sections.iter().enumerate() {
-        let up = section.document.get();
-        if !up.is_some_and(|up| Gc::ptr_eq(up, document)) {
-            return Err(format!("section {number} does not lead up to the document"));
-        }
-        let paragraphs = section.paragraphs.read();
-        for paragraph in paragraphs.iter() {
-            let up = paragraph.section.get();
-            if !up.is_some_and(|up| Gc::ptr_eq(up, *section)) {
-                return Err(format!("a paragraph does not lead up to section {number}"));
-            }
-            let mut text = paragraph.text.get();
-            check_text(text)?;
-            while let Some(before) = text {
-                check_text(Some(before))?;
-                text = before.before.get();
-            }
-        }
-        count += paragraphs.len() as u64;
-    }
-    Ok(count)
-}
-
 fn summary(heap: &Heap, options: Options, report: &Report) {
-    let edits = report.latency.count();
+    let edits = report.times.edits.count();
     let rate = edits as f64 / report.time.as_secs_f64();
+    let threads = options.threads;
+    let editors = match options.gs {
+        0 => format!("{threads} threads"),
+        gs => format!("{gs} Gs on {threads} threads"),
+    };
     say(format_args!(
-        "\n{edits} edits on {} threads: {rate:.0} a second",
-        options.threads
+        "\n{edits} edits by {editors}: {rate:.0} a second"
     ));
     let counts = Edit::ALL.map(|edit| format!("{edit:?} {}", report.counts[edit as usize]));
     say(counts.join("  "));
-    say(format_args!("  edit and safepoint {}", report.latency));
+    if options.gs == 0 {
+        say(format_args!("  edit and safepoint {}", report.times.edits));
+    } else {
+        say(format_args!("  edit in a section  {}", report.times.edits));
+        say(format_args!("  wait for a turn    {}", report.times.turns));
+    }
     say(report::collector(&heap.stats()));
     say(format_args!(
         "the document is whole: {} paragraphs, as counted",

@@ -1,6 +1,7 @@
 //! The example programs do what they say, on the small inputs of `tests/data`; and the
 //! readers of the two recorded formats say what is wrong with a broken input, and where.
 
+#![cfg(feature = "sched")]
 #![allow(
     clippy::duplicate_mod,
     reason = "each program brings its own copy of examples/common"
@@ -30,6 +31,9 @@ mod make_samples;
 #[allow(dead_code, reason = "its main is not called")]
 #[path = "../examples/malloc_replay.rs"]
 mod malloc_replay;
+#[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/server.rs"]
+mod server;
 #[allow(dead_code, reason = "its main is not called")]
 #[path = "../examples/tour.rs"]
 mod tour;
@@ -66,7 +70,7 @@ fn heaps() -> [Heap; 3] {
 mod programs {
     use super::{
         Bytes, Duration, Graph, Heap, Nanos, binary_trees, data, gcbench, heap_graph, heaps,
-        malloc_replay, mt, scratch, tour,
+        malloc_replay, mt, scratch, server, tour,
     };
     use crate::common::mt::Event;
 
@@ -198,20 +202,47 @@ mod programs {
     fn tour_keeps_its_document_whole() {
         for heap in heaps() {
             let time = Duration::from_millis(300);
-            let options = tour::Options {
-                threads: 3,
-                time,
-                paragraphs: 3_000,
-                seed: 1,
-            };
-            let mut lines = 0;
-            let report = tour::run(&heap, options, |_| lines += 1).expect("the document is whole");
-            assert!(report.latency.count() > 0 && report.paragraphs > 0);
-            assert!(report.time >= time);
-            assert_eq!(
-                lines, 2,
-                "one after writing, and one at the end of a part of a second"
-            );
+            for gs in [0, 50] {
+                let options = tour::Options {
+                    threads: 3,
+                    gs,
+                    time,
+                    paragraphs: 3_000,
+                    seed: 1,
+                };
+                let mut lines = 0;
+                let report =
+                    tour::run(&heap, options, |_| lines += 1).expect("the document is whole");
+                assert!(report.times.edits.count() > 0 && report.paragraphs > 0);
+                assert_eq!(report.times.turns.count() > 0, gs > 0);
+                assert!(report.time >= time);
+                assert_eq!(
+                    lines, 2,
+                    "one after writing, and one at the end of a part of a second"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn server_answers_what_its_other_side_expects() {
+        for heap in heaps() {
+            for rate in [0, 2_000] {
+                let load = server::Load {
+                    connections: 20,
+                    time: Duration::from_millis(300),
+                    rate,
+                    procs: Some(2),
+                };
+                // Another heap and another runtime, as in the process that the program starts.
+                let send = move |at| {
+                    let outcome = server::send(&Heap::new(), at, load);
+                    let outcome = outcome.map_err(|error| error.to_string())?;
+                    Ok(outcome.latency.count())
+                };
+                let answered = server::self_test(&heap, load, send).expect("both agree");
+                assert!(answered > 20, "{answered} requests");
+            }
         }
     }
 

@@ -775,7 +775,6 @@ fn a_panic_in_a_section_leaves_the_heap_to_the_next_g() {
                 })
             })
             .await
-            .map(|()| ())
             .expect_err("it panics");
             assert!(error.is_panic());
             let root = with(|m| list(m, 10));
@@ -796,7 +795,6 @@ fn a_panic_of_the_main_g_comes_out_of_block_on() {
                 yield_now().await;
                 panic!("main");
             })
-            .map(|()| ())
         }));
         let payload = panicked.expect_err("it panics");
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"main"));
@@ -1031,7 +1029,6 @@ fn a_runtime_ends_whatever_its_gs_do() {
         let drops = Arc::new(AtomicUsize::new(0));
         let counted = drops.clone();
         within(LONG, || {
-            let begin = Instant::now();
             let rt = on(&heap, 1 + round as usize % 3);
             let started = rt.block_on(async move {
                 let started = start_all_kinds(&counted);
@@ -1041,7 +1038,6 @@ fn a_runtime_ends_whatever_its_gs_do() {
             let started = started.expect("no deadlock");
             rt.shutdown(LONG / 2).expect("every G lets go");
             assert_eq!(drops.load(Ordering::Relaxed), started, "round {round}");
-            eprintln!("round {round} {:?}", begin.elapsed());
         });
     }
     within(LONG, || {

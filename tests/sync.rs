@@ -5,6 +5,8 @@
 mod cond;
 #[path = "sync/context.rs"]
 mod context;
+#[path = "sync/gs.rs"]
+mod gs;
 #[path = "sync/mutex.rs"]
 mod mutex;
 #[path = "sync/once.rs"]

@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 usage() {
     cat <<END
 usage: ./run.sh [options]
-  -p LIST   programs: alloc,trees,mark,heapgraph,ring (default: all; heapgraph needs -g)
+  -p LIST   programs: alloc,trees,mark,heapgraph,ring,sched (default: all; heapgraph needs -g)
   -m LIST   memory managers, instead of each program's own list: go, greywave, box@mimalloc, ..
   -c TEXT   only the cases whose name has this text in it, such as "32 B"
   -r N      rounds (default 3)
@@ -15,18 +15,20 @@ usage: ./run.sh [options]
   -d DEPTH  of trees (default 18)
   -n N      objects of mark (default 10000000)
   -i N      inserts of ring (default 2000000)
+  -t N      tasks of sched where there are many (default 1000000)
+  -w N      workers of sched (default 2)
   -g FILE   a recorded heap graph, .hg or .hg.zst
   -o FILE   where each single measurement goes (default target/peers.tsv)
 END
     exit "${1:-2}"
 }
 
-programs=alloc,trees,mark,heapgraph,ring managers='' only='' rounds=3 seconds=1 depth=18 objects=10000000
-inserts=2000000 graph='' out=target/peers.tsv
-while getopts p:m:c:r:s:d:n:i:g:o:h option; do
+programs=alloc,trees,mark,heapgraph,ring,sched managers='' only='' rounds=3 seconds=1 depth=18 objects=10000000
+inserts=2000000 tasks=1000000 workers=2 graph='' out=target/peers.tsv
+while getopts p:m:c:r:s:d:n:i:t:w:g:o:h option; do
     case $option in
         p) programs=$OPTARG ;; m) managers=$OPTARG ;; c) only=$OPTARG ;; r) rounds=$OPTARG ;;
-        s) seconds=$OPTARG ;; d) depth=$OPTARG ;; n) objects=$OPTARG ;; i) inserts=$OPTARG ;;
+        s) seconds=$OPTARG ;; d) depth=$OPTARG ;; n) objects=$OPTARG ;; i) inserts=$OPTARG ;; t) tasks=$OPTARG ;; w) workers=$OPTARG ;;
         g) graph=$OPTARG ;; o) out=$OPTARG ;; h) usage 0 ;; *) usage ;;
     esac
 done
@@ -44,6 +46,7 @@ peers_of() {
         mark) echo greywave go gc-arena gc-arena@mimalloc boa_gc@mimalloc gc@mimalloc ;;
         heapgraph) echo greywave go go-typed gc-arena@mimalloc ;;
         ring) echo greywave go ;;
+        sched) echo greywave greywave@mimalloc go tokio tokio@mimalloc tokio-async-channel ;;
     esac
 }
 
@@ -61,6 +64,24 @@ cases_of() {
             done ;;
         heapgraph) echo "mark $(basename "$raw" .hg)|$raw 9" ;;
         ring) echo "insert, p99.99|200000 $inserts" ;;
+        sched)
+            echo "spawn $tasks, then join all|spawn $workers $tasks"
+            echo "spawn and join, one by one|spawn-each $workers $tasks"
+            echo "ping-pong, no buffer|pingpong $workers 0 1000000"
+            echo "ping-pong, room for 1|pingpong $workers 1 1000000"
+            echo "ring of 1000, no buffer, a step|ring $workers 0 1000 2000000"
+            echo "ring of 1000, room for 1, a step|ring $workers 1 1000 2000000"
+            echo "1 to 1, room for 100, an item|chan $workers 100 10000000"
+            for yielding in 2 100 10000; do
+                echo "yield, $yielding tasks|yield $workers $yielding 10000000"
+            done
+            echo "skynet $tasks|skynet $workers $tasks"
+            echo "$tasks waiting|idle $workers $tasks"
+            for waiting in 0 $tasks; do
+                echo "longest stop, $waiting waiting|stops $workers $waiting 50"
+            done
+            echo "timer late, 1 hog on 1 worker|hog 1 1 2000"
+            echo "timer late, $workers hogs on $workers workers|hog $workers $workers 2000" ;;
     esac
 }
 
@@ -87,7 +108,7 @@ find_go() {
 
 go=$(find_go)
 export GOTOOLCHAIN=local
-for program in alloc trees mark heapgraph ring; do
+for program in alloc trees mark heapgraph ring sched; do
     (cd go && "$go" build -o "../target/go/$program" "$program.go" common.go)
 done
 cargo build --release --quiet
@@ -115,6 +136,17 @@ more_of_ring() {
     done
 }
 
+# A table has one unit: what sched measures in bytes and in microseconds has tables of its own.
+table_of() {
+    case $1-$2 in
+        sched-ns) echo sched ;;
+        sched-ms) echo sched-skynet ;;
+        sched-B) echo sched-memory ;;
+        sched-us) echo sched-latency ;;
+        *) echo "$1" ;;
+    esac
+}
+
 : > "$out"
 for ((round = 1; round <= rounds; round++)); do
     for program in ${programs//,/ }; do
@@ -124,7 +156,7 @@ for ((round = 1; round <= rounds; round++)); do
                 # shellcheck disable=SC2046,SC2086 # words are meant to be split
                 if line=$($(command_of "$manager" "$program" $arguments) 2> target/error.txt </dev/null); then
                     read -r value unit kib notes <<< "$line"
-                    row "$program" "$name" "$manager" "$value" "$unit" "$kib"
+                    row "$(table_of "$program" "$unit")" "$name" "$manager" "$value" "$unit" "$kib"
                     if [ "$program" = ring ]; then more_of_ring; fi
                 elif ! grep -q ' has no ' target/error.txt; then
                     echo "failed: $manager, $name" >&2

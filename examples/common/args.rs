@@ -14,6 +14,13 @@ use super::report::say;
 #[derive(Debug)]
 pub(crate) struct UsageError(String);
 
+impl UsageError {
+    /// A command line that is wrong as a whole.
+    pub(crate) fn new(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+}
+
 impl Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -69,11 +76,16 @@ impl Args {
     where
         T: FromStr + PartialOrd + Display,
     {
-        let Some(at) = self.options.iter().position(|(given, _)| given == name) else {
-            return Ok(default);
-        };
-        let (_, value) = self.options.remove(at);
-        in_range(name, &value, &allowed)
+        match self.text(name) {
+            Some(value) => in_range(name, &value, &allowed),
+            None => Ok(default),
+        }
+    }
+
+    /// Takes the text after `name`, if it was given.
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
+        let at = self.options.iter().position(|(given, _)| given == name)?;
+        Some(self.options.remove(at).1)
     }
 
     /// Takes the words, `count` of them. Options that nothing took are errors here, so this

@@ -6,6 +6,7 @@
 pub(crate) mod args;
 pub(crate) mod decode;
 pub(crate) mod hg;
+pub(crate) mod http;
 pub(crate) mod mt;
 pub(crate) mod report;
 pub(crate) mod rng;

@@ -1,5 +1,7 @@
 //! Random texts, and a sum that tells them apart.
 
+use std::sync::Arc;
+
 use super::rng::{Rng, mix};
 
 /// Makes texts: pieces of one long random string, so that a text costs its copy and not a
@@ -14,6 +16,11 @@ impl Words {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let letter = |_| char::from(b" eeeeettaaoiinnsshrdlucm"[rng.below(24)]);
         Self((0..64 * Self::LONGEST).map(letter).collect())
+    }
+
+    /// The same for all who have the same seed.
+    pub(crate) fn shared(seed: u64) -> Arc<Self> {
+        Arc::new(Self::new(&mut Rng::new(seed, u64::MAX)))
     }
 
     /// The next text, of 40 to 320 letters.

@@ -149,7 +149,7 @@ mod tests {
     unsafe impl Linked for Node {
         fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
             // SAFETY: inside the node.
-            unsafe { NonNull::new_unchecked(&raw mut (*node.as_ptr()).links) }
+            NonNull::from(unsafe { &(*node.as_ptr()).links })
         }
     }
 

@@ -240,7 +240,7 @@ impl Shared {
         for machine in machines {
             machine.unpark();
         }
-        self.driver.break_poll();
+        self.driver.close();
         self.monitor.lock().is_asleep = false;
         self.monitor_wake.notify_all();
     }

@@ -4,13 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use greywave::{CancelHandle, Context, ContextError};
+use greywave::{CancelHandle, Context, ContextError, Heap, Runtime, go};
 
-use crate::support::{ByHand, Executor, block_on, yield_now};
+use crate::support::{ByHand, Executor, yield_now};
 
 const CANCELLED: Option<ContextError> = Some(ContextError::Cancelled);
 const LATE: Option<ContextError> = Some(ContextError::DeadlineExceeded);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Runs what waits for a deadline: only a runtime has timers.
+fn in_runtime(future: impl Future<Output = ()> + Send) {
+    let runtime = Runtime::builder(&Heap::new()).procs(2).build();
+    let outcome = runtime.expect("a runtime").block_on(future);
+    outcome.expect("no deadlock");
+}
 
 #[test]
 fn the_background_never_ends() {
@@ -58,7 +65,7 @@ fn a_handle_cancels_when_it_is_dropped_unless_it_is_disarmed() {
 fn an_end_goes_down_and_not_up() {
     let (top, cancel_top) = Context::background().with_cancel();
     let (left, cancel_left) = top.with_cancel();
-    let (right, _right) = top.with_timeout(HOUR);
+    let (right, _right) = top.with_cancel();
     let (leaf, _leaf) = left.with_cancel();
     let mut wait = ByHand::waiting(right.done());
     cancel_left.cancel();
@@ -76,21 +83,20 @@ fn an_end_goes_down_and_not_up() {
 
 #[test]
 fn a_deadline_ends_a_context_and_what_is_below_it() {
-    let begin = Instant::now();
-    let deadline = begin + Duration::from_millis(200);
-    let (context, cancel) = Context::background().with_deadline(deadline);
-    let (below, _below) = context.with_timeout(HOUR);
-    assert_eq!((context.err(), below.deadline()), (None, Some(deadline)));
-    assert_eq!(block_on(below.done()), ContextError::DeadlineExceeded);
-    assert!(begin.elapsed() >= Duration::from_millis(200));
-    cancel.cancel();
-    assert_eq!(
-        (context.err(), below.err()),
-        (LATE, LATE),
-        "the first reason stays"
-    );
-    let (born_late, _handle) = context.with_cancel();
-    assert_eq!(born_late.err(), LATE);
+    in_runtime(async {
+        let begin = Instant::now();
+        let deadline = begin + Duration::from_millis(200);
+        let (context, cancel) = Context::background().with_deadline(deadline);
+        let (below, _below) = context.with_timeout(HOUR);
+        assert_eq!((context.err(), below.deadline()), (None, Some(deadline)));
+        assert_eq!(below.done().await, ContextError::DeadlineExceeded);
+        assert!(begin.elapsed() >= Duration::from_millis(200));
+        cancel.cancel();
+        let errors = (context.err(), below.err());
+        assert_eq!(errors, (LATE, LATE), "the first reason stays");
+        let (born_late, _handle) = context.with_cancel();
+        assert_eq!(born_late.err(), LATE);
+    });
 }
 
 #[test]
@@ -109,26 +115,31 @@ fn the_earlier_deadline_counts() {
 
 #[test]
 fn a_cancelled_wait_does_not_wait_for_its_deadline() {
-    let (context, cancel) = Context::background().with_timeout(HOUR);
-    let thread = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(5));
+    in_runtime(async {
+        let (context, cancel) = Context::background().with_timeout(HOUR);
+        let waiter = go(async move { context.done().await });
+        for _ in 0..100 {
+            greywave::yield_now().await;
+        }
         cancel.cancel();
+        let ended = waiter.await.expect("it does not panic");
+        assert_eq!(ended, ContextError::Cancelled);
     });
-    assert_eq!(block_on(context.done()), ContextError::Cancelled);
-    thread.join().unwrap();
 }
 
 /// Who looks for a passed deadline ends the context for those who wait.
 #[test]
 fn a_deadline_that_somebody_sees_wakes_the_others() {
-    let (context, _cancel) = Context::background().with_timeout(Duration::from_millis(2));
-    let (below, _below) = context.with_cancel();
-    let mut wait = ByHand::new(below.done());
-    let early = wait.poll();
-    std::thread::sleep(Duration::from_millis(4));
-    assert_eq!(context.err(), LATE);
-    assert!(early.is_some() || wait.wakes() >= 1);
-    assert_eq!(below.err(), LATE);
+    in_runtime(async {
+        let (context, _cancel) = Context::background().with_timeout(Duration::from_millis(2));
+        let (below, _below) = context.with_cancel();
+        let mut wait = ByHand::new(below.done());
+        let early = wait.poll();
+        std::thread::sleep(Duration::from_millis(4));
+        assert_eq!(context.err(), LATE);
+        assert!(early.is_some() || wait.wakes() >= 1);
+        assert_eq!(below.err(), LATE);
+    });
 }
 
 /// A tree of three levels, cancelled anywhere: what is below has ended, and nothing else.
@@ -186,7 +197,7 @@ fn children_come_and_go_while_the_parent_is_cancelled() {
             let (top, ended) = (top.clone(), ended.clone());
             executor.spawn(async move {
                 while top.err().is_none() {
-                    let (below, handle) = top.with_timeout(HOUR);
+                    let (below, handle) = top.with_cancel();
                     let (lower, _lower) = below.with_cancel();
                     if task % 2 == 0 {
                         handle.cancel();

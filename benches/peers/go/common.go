@@ -21,13 +21,22 @@ func report(value float64, unit string, notes string) {
 // peakKiB is the high-water mark of this process's own resident memory. (getrusage would also
 // count what the parent had resident before exec.)
 func peakKiB() int64 {
+	return statusKiB("VmHWM:")
+}
+
+// residentKiB is what this process has resident now.
+func residentKiB() int64 {
+	return statusKiB("VmRSS:")
+}
+
+func statusKiB(name string) int64 {
 	file, err := os.Open("/proc/self/status")
 	if err != nil {
 		return 0
 	}
 	defer file.Close()
 	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if rest, found := strings.CutPrefix(lines.Text(), "VmHWM:"); found {
+		if rest, found := strings.CutPrefix(lines.Text(), name); found {
 			kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			return kib
 		}
@@ -80,4 +89,34 @@ func (r *rng) permutation(n int) []uint32 {
 		p[i], p[j] = p[j], p[i]
 	}
 	return p
+}
+
+// times counts durations to a part in 64, as src/measure.rs does.
+type times struct {
+	counts [64 * 64]uint64
+	max    uint64
+}
+
+func (t *times) record(took time.Duration) {
+	ns := uint64(took)
+	exponent := max(bits.Len64(ns), 7) - 7
+	t.counts[uint64(exponent)<<6+ns>>exponent]++
+	t.max = max(t.max, ns)
+}
+
+// quantile is the least bound that so large a part of the durations is not above.
+func (t *times) quantile(part float64) float64 {
+	total := uint64(0)
+	for _, count := range t.counts {
+		total += count
+	}
+	below := uint64(0)
+	for i, count := range t.counts {
+		below += count
+		if float64(below) >= part*float64(total) {
+			exponent := max(i>>6, 1) - 1
+			return float64(((uint64(i-exponent<<6) + 1) << exponent) - 1)
+		}
+	}
+	return float64(t.max)
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"math/bits"
 	"os"
 	"time"
 )
@@ -30,36 +29,6 @@ func (m *message) isWhole(number uint64) bool {
 		}
 	}
 	return m.number == number
-}
-
-// times counts durations to a part in 64, as src/measure.rs does.
-type times struct {
-	counts [64 * 64]uint64
-	max    uint64
-}
-
-func (t *times) record(took time.Duration) {
-	ns := uint64(took)
-	exponent := max(bits.Len64(ns), 7) - 7
-	t.counts[uint64(exponent)<<6+ns>>exponent]++
-	t.max = max(t.max, ns)
-}
-
-// quantile is the least bound that so large a part of the durations is not above.
-func (t *times) quantile(part float64) float64 {
-	total := uint64(0)
-	for _, count := range t.counts {
-		total += count
-	}
-	below := uint64(0)
-	for i, count := range t.counts {
-		below += count
-		if float64(below) >= part*float64(total) {
-			exponent := max(i>>6, 1) - 1
-			return float64(((uint64(i-exponent<<6) + 1) << exponent) - 1)
-		}
-	}
-	return float64(t.max)
 }
 
 var inserts times

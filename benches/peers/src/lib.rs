@@ -20,7 +20,14 @@ const USAGE: &str = "usage:
   trees PEER DEPTH WORKERS
   mark PEER random|random-roots|tree|chain|chain-random OBJECTS ROUNDS
   heapgraph PEER RAW_FILE ROUNDS
-  ring PEER MESSAGES INSERTS";
+  ring PEER MESSAGES INSERTS
+  sched PEER spawn|spawn-each|skynet WORKERS TASKS
+  sched PEER pingpong|chan WORKERS ROOM COUNT
+  sched PEER ring WORKERS ROOM TASKS STEPS
+  sched PEER yield WORKERS TASKS COUNT
+  sched PEER idle WORKERS TASKS
+  sched PEER stops WORKERS TASKS COLLECTIONS
+  sched PEER hog WORKERS HOGS MILLIS";
 
 /// Runs the program that the command line names and prints one line: value, unit, peak resident
 /// memory in KiB, notes.
@@ -35,6 +42,9 @@ pub fn main() -> ExitCode {
         ["mark", peer, shape, objects, rounds] => programs::mark::run(peer, shape, objects, rounds),
         ["heapgraph", peer, file, rounds] => programs::heap_graph::run(peer, file, rounds),
         ["ring", peer, messages, inserts] => programs::ring::run(peer, messages, inserts),
+        ["sched", peer, case, workers, ref counts @ ..] => {
+            programs::sched::run(peer, case, workers, counts)
+        }
         _ => Err("no such program".into()),
     };
     match report {

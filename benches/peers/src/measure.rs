@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Why a program did not run: a bad argument, or a peer that has no such program.
-pub type Error = Box<dyn std::error::Error>;
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// One measurement, printed as the line that `run.sh` reads.
 #[derive(Debug)]
@@ -33,10 +33,41 @@ impl Report {
         }
     }
 
+    /// Bytes for one of something.
+    pub fn bytes(value: f64, notes: String) -> Self {
+        Self {
+            value,
+            unit: "B",
+            notes,
+        }
+    }
+
+    /// The longest of some stops, in microseconds, and how long a whole collection took.
+    pub fn longest(p50: Duration, max: Duration, whole: Duration) -> Self {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let (p50, whole) = (micros(p50), whole.as_secs_f64() * 1e3);
+        Self {
+            value: micros(max),
+            unit: "us",
+            notes: format!("p50={p50:.3}us collection={whole:.3}ms"),
+        }
+    }
+
+    /// How late timers were at worst, in microseconds.
+    pub fn late(times: &Times) -> Self {
+        let micros = |ns: u64| ns as f64 / 1e3;
+        let (p50, p99) = (micros(times.quantile(0.5)), micros(times.quantile(0.99)));
+        Self {
+            value: micros(times.max()),
+            unit: "us",
+            notes: format!("p50={p50:.3}us p99={p99:.3}us"),
+        }
+    }
+
     /// The tail of many short things, in microseconds, and how long they took together.
     pub fn times(times: &Times, total: Duration) -> Self {
         let micros = |ns: u64| ns as f64 / 1e3;
-        let (p50, max) = (micros(times.quantile(0.5)), micros(times.max));
+        let (p50, max) = (micros(times.quantile(0.5)), micros(times.max()));
         let total = total.as_secs_f64() * 1e3;
         Self {
             value: micros(times.quantile(0.9999)),
@@ -95,6 +126,11 @@ impl Times {
         self.max = self.max.max(ns);
     }
 
+    /// The longest, in nanoseconds.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
     /// The least bound, in nanoseconds, that so large a part of them is not above.
     pub fn quantile(&self, part: f64) -> u64 {
         let total: u64 = self.counts.iter().sum();
@@ -119,8 +155,17 @@ impl Default for Times {
 /// The high-water mark of this process's own resident memory. (`getrusage` would also count what
 /// the parent had resident before exec.)
 fn peak_kib() -> u64 {
+    status_kib("VmHWM:")
+}
+
+/// What this process has resident now.
+pub fn resident_kib() -> u64 {
+    status_kib("VmRSS:")
+}
+
+fn status_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
 }

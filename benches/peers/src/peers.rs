@@ -6,5 +6,7 @@ pub mod boxed;
 pub mod dumpster_sync;
 pub mod gc_arena;
 pub mod grey;
+pub mod grey_sched;
 mod owned;
 pub mod rust_gc;
+pub mod tokio;

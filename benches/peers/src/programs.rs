@@ -4,4 +4,5 @@ pub mod alloc;
 pub mod heap_graph;
 pub mod mark;
 pub mod ring;
+pub mod sched;
 pub mod trees;

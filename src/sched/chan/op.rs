@@ -51,7 +51,6 @@ impl<'a, T> Op<'a, T> {
             Progress::Idle => {}
         }
         if context::should_yield(cx) {
-            context::note_wait(WaitReason::Yield, 0);
             return Poll::Pending;
         }
         // SAFETY: 1. Idle: in no queue.

@@ -60,6 +60,9 @@ pub(super) enum Progress {
 pub(super) struct Party {
     word: AtomicU32,
     kind: Kind,
+    /// loom repeats what has happened, but not at the same addresses.
+    #[cfg(loom)]
+    number: usize,
     waker: UnsafeCell<Option<Waker>>,
 }
 
@@ -68,8 +71,23 @@ impl Party {
         Self {
             word: AtomicU32::new(IDLE),
             kind,
+            #[cfg(loom)]
+            number: {
+                use std::sync::atomic::AtomicUsize;
+                static NUMBERS: AtomicUsize = AtomicUsize::new(0);
+                NUMBERS.fetch_add(1, Ordering::Relaxed)
+            },
             waker: UnsafeCell::new(None),
         }
+    }
+
+    /// Its place in the order in which claims are made.
+    #[inline]
+    fn rank(&self) -> usize {
+        #[cfg(loom)]
+        return self.number;
+        #[cfg(not(loom))]
+        (&raw const *self).addr()
     }
 
     /// Where the wait stands. For the owner.
@@ -249,7 +267,7 @@ pub(super) fn claim_with(me: Me<'_>, other: &Party) -> Claim {
             Claim::OtherLost
         };
     };
-    let own_is_first = (&raw const *own).addr() < (&raw const *other).addr();
+    let own_is_first = own.rank() < other.rank();
     let (first, second) = if own_is_first {
         (own, other)
     } else {

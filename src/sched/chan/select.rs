@@ -46,7 +46,8 @@ impl Order {
         let mut random = 0;
         for i in 1..count {
             // As many draws as one random number gives without a bias worth speaking of.
-            if i % 8 == 1 {
+            // loom repeats what has happened, so there it is one order.
+            if i % 8 == 1 && !cfg!(loom) {
                 random = context::random();
             }
             // Inside-out shuffle (Fisher and Yates). The high half of the product is below i + 1, the low half is what is
@@ -196,7 +197,6 @@ impl<C: Cases> Future for Select<C> {
             }
             Progress::Idle => {
                 if context::should_yield(cx) {
-                    context::note_wait(WaitReason::Yield, 0);
                     return Poll::Pending;
                 }
             }
@@ -250,7 +250,6 @@ impl<C: Cases> Future for SelectNow<C> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if context::should_yield(cx) {
-            context::note_wait(WaitReason::Yield, 0);
             return Poll::Pending;
         }
         // SAFETY: a field of what is pinned, which is never moved out.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::catch_unwind;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::task::{Context, Poll, Wake};
@@ -82,9 +82,9 @@ impl Pool {
         });
         let (done, output) = mpsc::channel();
         let main = main(pool.clone());
-        let _ = pool.spawn(async move {
+        drop(pool.spawn(async move {
             let _ = done.send(main.await);
-        });
+        }));
         thread::scope(|scope| {
             for index in 0..procs {
                 let pool = &pool;
@@ -185,8 +185,12 @@ impl Task {
 
 const MS: Duration = Duration::from_millis(1);
 
+fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
 fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    poll_with(future, Waker::noop())
 }
 
 /// A thread that is a worker of `driver`, for the length of `body`.
@@ -197,29 +201,41 @@ fn as_worker<T>(driver: &Arc<Driver>, proc_index: usize, body: impl FnOnce() -> 
     result
 }
 
+/// Writes its number down when it is woken.
+struct Note(mpsc::Sender<u64>, u64);
+
+impl Wake for Note {
+    fn wake(self: Arc<Self>) {
+        self.0.send(self.1).unwrap();
+    }
+}
+
 #[test]
-fn sleepers_wake_in_order_and_not_early() {
-    let order = Pool::run(1, |pool| async move {
-        let woken = Arc::new(Unranked::new(Vec::new()));
-        let joins: Vec<_> = (0..50u32)
+fn timers_fire_in_the_order_of_their_deadlines_and_not_before() {
+    let driver = Arc::new(Driver::new(1).unwrap());
+    let (woken, wakes) = mpsc::channel();
+    let start = Instant::now() + Duration::from_secs(3600);
+    as_worker(&driver, 0, || {
+        let sleeps: Vec<_> = (0..1000)
             .map(|i| {
-                let (woken, number) = (woken.clone(), i * 17 % 50);
-                let start = Instant::now();
-                let sleep = sleep(MS * 10 + MS * number);
-                pool.spawn(async move {
-                    sleep.await;
-                    assert!(start.elapsed() >= MS * 10 + MS * number);
-                    woken.lock().push(number);
-                })
+                let number = i * 617 % 1000;
+                let mut sleep = sleep_until(start + Duration::from_nanos(number));
+                let waker = Waker::from(Arc::new(Note(woken.clone(), number)));
+                assert!(poll_with(&mut sleep, &waker).is_pending());
+                sleep
             })
             .collect();
-        for join in joins {
-            join.await;
+        let first = nanos_at(start);
+        assert_eq!(driver.run_timers(0, first - 1), 0);
+        for now in [first, first + 499, first + 2000] {
+            driver.run_timers(0, now);
+            let latest = wakes.try_iter().try_fold(0, |last, number| {
+                (last <= number && first + number <= now).then_some(number)
+            });
+            assert_eq!(latest, Some((now - first).min(999)));
         }
-        let order = woken.lock().clone();
-        order
+        drop(sleeps);
     });
-    assert_eq!(order, (0..50).collect::<Vec<_>>());
 }
 
 #[test]
@@ -337,10 +353,7 @@ fn a_timeout_ends_what_takes_too_long_and_nothing_else() {
         let slow = timeout(MS * 20, sleep(Duration::from_secs(3600)));
         let elapsed = slow.await.unwrap_err();
         assert!(start.elapsed() >= MS * 20);
-        assert_eq!(
-            std::io::Error::from(elapsed).kind(),
-            std::io::ErrorKind::TimedOut
-        );
+        assert_eq!(io::Error::from(elapsed).kind(), io::ErrorKind::TimedOut);
         let later = after(MS * 5).await;
         assert!(later >= start + MS * 25);
         pool.driver.clone()
@@ -353,18 +366,11 @@ fn a_timeout_ends_what_takes_too_long_and_nothing_else() {
 fn the_last_to_poll_is_woken() {
     let driver = Arc::new(Driver::new(1).unwrap());
     let (woken, wakes) = mpsc::channel();
-    struct Tell(mpsc::Sender<u32>, u32);
-    impl Wake for Tell {
-        fn wake(self: Arc<Self>) {
-            self.0.send(self.1).unwrap();
-        }
-    }
     as_worker(&driver, 0, || {
-        let mut pause = pin!(sleep(MS));
+        let mut pause = sleep(Duration::from_secs(3600));
         for number in [1, 2] {
-            let waker = Waker::from(Arc::new(Tell(woken.clone(), number)));
-            let poll = pause.as_mut().poll(&mut Context::from_waker(&waker));
-            assert!(poll.is_pending());
+            let waker = Waker::from(Arc::new(Note(woken.clone(), number)));
+            assert!(poll_with(&mut pause, &waker).is_pending());
         }
         let due = nanos_at(pause.deadline());
         assert_eq!(driver.run_timers(0, due - 1), 0);

@@ -101,7 +101,7 @@ impl Context {
         Self { node: None }
     }
 
-    /// A context below this one that the handle ends.
+    /// A context below this one that the handle ends, also by being dropped.
     pub fn with_cancel(&self) -> (Self, CancelHandle) {
         self.below(self.deadline())
     }
@@ -141,7 +141,8 @@ impl Context {
     /// Waits until this context has ended, for ever if it is the background. Dropping the future gives up.
     ///
     /// # Panics
-    /// The future panics if the context has a deadline, has not ended, and is waited for outside a runtime: nobody would run the timer.
+    /// The future panics if the context has a deadline that has not passed, and is waited for outside a runtime: nobody would
+    /// run the timer.
     pub fn done(&self) -> impl Future<Output = ContextError> {
         Done {
             context: self,
@@ -274,7 +275,14 @@ impl Node {
     /// Takes this node out of its parent's map.
     fn leave_parent(&mut self) -> Option<Arc<Self>> {
         let parent = self.parent.take()?;
-        let entry = parent.links.lock().children.remove(&self.key);
+        let mut links = parent.links.lock();
+        let entry = links.children.remove(&self.key);
+        // To end the parent costs what its children cost, not what the most that it ever had would.
+        let len = links.children.len();
+        if links.children.capacity() > 64.max(len * 8) {
+            links.children.shrink_to(len * 2);
+        }
+        drop(links);
         drop(entry);
         Some(parent)
     }

@@ -400,7 +400,7 @@ mod tests {
         }
         let pools = pools();
         let place: &'static Unranked<Option<Pool<Back>>> = Box::leak(Box::new(Unranked::new(None)));
-        let pool = Pool::within(pools, || Back(place));
+        let pool = Pool::within(pools, move || Back(place));
         pool.put(Back(place));
         *place.lock() = Some(pool);
         pools.note_cycle();
