@@ -75,6 +75,9 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if context::should_yield(cx) {
+            return Poll::Pending;
+        }
         let header = self.g.header();
         if !header.state.is_done() {
             let is_same = || {
