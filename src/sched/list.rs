@@ -1,7 +1,7 @@
 //! A doubly linked list whose links are inside its members: nothing is allocated to wait.
 //!
 //! **Invariant**
-//! - `[Y1]` A node is in at most one list; while it is, it does not move, and its links and the list are touched only by
+//! - `[Y2]` A node is in at most one list; while it is, it does not move, and its links and the list are touched only by
 //!   whoever holds the lock that guards the list.
 
 use std::cell::Cell;
@@ -44,7 +44,7 @@ pub(crate) struct List<T> {
     len: usize,
 }
 
-// SAFETY: [Y1] a list is a few pointers; who may follow them is the holder of its lock, on whichever thread.
+// SAFETY: [Y2] a list is a few pointers; who may follow them is the holder of its lock, on whichever thread.
 unsafe impl<T> Send for List<T> {}
 
 impl<T> fmt::Debug for List<T> {
@@ -80,7 +80,7 @@ impl<T: Linked> List<T> {
     /// # Safety
     /// 1. `node` is in this list, and the list's lock is held.
     pub(crate) unsafe fn next(&self, node: NonNull<T>) -> Option<NonNull<T>> {
-        // SAFETY: [Y1] clause 1.
+        // SAFETY: [Y2] clause 1.
         unsafe { T::links(node).as_ref() }.next.get()
     }
 
@@ -90,12 +90,12 @@ impl<T: Linked> List<T> {
     /// 1. `node` is in no list, and lives and stays where it is until it is taken out.
     /// 2. The list's lock is held.
     pub(crate) unsafe fn push_back(&mut self, node: NonNull<T>) {
-        // SAFETY: [Y1] clauses 1 and 2.
+        // SAFETY: [Y2] clauses 1 and 2.
         let links = unsafe { T::links(node).as_ref() };
         links.previous.set(self.last);
         links.next.set(None);
         match self.last {
-            // SAFETY: [Y1] it is in this list.
+            // SAFETY: [Y2] it is in this list.
             Some(last) => unsafe { T::links(last).as_ref() }.next.set(Some(node)),
             None => self.first = Some(node),
         }
@@ -119,16 +119,16 @@ impl<T: Linked> List<T> {
     /// # Safety
     /// 1. `node` is in this list, and the list's lock is held.
     pub(crate) unsafe fn remove(&mut self, node: NonNull<T>) {
-        // SAFETY: [Y1] clause 1.
+        // SAFETY: [Y2] clause 1.
         let links = unsafe { T::links(node).as_ref() };
         let (previous, next) = (links.previous.take(), links.next.take());
         match previous {
-            // SAFETY: [Y1] a neighbour is in this list.
+            // SAFETY: [Y2] a neighbour is in this list.
             Some(previous) => unsafe { T::links(previous).as_ref() }.next.set(next),
             None => self.first = next,
         }
         match next {
-            // SAFETY: [Y1] as above.
+            // SAFETY: [Y2] as above.
             Some(next) => unsafe { T::links(next).as_ref() }.previous.set(previous),
             None => self.last = previous,
         }
