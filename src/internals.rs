@@ -1,7 +1,7 @@
 //! The one door to the inside, for benchmarks, fuzzing and tests of this crate. Not covered by semver.
 
 #[cfg(feature = "sabotage")]
-pub use crate::gc::sabotage::{Fault, break_the_collector};
+pub use crate::sys::sabotage::{Fault, break_the_collector};
 
 use crate::heap::pages::{Effort, PageHeap, PageId};
 

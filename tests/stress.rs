@@ -1,4 +1,5 @@
-//! Trust: random programs on one heap against a plain model, and the races that collectors lose objects by.
+//! Trust: random programs on one heap against a plain model, and the races that collectors lose objects by, at random and
+//! step by step. `tests/sabotage.rs` runs the same programs against a collector that is broken on purpose.
 //!
 //! `GREYWAVE_STRESS_SECONDS=60 cargo test --release --test stress` runs for about that long; `GREYWAVE_SEED` repeats a run.
 
@@ -6,10 +7,18 @@ use std::time::Duration;
 
 #[path = "stress/directed.rs"]
 mod directed;
+#[path = "stress/endings.rs"]
+mod endings;
 #[path = "stress/graph.rs"]
 mod graph;
 #[path = "stress/nodes.rs"]
 mod nodes;
+#[path = "stress/spans.rs"]
+mod spans;
+#[path = "stress/stage.rs"]
+mod stage;
+#[path = "stress/staged.rs"]
+mod staged;
 #[path = "stress/support.rs"]
 mod support;
 
@@ -77,4 +86,57 @@ fn edges_that_are_written_once_hold() {
 #[test]
 fn new_objects_stay() {
     directed::new_objects_stay(short());
+}
+
+#[test]
+fn threads_share_pages() {
+    spans::threads_share_pages(short());
+}
+
+#[test]
+fn neighbours_are_marked_by_two_workers() {
+    endings::neighbours_are_marked_by_two_workers(short());
+}
+
+/// Programs that take no time of their own.
+macro_rules! played {
+    ($($module:ident: $($name:ident)+;)+) => {
+        $($(
+            #[test]
+            fn $name() {
+                $module::$name();
+            }
+        )+)+
+    };
+}
+
+played! {
+    staged:
+        an_edge_is_cut_before_its_scan
+        many_edges_are_cut_before_their_scan
+        a_lock_is_emptied_before_its_scan
+        a_thread_attaches_during_marking
+        a_root_goes_before_its_scan
+        all_roots_and_frames_are_scanned
+        a_frame_is_opened_before_its_scan
+        a_frame_goes_before_the_scan_of_another
+        a_thread_holds_up_the_cycle_that_is_asked_for;
+    endings:
+        an_edge_is_cut_after_the_last_handshake
+        an_upgrade_comes_as_marking_ends
+        an_upgrade_comes_after_marking
+        weak_references_know_the_dead
+        workers_are_waited_for
+        waiting_allocations_are_paid
+        assists_give_back_what_they_do_not_finish;
+    spans:
+        slots_are_used_again
+        long_lists_are_scanned_to_the_end
+        only_free_memory_goes_back
+        lists_are_aligned
+        lists_do_not_overlap
+        a_large_object_in_the_middle_of_its_span
+        the_dead_are_dropped_once
+        external_bytes_add_up
+        garbage_starts_cycles;
 }

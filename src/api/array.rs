@@ -14,6 +14,7 @@ use crate::heap::size_class;
 use crate::heap::span_class::ClassKey;
 use crate::object::trace::{At, BrandedBy, Collect, Rebrand, Trace, Tracer};
 use crate::object::type_info::{Array, Slice, TypeInfo};
+use crate::sys::sabotage::{self, Fault};
 
 /// A heap object of variable length behind a thin pointer: a header and `len` items.
 ///
@@ -315,7 +316,13 @@ impl Mutator {
         let Some(layout) = layout else {
             return Err(AllocError::new((), usize::MAX, reserved));
         };
-        if let Some(class) = size_class::class_of(layout.size().max(1), layout.align()) {
+        let align = sabotage::pick(Fault::AlignmentIgnored, 8, layout.align());
+        let size = sabotage::pick(
+            Fault::SlotTooSmall,
+            layout.size().saturating_sub(8),
+            layout.size(),
+        );
+        if let Some(class) = size_class::class_of(size.max(1), align) {
             let cache = &self.local().cache;
             let hit = if typed {
                 cache.bump_typed(ClassKey::list(info, class), class.size())
@@ -332,8 +339,8 @@ impl Mutator {
         }
         let wanted = Wanted {
             info: typed.then_some((info, id)),
-            size: layout.size(),
-            align: layout.align(),
+            size,
+            align,
             exact: false,
         };
         match self.slot(wanted) {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use crate::api::gc::Gc;
 use crate::api::mutator::Mutator;
 use crate::object::trace::{Rebrand, Trace, Tracer};
+use crate::sys::sabotage::{self, Fault};
 
 /// An edge as the marker and other mutators see it.
 struct Edge<'gc, T> {
@@ -122,6 +123,10 @@ impl<'gc, T> GcCell<'gc, T> {
     #[inline(always)]
     pub fn set(&self, mu: &Mutator, to: impl Into<Option<Gc<'gc, T>>>) {
         let to = raw(to.into());
+        if sabotage::is_on(Fault::BarrierAfterStore) {
+            // Release: as below.
+            self.0.to.store(to, Ordering::Release);
+        }
         // [G1] the barrier comes before the store.
         self.0.before_change(mu);
         // Release: publishes what `to` points to; pairs with the Acquire in `Edge::load`.

@@ -10,6 +10,7 @@ use crate::api::mutator::Mutator;
 use crate::gc::collector::Collector;
 use crate::gc::frames::{FrameHeader, scan_before_open};
 use crate::object::trace::{At, Collect, Rebrand, Tracer};
+use crate::sys::sabotage::{self, Fault};
 
 /// A mutable rooted value, such as a virtual machine's operand stack: everything it holds is alive.
 ///
@@ -92,7 +93,7 @@ where
         let header: NonNull<FrameHeader> = self.at.cast();
         // SAFETY: the box is alive while the frame is.
         mu.check_heap(unsafe { header.as_ref() }.heap());
-        if mu.local().marking.get() {
+        if mu.local().marking.get() && !sabotage::is_on(Fault::FrameOpenedUnscanned) {
             scan_first(mu, header);
         }
         // SAFETY: as above; only a place is computed.

@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 use crate::api::mutator::Mutator;
 use crate::gc::lock_word::{LockWord, MarkView};
 use crate::object::trace::{LockView, Rebrand, Trace, Tracer};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::UnsafeCell;
 
 /// A reader-writer lock around any traceable value: a `Vec`, a `HashMap`, an enum.
@@ -89,7 +90,11 @@ impl<T: Trace> GcLock<T> {
     #[inline]
     fn guard<'m>(&self, mu: &'m Mutator, logged: u32) -> WriteGuard<'_, 'm, T> {
         let local = mu.local();
-        if T::NEEDS_TRACE && local.marking.get() && logged != local.cycle.get() {
+        if T::NEEDS_TRACE
+            && local.marking.get()
+            && logged != local.cycle.get()
+            && !sabotage::is_on(Fault::LockNotLogged)
+        {
             self.log(mu);
         }
         let external_before = if std::mem::needs_drop::<T>() {

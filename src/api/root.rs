@@ -10,6 +10,7 @@ use crate::api::mutator::Mutator;
 use crate::api::weak::Weak;
 use crate::gc::roots::RawRoot;
 use crate::object::trace::{Rebrand, RebrandTarget, TargetAt, Trace, Tracer};
+use crate::sys::sabotage::{self, Fault};
 
 /// Keeps an object alive until dropped. `'static`, `Send`, `Sync` and `Clone` (clones share a slot).
 ///
@@ -212,7 +213,7 @@ impl<T: ?Sized> Drop for Root<T> {
         // SAFETY: 1. this thread's mutator, registered. 2. it runs, on this thread.
         let local = unsafe { &here.mutator.get().local };
         // The deletion barrier: the root is about to lose its object.
-        if local.marking.get() {
+        if local.marking.get() && !sabotage::is_on(Fault::RootDroppedUnshaded) {
             collector.shade_later(local, raw.target());
         }
         raw.free_into(&mut local.free_roots.borrow_mut());

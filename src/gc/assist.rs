@@ -19,6 +19,7 @@ use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::spans;
 use crate::pace::assist::AssistRates;
 use crate::sys::lock::{Condvar, Rank, Ranked};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
 use crate::sys::thread;
 
@@ -127,6 +128,9 @@ fn take(credit: &AtomicU64, wanted: u64) -> u64 {
 impl Collector {
     /// A background worker has scanned `work` bytes.
     pub(crate) fn earn_credit(&self, work: u64) {
+        if sabotage::is_on(Fault::CreditLost) {
+            return;
+        }
         let left = self.assists.pay(work);
         if left > 0 {
             // Relaxed: a figure.

@@ -14,8 +14,8 @@ use crate::base::ptr_buf::PtrBuf;
 use crate::gc::collector::Collector;
 use crate::gc::mark::Marker;
 use crate::gc::mutator::Local;
-use crate::gc::sabotage::{self, Fault};
 use crate::object::trace::{LockView, Spill, Tracer};
+use crate::sys::sabotage::{self, Fault};
 
 /// Spills a mutator's full barrier buffer.
 struct SpillBarrier<'a> {
@@ -38,6 +38,9 @@ impl Collector {
             return;
         }
         let mut buf = local.barrier.borrow_mut();
+        if buf.is_full() && sabotage::is_on(Fault::FullBufferLost) {
+            buf.clear();
+        }
         if buf.is_full() {
             self.shade_buffer(local, &mut buf);
         }

@@ -21,7 +21,6 @@ use crate::gc::mark::MarkEnv;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
-use crate::gc::sabotage::{self, Fault};
 use crate::gc::scavenger::Scavenger;
 use crate::gc::trace::TraceSink;
 use crate::gc::weak::WeakState;
@@ -31,6 +30,7 @@ use crate::heap::mheap::{MHeap, Paint};
 use crate::object::trace::{LockView, Tracer};
 use crate::sys::clock::Moment;
 use crate::sys::lock::{Rank, Ranked, Unranked};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// How a collector is to behave.
@@ -72,7 +72,8 @@ pub(crate) trait RootSource: Send + Sync + std::fmt::Debug {
 
 impl RootSource for RootTable {
     fn begin(&self, _cycle: u32) -> usize {
-        self.jobs()
+        let jobs = self.jobs();
+        sabotage::pick(Fault::RootBlockSkipped, jobs.saturating_sub(1), jobs)
     }
     fn scan(&self, job: usize, _cycle: u32, tracer: &mut Tracer<'_>) {
         RootTable::scan(self, job, tracer);
@@ -286,7 +287,7 @@ impl Collector {
     #[cold]
     pub(crate) fn ask_for_cycle(&self) {
         let mut mail = self.mailbox.lock();
-        if !mail.triggered {
+        if !mail.triggered && !sabotage::is_on(Fault::TriggerLost) {
             mail.triggered = true;
             drop(mail);
             self.mail.notify_all();
@@ -338,14 +339,19 @@ impl Collector {
     /// marking has begun, and gives it back when marking has ended. By the mutator's thread.
     pub(crate) fn catch_up(&self, mutator: &MutatorState) {
         let local = &mutator.local;
+        if sabotage::is_on(Fault::BufferLostAtHandshake) {
+            local.barrier.borrow_mut().clear();
+        }
         self.flush_barrier(local);
         self.tell_external(local);
-        if local.stale_cache.get() {
+        if local.stale_cache.get() && !sabotage::is_on(Fault::StaleCacheKept) {
             self.flush_cache(local);
         }
         if is_black(local) && local.paint.get() == Paint::White {
             // [G2] what the cursors still hold is handed out black from now on.
-            local.cache.for_each_cached(|c| self.heap.blacken_run(c));
+            if !sabotage::is_on(Fault::CursorStaysWhite) {
+                local.cache.for_each_cached(|c| self.heap.blacken_run(c));
+            }
             local.paint.set(Paint::Black);
         }
     }
@@ -354,6 +360,9 @@ impl Collector {
     /// go back, and the next stop has nothing to do for it.
     pub(crate) fn act_for_blocked(&self, mutator: &MutatorState) {
         let local = &mutator.local;
+        if sabotage::is_on(Fault::BufferLostAtHandshake) {
+            local.barrier.borrow_mut().clear();
+        }
         self.flush_barrier(local);
         self.tell_external(local);
         self.flush_cache(local);
@@ -400,7 +409,7 @@ impl Collector {
 
     fn tell_external(&self, local: &Local) {
         let delta = local.external.replace(0);
-        if delta != 0 {
+        if delta != 0 && !sabotage::is_on(Fault::ExternalBytesLost) {
             self.add_external(delta);
         }
     }

@@ -24,6 +24,7 @@ use crate::gc::trace::TraceLine;
 use crate::gc::weak;
 use crate::gc::worker::{ThreadHost, WorkerHost};
 use crate::sys::clock::Moment;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::Ordering;
 use crate::sys::thread;
 
@@ -309,10 +310,13 @@ impl Collector {
     fn try_end_marking(&self, timing: &mut Timing) -> bool {
         let registry = self.world.registry();
         for mutator in registry.iter() {
-            self.flush_barrier(&mutator.local);
+            if !sabotage::is_on(Fault::BufferNotFlushedAtEnd) {
+                self.flush_barrier(&mutator.local);
+            }
         }
         drop(registry);
-        if !self.pool.is_quiet() || self.weak.was_reset() {
+        let quiet = self.pool.is_quiet() || sabotage::is_on(Fault::QueueNotSeenAtEnd);
+        if !quiet || self.weak.was_reset() {
             self.weak.begin_marking();
             return false;
         }
@@ -368,7 +372,9 @@ impl Collector {
         self.handshake_all();
         if !self.heap.sweep_is_open() {
             let turn = self.turnstile.lock();
-            weak::census(&self.heap);
+            if !sabotage::is_on(Fault::CensusSkipped) {
+                weak::census(&self.heap);
+            }
             drop(turn);
             self.weak.idle();
             self.heap.set_sweep_open(true);
@@ -451,6 +457,9 @@ impl Collector {
 
     /// Brings a mutator that goes away in line: its buffers and spans go back.
     pub(crate) fn strip(&self, mutator: &MutatorState) {
+        if sabotage::is_on(Fault::BufferLostAtDetach) {
+            mutator.local.barrier.borrow_mut().clear();
+        }
         self.catch_up(mutator);
         self.flush_cache(&mutator.local);
         self.heap.give_back_pages(&mutator.local.cache);

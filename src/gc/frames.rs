@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 
 use crate::object::trace::Tracer;
 use crate::sys::lock::{Rank, Ranked};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU64, Ordering, yield_now};
 
 /// In `FrameHeader::scan`: a scan is going on.
@@ -165,7 +166,7 @@ impl FrameTable {
     pub(crate) fn remove(&self, frame: NonNull<FrameHeader>) {
         {
             let mut inner = self.inner.lock();
-            if inner.marking {
+            if inner.marking && !sabotage::is_on(Fault::FrameUnlistedWhileMarking) {
                 inner.dead.push(FrameRef(frame));
                 return;
             }
@@ -185,6 +186,9 @@ impl FrameTable {
 
     /// Reports what frame `job` holds, unless somebody has done it in `cycle`.
     pub(crate) fn scan(&self, job: usize, cycle: u32, tracer: &mut Tracer<'_>) {
+        if sabotage::is_on(Fault::FrameNotScanned) {
+            return;
+        }
         let Some(FrameRef(frame)) = self.inner.lock().frames.get(job).copied() else {
             return;
         };

@@ -26,6 +26,7 @@ use crate::heap::span_class::{ClassRef, Kind};
 use crate::object::trace::{LockView, Spill, Tracer};
 use crate::object::type_info::{Items, TypeInfo};
 use crate::sys::mem::prefetch;
+use crate::sys::sabotage::{self, Fault};
 
 /// Bytes of a large list scanned as one work item; about 20 to 100 microseconds of work.
 const PIECE: usize = 128 << 10;
@@ -176,6 +177,9 @@ impl Core {
                 // [K2]
                 stack.push(heap.at(word.first_offset(fresh)).addr());
                 fresh &= fresh - 1;
+                if sabotage::is_on(Fault::NeighboursNotScanned) {
+                    break;
+                }
             }
         }
         ready.clear();
@@ -322,9 +326,11 @@ impl Marker {
         // SAFETY: [O1] [K1].
         let len_of = |items: &Items| unsafe { (items.len)(at, slot) };
         let work = info.items.as_ref().map(|items| (items, len_of(items)));
+        let offset = sabotage::pick(Fault::PieceRounded, start + (offset - start) * 2, offset);
         let piece = work.map_or(0, |(items, _)| (offset - start) / stride(items));
         if let Some((items, len)) = work
             && let Some(next) = next_piece(items, len, piece)
+            && !sabotage::is_on(Fault::PieceLost)
         {
             debug_assert!(next * stride(items) < slot);
             self.core
@@ -370,6 +376,9 @@ impl Marker {
         debug_assert!(self.found.is_empty(), "a trace is going on");
         self.core.mark_ready(env.heap);
         let Core { stack, next, .. } = &mut self.core;
+        if sabotage::is_on(Fault::BatchLost) {
+            next.len = 0;
+        }
         stack.extend_from_slice(next.as_slice());
         next.len = 0;
         if !self.core.stack.is_empty() {

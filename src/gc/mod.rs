@@ -20,7 +20,6 @@ mod models;
 pub(crate) mod mutator;
 pub(crate) mod pacing;
 pub(crate) mod roots;
-pub(crate) mod sabotage;
 pub(crate) mod scavenger;
 pub(crate) mod spans;
 pub(crate) mod state_word;

@@ -29,6 +29,7 @@ use loom::alloc::{alloc, dealloc};
 
 use crate::object::trace::Tracer;
 use crate::sys::lock::{Rank, Ranked};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicUsize, Ordering};
 
 const FREE: usize = 0;
@@ -210,6 +211,10 @@ impl RawRoot {
         let block = unsafe { BlockRef::of(self.0) };
         // The target stays: another handle's `get` may have just put it into some mutator's hands, and the scan of this
         // cycle may be still to come.
+        if sabotage::is_on(Fault::RootReleasedAtOnce) {
+            // Relaxed: as in `free_into`.
+            self.slot().target.store(FREE, Ordering::Relaxed);
+        }
         // Relaxed: published by the count below.
         self.slot().released.store(1, Ordering::Relaxed);
         // AcqRel: releases the slot to whoever collects it; gathers the other drops for the one that frees the block.

@@ -20,6 +20,7 @@
 use crate::base::addr::PAGE_SHIFT;
 use crate::heap::mheap::MHeap;
 use crate::heap::span_class::Kind;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU8, AtomicUsize, Ordering, fence};
 
 /// What a weak reference points to. Lives in the heap.
@@ -103,7 +104,7 @@ impl WeakState {
         if state == DEAD {
             return self.decide_dead(marked() || young());
         }
-        if marked() {
+        if marked() || state == TERM && sabotage::is_on(Fault::UpgradeUntold) {
             return Upgrade::Strong;
         }
         if state == MARKING {
@@ -122,7 +123,7 @@ impl WeakState {
         fence(Ordering::Acquire);
         // Acquire: as above.
         match self.0.load(Ordering::Acquire) {
-            DEAD if lives => Upgrade::Strong,
+            DEAD if lives || sabotage::is_on(Fault::DeadUpgraded) => Upgrade::Strong,
             DEAD => Upgrade::None,
             _ => Upgrade::Again,
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::gc::collector::Collector;
 use crate::gc::mark::{Drained, MarkEnv, Marker};
-use crate::gc::sabotage::{self, Fault};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::Ordering;
 use crate::sys::thread;
 

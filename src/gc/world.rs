@@ -20,6 +20,7 @@ use crate::gc::state_word::{Asked, Found, Request, StateWord};
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
 use crate::sys::lock::{Condvar, Held, Rank, Ranked, Unranked};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicUsize, Ordering, spin_hint};
 
 /// How long a stopped mutator spins before it parks: about as long as a short stop.
@@ -164,7 +165,8 @@ impl World {
         let mut registry = self.registry.lock();
         let word = StateWord::attaching(registry.stopping, registry.verifying, stress);
         let state = MutatorState::new(word, attached_at);
-        state.local.marking.set(registry.marking);
+        let marking = registry.marking && !sabotage::is_on(Fault::AttachedWithoutBarrier);
+        state.local.marking.set(marking);
         state.local.cycle.set(registry.cycle);
         state.local.credit.set(FIRST_CREDIT);
         let mutator = MutatorRef(std::ptr::NonNull::from(Box::leak(Box::new(state))));
@@ -357,8 +359,10 @@ impl World {
         pending: &Pending,
         except: Option<MutatorRef>,
     ) {
+        let forgotten = registry.mutators.last().copied();
+        let forgotten = sabotage::pick(Fault::MutatorForgotten, forgotten, None);
         for &mutator in &registry.mutators {
-            if Some(mutator) == except {
+            if Some(mutator) == except || Some(mutator) == forgotten {
                 continue;
             }
             // Before the question: the answer may come at once. [R1]
@@ -402,7 +406,9 @@ impl World {
                 self.handshakes.add();
                 let found = mutator.word.ask(Request::Handshake);
                 if found == Found::Blocked && mutator.word.try_claim() {
-                    act_for(mutator);
+                    if !sabotage::is_on(Fault::BlockedNotActedFor) {
+                        act_for(mutator);
+                    }
                     mutator.word.release(Request::Handshake);
                     self.handshakes.acknowledge();
                 }
@@ -415,6 +421,8 @@ impl World {
 
     /// Waits until every mutator has acted.
     pub(crate) fn wait_for_handshake(&self, late: impl FnMut(Laggard)) {
-        self.wait_for(&self.handshakes, Request::Handshake, late);
+        if !sabotage::is_on(Fault::HandshakeNotAwaited) {
+            self.wait_for(&self.handshakes, Request::Handshake, late);
+        }
     }
 }

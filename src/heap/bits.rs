@@ -14,6 +14,7 @@ use std::io;
 
 use crate::base::addr::{BYTES_PER_WORD, GRANULE, GRANULE_SHIFT, GRANULES_PER_WORD};
 use crate::sys::mem::Table;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU64, Ordering};
 
 /// One bit for each granule of the arena, by offset.
@@ -85,10 +86,16 @@ impl BitTable {
     #[inline(always)]
     pub(crate) fn set_bits(&self, word: BitWord, bits: u64) -> u64 {
         let word = self.words.get(word.0);
-        // Relaxed (both): as in `set`.
-        let missing = bits & !word.load(Ordering::Relaxed);
+        // Relaxed: as in `set`.
+        let seen = word.load(Ordering::Relaxed);
+        let missing = bits & !seen;
         if missing == 0 {
             return 0;
+        }
+        if sabotage::is_on(Fault::MarkNotAtomic) {
+            // Relaxed: as in `set`.
+            word.store(seen | bits, Ordering::Relaxed);
+            return missing;
         }
         // Relaxed: as in `set`.
         missing & !word.fetch_or(missing, Ordering::Relaxed)
@@ -179,7 +186,7 @@ impl BitTable {
             bits += word.count_ones() as usize;
             // Relaxed: as above; the claim's release publishes it.
             into.words.get(i).store(word, Ordering::Relaxed);
-            if word != 0 {
+            if word != 0 && !sabotage::is_on(Fault::MarksKept) {
                 // Relaxed: as above.
                 source.store(0, Ordering::Relaxed);
             }

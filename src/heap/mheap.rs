@@ -26,6 +26,7 @@ use crate::object::type_info::TypeInfo;
 use crate::sys::fatal::fatal;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::mem::{Reservation, Table, os_page};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// How the arena grows: at least this many pages at a time (4 MiB).
@@ -253,11 +254,8 @@ impl MHeap {
     /// Whether the object at `offset` was allocated since the end of marking. While no sweep is open, every span from
     /// before awaits its sweep, and nobody allocates from one.
     pub(crate) fn is_young(&self, offset: usize) -> bool {
-        let state = self
-            .span(self.head_at(offset))
-            .sweep_gen
-            .state(self.generation());
-        !state.awaits_sweep()
+        let span = self.span(self.head_at(offset));
+        !span.sweep_gen.state(self.generation()).awaits_sweep()
     }
 
     pub(crate) fn generation(&self) -> HeapGen {
@@ -335,7 +333,7 @@ impl MHeap {
         span.object_at.store(0, Ordering::Relaxed);
         span.all_allocated
             .store(u32::from(class.kind == Kind::Large), Ordering::Relaxed);
-        for page in head..head + pages {
+        for page in head..head + sabotage::pick(Fault::OnlyFirstPageMapped, 1, pages) {
             // Relaxed (both): published with the first object of the span.
             self.head_of
                 .get(page as usize)
@@ -440,7 +438,7 @@ impl MHeap {
 
     /// Gives the pages of a dead span back. The caller holds the span's sweep claim and has cleared its bits.
     pub(crate) fn free_pages(&self, head: u32, pages: u32) {
-        for page in head..head + pages {
+        for page in head..head + sabotage::pick(Fault::PageMapNotCleared, 0, pages) {
             // Relaxed (both): nobody has a pointer into the span; its pages come back through the page lock.
             self.class_of
                 .get(page as usize)

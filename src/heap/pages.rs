@@ -48,6 +48,7 @@ use self::chunk::{CHUNK_PAGES, Chunk, Fit, Summary, WORD_PAGES, WORDS};
 use self::idle::Hints;
 use crate::heap::page_cache::PageCache;
 use crate::sys::mem::RELEASED_READS_ZERO;
+use crate::sys::sabotage::{self, Fault};
 
 mod chunk;
 mod idle;
@@ -225,7 +226,9 @@ impl PageHeap {
         let bits = &mut self.chunks[chunk];
         let free = !bits.used[word];
         let released = bits.released[word] & free;
-        bits.used[word] = u64::MAX;
+        if !sabotage::is_on(Fault::CachedPagesStayFree) {
+            bits.used[word] = u64::MAX;
+        }
         bits.released[word] &= !free;
         self.free -= free.count_ones();
         self.released -= released.count_ones();

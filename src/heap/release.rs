@@ -11,10 +11,11 @@
 //! What is counted is what the heap asked the system for. With huge pages, or with pages of the system larger than
 //! ours, more may be behind it than that.
 
-use crate::base::addr::PAGE_SHIFT;
+use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::heap::mheap::MHeap;
 use crate::heap::pages::{Effort, PageHeap, PageId};
 use crate::pace::scavenge::{QUANTUM, before_mapping};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU64, Ordering, yield_now};
 
 /// What an allocation at the limit gives back beyond its own size, at most, to bring the heap below the limit again.
@@ -154,6 +155,7 @@ impl MHeap {
             (at.0 as usize) << PAGE_SHIFT,
             (pages as usize) << PAGE_SHIFT,
         );
+        let from = sabotage::pick(Fault::UsedPageReleased, from - PAGE_SIZE, from);
         // SAFETY: 1. the pages are leaving: no span and no page cache has them, and nobody gets them before they are
         // free again below.
         let released = unsafe { self.arena.release(from, len) };
@@ -231,7 +233,6 @@ impl MHeap {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::base::addr::PAGE_SIZE;
     use crate::heap::mcache::MCache;
     use crate::heap::mheap::Options;
     use crate::heap::size_class::class_of;

@@ -19,6 +19,7 @@
 //! - `[S2]` At most one thread holds a [`SweepClaim`] on a span; while it does, the span's bits and record are its own.
 
 use crate::sys::mem::ZeroValid;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, Ordering};
 
 /// The heap's sweep generation.
@@ -89,6 +90,10 @@ impl SweepGen {
 
     /// Claims an unswept span for sweeping.
     pub(crate) fn try_claim(&self, heap: HeapGen) -> Option<SweepClaim<'_>> {
+        if sabotage::is_on(Fault::ClaimNotExclusive) {
+            let unswept = self.state(heap) == SweepState::Unswept;
+            return unswept.then_some(SweepClaim { span: self, heap });
+        }
         // AcqRel: sees the bits as the last owner left them (Release in `uncache`), and orders our reads after the
         // claim. Relaxed on failure: nothing is read then.
         self.0
@@ -106,8 +111,9 @@ impl SweepGen {
 
     /// Swept -> cached, by the mutator that took the span from its central set.
     pub(crate) fn cache(&self, heap: HeapGen) {
+        let cached = sabotage::pick(Fault::SweptWhileCached, heap.0 - 2, heap.0 + 3);
         // Release: as in `birth`.
-        self.0.store(heap.0 + 3, Ordering::Release);
+        self.0.store(cached, Ordering::Release);
     }
 
     /// Cached -> swept, or stale -> unswept; says which. By the mutator that caches it (or for it, while it is held).

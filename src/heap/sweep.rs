@@ -9,6 +9,7 @@ use crate::heap::mheap::MHeap;
 use crate::heap::span::{SweepClaim, SweepState};
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::sys::fatal::fatal;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{Ordering, fence};
 
 /// The byte that fills freed slots in poison mode: a poisoned pointer is far outside user space.
@@ -151,6 +152,9 @@ impl MHeap {
             let at = self.at(offset);
             if class.drop && (all || self.alloc.test(offset)) {
                 dead.drop_object(class, at, class.slot);
+                if sabotage::is_on(Fault::DroppedTwice) {
+                    dead.drop_object(class, at, class.slot);
+                }
             }
             self.poison_slot(at, class.slot);
         }
@@ -164,7 +168,8 @@ impl MHeap {
         dead: &mut dyn DeadObjects,
     ) -> usize {
         let offset = start + self.object_at((start >> PAGE_SHIFT) as u32);
-        if self.mark.test(offset) {
+        let marked_at = sabotage::pick(Fault::LargeSweptByItsSpan, start, offset);
+        if self.mark.test(marked_at) {
             // Release: as for small objects.
             fence(Ordering::Release);
             self.mark.clear(offset);

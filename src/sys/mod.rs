@@ -7,5 +7,6 @@ pub(crate) mod lock;
 pub(crate) mod mem;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
+pub(crate) mod sabotage;
 pub(crate) mod sync;
 pub(crate) mod thread;

@@ -14,15 +14,15 @@ use crate::support::{Collecting, Random, mix, within};
 
 /// A binary tree; the leaves are numbered.
 #[derive(Trace)]
-struct Tree<'gc> {
+pub(crate) struct Tree<'gc> {
     check: u64,
     leaf: u64,
     sides: [GcCell<'gc, Tree<'gc>>; 2],
 }
 
-const DEPTH: usize = 11;
+pub(crate) const DEPTH: usize = 11;
 
-fn grow<'m>(m: &'m Mutator, depth: usize, next_leaf: &mut u64) -> Gc<'m, Tree<'m>> {
+pub(crate) fn grow<'m>(m: &'m Mutator, depth: usize, next_leaf: &mut u64) -> Gc<'m, Tree<'m>> {
     if depth == 0 {
         *next_leaf += 1;
         return m.alloc(Tree {
@@ -43,7 +43,7 @@ fn grow<'m>(m: &'m Mutator, depth: usize, next_leaf: &mut u64) -> Gc<'m, Tree<'m
 }
 
 /// Number and sum of the leaves below; every object on the way is checked.
-fn leaves(tree: Gc<'_, Tree<'_>>) -> (u64, u64) {
+pub(crate) fn leaves(tree: Gc<'_, Tree<'_>>) -> (u64, u64) {
     assert_eq!(tree.check, mix(tree.leaf), "an object's content is damaged");
     if tree.leaf != 0 {
         return (1, tree.leaf);
@@ -176,24 +176,34 @@ pub(crate) fn subtrees_change_places(seconds: Duration, seed: u64) {
 }
 
 #[derive(Trace)]
-struct Item<'gc> {
+pub(crate) struct Item<'gc> {
     id: u64,
     check: u64,
-    next: GcCell<'gc, Item<'gc>>,
+    pub(crate) next: GcCell<'gc, Item<'gc>>,
 }
 
 impl Item<'_> {
-    fn check(&self) -> u64 {
+    /// The number; the object is whole.
+    pub(crate) fn check(&self) -> u64 {
         assert_eq!(self.check, mix(self.id), "an object's content is damaged");
         self.id
     }
 }
 
-fn new_item<'m>(m: &'m Mutator, id: u64) -> Gc<'m, Item<'m>> {
+pub(crate) fn new_item<'m>(m: &'m Mutator, id: u64) -> Gc<'m, Item<'m>> {
+    new_item_before(m, id, None)
+}
+
+/// An item that leads to `next` from its birth, which no barrier sees.
+pub(crate) fn new_item_before<'m>(
+    m: &'m Mutator,
+    id: u64,
+    next: Option<Gc<'m, Item<'m>>>,
+) -> Gc<'m, Item<'m>> {
     m.alloc(Item {
         id,
         check: mix(id),
-        next: GcCell::null(),
+        next: GcCell::new(next),
     })
 }
 

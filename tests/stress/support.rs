@@ -5,7 +5,8 @@
     reason = "each test program brings its own copy and uses a part of it"
 )]
 
-use std::process::{Command, Output};
+use std::io::Read;
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -156,17 +157,60 @@ pub(crate) fn is_child(what: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|v| v == what)
 }
 
-/// Runs the test `test` of this program again, in a process of its own, where `is_child(what)` is true.
-pub(crate) fn child(test: &str, what: &str, variables: &[(&str, &str)]) -> Output {
+fn child_command(test: &str, what: &str) -> Command {
     let program = std::env::current_exe().expect("the path of this program");
     let mut command = Command::new(program);
     command
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, what);
+    command
+}
+
+/// Runs the test `test` of this program again, in a process of its own, where `is_child(what)` is true.
+pub(crate) fn child(test: &str, what: &str, variables: &[(&str, &str)]) -> Output {
+    let mut command = child_command(test, what);
     for (name, value) in variables {
         command.env(name, value);
     }
     command.output().expect("this program runs again")
+}
+
+/// As [`child`], but a process that is not done after `limit` is ended. `None` for the status then; and what it wrote.
+pub(crate) fn child_within(
+    test: &str,
+    what: &str,
+    limit: Duration,
+) -> (Option<ExitStatus>, String) {
+    let mut child = child_command(test, what)
+        .env("RUST_BACKTRACE", "0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("this program runs again");
+    let read = |mut pipe: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What came before an error is what there is.
+            let _ = pipe.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let out = read(Box::new(child.stdout.take().expect("piped")));
+    let err = read(Box::new(child.stderr.take().expect("piped")));
+    let end = Instant::now() + limit;
+    let status = loop {
+        match child.try_wait().expect("a child of ours") {
+            Some(status) => break Some(status),
+            None if Instant::now() >= end => {
+                child.kill().expect("a child of ours");
+                child.wait().expect("a child of ours");
+                break None;
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let text = [out, err].map(|reader| reader.join().expect("no panic"));
+    (status, text.concat())
 }
 
 /// What a child wrote, for assertions.

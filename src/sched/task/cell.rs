@@ -24,7 +24,7 @@ enum Stage<F: Future> {
     Gone,
 }
 
-/// See the module's head. [X2]
+/// See the module's head. [A5]
 #[repr(C)]
 pub(crate) struct Cell<F: Future> {
     header: Header,
@@ -90,7 +90,7 @@ where
 }
 
 /// # Safety
-/// 1. [X2] the header is a `Cell<F>`'s. 2. The caller has the stage for itself: it runs the G, or DONE is set and the
+/// 1. [A5] the header is a `Cell<F>`'s. 2. The caller has the stage for itself: it runs the G, or DONE is set and the
 ///    output is the caller's.
 unsafe fn with_stage<F: Future, R>(
     header: NonNull<Header>,

@@ -1,8 +1,8 @@
 //! G: a future, its header, and later its output, in one allocation.
 //!
 //! **Invariants**
-//! - `[X1]` A [`GRef`] owns one reference of the count in the header, which keeps the allocation.
-//! - `[X2]` The header is the first field of every [`Cell`](cell::Cell), so a pointer to it is a pointer to the cell; the
+//! - `[A4]` A [`GRef`] owns one reference of the count in the header, which keeps the allocation.
+//! - `[A5]` The header is the first field of every [`Cell`](cell::Cell), so a pointer to it is a pointer to the cell; the
 //!   vtable is that of the cell's type.
 
 pub(crate) mod cell;
@@ -114,7 +114,7 @@ impl Header {
 /// A reference to a G.
 pub(crate) struct GRef(NonNull<Header>);
 
-// SAFETY: [X1] the header is shared by atomics; the future inside is Send, as `spawn` demands, and [A1] hands it over.
+// SAFETY: [A4] the header is shared by atomics; the future inside is Send, as `spawn` demands, and [A1] hands it over.
 unsafe impl Send for GRef {}
 // SAFETY: as above.
 unsafe impl Sync for GRef {}
@@ -141,7 +141,7 @@ impl GRef {
     }
 
     pub(crate) fn header(&self) -> &Header {
-        // SAFETY: [X1].
+        // SAFETY: [A4].
         unsafe { self.0.as_ref() }
     }
 
@@ -155,7 +155,7 @@ impl GRef {
     /// 1. [A1] The caller has set RUNNING.
     pub(crate) unsafe fn poll(&self) -> bool {
         self.header().clear_wait();
-        // SAFETY: [X2], clause 1.
+        // SAFETY: [A5], clause 1.
         unsafe { (self.vtable().poll)(self.0) }
     }
 
@@ -164,7 +164,7 @@ impl GRef {
     /// # Safety
     /// 1. [A1] The caller has set RUNNING.
     pub(crate) unsafe fn cancel(&self) {
-        // SAFETY: [X2], clause 1.
+        // SAFETY: [A5], clause 1.
         unsafe { (self.vtable().cancel)(self.0) }
     }
 
@@ -172,7 +172,7 @@ impl GRef {
     pub(crate) fn end(&self) {
         let end = self.header().state.end();
         if end.unwanted {
-            // SAFETY: [X2]; the handle is gone, so the output is ours.
+            // SAFETY: [A5]; the handle is gone, so the output is ours.
             unsafe { (self.vtable().drop_output)(self.0) }
         } else if end.has_joiner {
             self.header().joiner.with(|joiner| {

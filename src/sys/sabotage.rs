@@ -1,0 +1,176 @@
+//! Faults put in on purpose, to see that tests catch them.
+//!
+//! With the feature `sabotage` (debug builds only) a test switches one on; otherwise every question is `false` at compile
+//! time and the code behind it is gone. It sits in the lowest layer because every layer above has places that break.
+
+/// Declares the faults, and the list of all of them.
+macro_rules! faults {
+    ($($(#[doc = $what:literal])+ $name:ident)+) => {
+        /// A place where a collector breaks.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        #[non_exhaustive]
+        #[cfg_attr(
+            not(feature = "sabotage"),
+            allow(unreachable_pub, reason = "public through `internals` only")
+        )]
+        pub enum Fault {
+$($(#[doc = $what])+ $name,)+
+        }
+
+        #[cfg(feature = "sabotage")]
+        impl Fault {
+            /// Every fault there is.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+        }
+    };
+}
+
+faults! {
+    // The barrier.
+    /// An edge that is overwritten during marking is not shaded.
+    NoDeletionBarrier
+    /// `GcCell::set` shades what the edge leads to after the store, which is the new object.
+    BarrierAfterStore
+    /// The first writer of a `GcLock` in a cycle does not report the old content.
+    LockNotLogged
+    /// A mutator that is attached while marking runs has its barrier off, and allocates white.
+    AttachedWithoutBarrier
+    /// A barrier buffer that is full is thrown away.
+    FullBufferLost
+    /// What a mutator's barrier buffer holds is thrown away at handshakes and at termination.
+    BufferNotFlushed
+    /// A handshake throws the buffer away; the stop that ends marking looks at what came after it.
+    BufferLostAtHandshake
+    /// The stop that ends marking does not look at the buffers.
+    BufferNotFlushedAtEnd
+    /// A mutator that is detached takes its buffer with it.
+    BufferLostAtDetach
+
+    // Roots.
+    /// No root is scanned.
+    RootsNotScanned
+    /// The last block of root slots is not scanned.
+    RootBlockSkipped
+    /// A root that goes on its mutator's thread does not shade its object.
+    RootDroppedUnshaded
+    /// A root that goes on another thread is no root from that moment on.
+    RootReleasedAtOnce
+    /// Workers scan no frames.
+    FrameNotScanned
+    /// A frame is opened before its scan.
+    FrameOpenedUnscanned
+    /// A frame that is dropped while marking runs leaves the list at once.
+    FrameUnlistedWhileMarking
+
+    // What is allocated while marking runs.
+    /// Objects allocated during marking are white.
+    AllocateWhite
+    /// The run of slots that a cursor holds when marking begins is handed out white.
+    CursorStaysWhite
+
+    // Marking.
+    /// A mark bit is set by a load and a store.
+    MarkNotAtomic
+    /// Of a long list only the first piece is scanned.
+    PieceLost
+    /// The address inside a long list that names one of its pieces is taken for another piece's.
+    PieceRounded
+    /// Of neighbours that are marked by one instruction only the first is scanned.
+    NeighboursNotScanned
+    /// A marker that leaves with work in hand loses the batch that it has fetched.
+    BatchLost
+    /// Marking looks done while one worker is still at it.
+    EndsOneWorkerEarly
+    /// The stop that ends marking flushes the buffers, and does not look at the queue that they went to.
+    QueueNotSeenAtEnd
+    /// What workers scan pays nobody who waits for it.
+    CreditLost
+
+    // Stops and handshakes.
+    /// The mutator that was attached last is not asked to stop.
+    MutatorForgotten
+    /// A handshake counts as acknowledged by mutators that run and have not acted yet.
+    HandshakeNotAwaited
+    /// A handshake does nothing for mutators that are blocked.
+    BlockedNotActedFor
+
+    // Weak references.
+    /// Weak cells of dead objects are not cleared.
+    CensusSkipped
+    /// An upgrade in the last moment of marking does not tell the collector.
+    UpgradeUntold
+    /// An upgrade between the end of marking and the census gives out the dead.
+    DeadUpgraded
+
+    // Sweep and spans.
+    /// A span that a mutator takes from its central set counts as unswept, so that it is swept while it is allocated from.
+    SweptWhileCached
+    /// Every other span waits for the next cycle with its sweep.
+    SweptLate
+    /// Cached spans from before the end of marking are not given back.
+    StaleCacheKept
+    /// The sweep does not clear mark bits.
+    MarksKept
+    /// Two sweepers can claim one span.
+    ClaimNotExclusive
+    /// The sweep looks for a large object's mark where its span begins, not where the object does.
+    LargeSweptByItsSpan
+    /// A dead object is dropped twice.
+    DroppedTwice
+    /// Bytes that objects own outside the heap are not told to the collector.
+    ExternalBytesLost
+
+    // Pages and slots.
+    /// The page map still names a span after its pages were freed.
+    PageMapNotCleared
+    /// Only the first page of a span maps to it.
+    OnlyFirstPageMapped
+    /// Pages that a mutator has cached can also be had from the page heap.
+    CachedPagesStayFree
+    /// The page before free pages is given back to the system with them.
+    UsedPageReleased
+    /// Slots are looked for without regard to alignment.
+    AlignmentIgnored
+    /// A list gets a slot that is eight bytes too small.
+    SlotTooSmall
+    /// The heap reaches its trigger and no cycle begins.
+    TriggerLost
+}
+
+/// The number of the fault that is in, from 1; 0: none.
+#[cfg(feature = "sabotage")]
+static ACTIVE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+#[cfg(all(feature = "sabotage", not(debug_assertions)))]
+compile_error!(
+    "the feature `sabotage` breaks the collector on purpose: it is for debug builds only"
+);
+
+/// Puts the fault in, in all heaps of the process.
+#[cfg(feature = "sabotage")]
+pub fn break_the_collector(fault: Fault) {
+    // Relaxed: called before the test begins.
+    ACTIVE.store(fault as u32 + 1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether the fault is in.
+#[inline(always)]
+pub(crate) fn is_on(fault: Fault) -> bool {
+    #[cfg(feature = "sabotage")]
+    {
+        // Relaxed: as in `break_the_collector`.
+        ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == fault as u32 + 1
+    }
+    #[cfg(not(feature = "sabotage"))]
+    {
+        let _ = fault;
+        false
+    }
+}
+
+/// `broken` if the fault is in, else `whole`.
+#[inline(always)]
+pub(crate) fn pick<T>(fault: Fault, broken: T, whole: T) -> T {
+    if is_on(fault) { broken } else { whole }
+}
