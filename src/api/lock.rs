@@ -71,7 +71,7 @@ impl<T: Trace> GcLock<T> {
 
     /// Takes a share, unless a writer holds the lock.
     pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
-        self.word.try_read().then_some(ReadGuard { lock: self })
+        self.word.try_read().then(|| ReadGuard { lock: self })
     }
 
     /// Takes the lock, waiting while somebody holds it.

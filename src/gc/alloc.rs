@@ -60,7 +60,8 @@ impl Collector {
         let got = match self.try_alloc_slow(mutator, wanted) {
             Ok(got) => Ok(got),
             Err(OutOfPages) => {
-                // Dead spans may still be unswept.
+                // Dead spans may still be unswept, and this mutator's own pages are of use to spans of any length.
+                self.heap.give_back_pages(&mutator.local.cache);
                 self.sweep_plain_spans();
                 self.try_alloc_slow(mutator, wanted)
             }

@@ -360,7 +360,10 @@ impl MHeap {
         if let Some(old) = slot.take() {
             heap.give_cache(old);
         }
+        // What a cache holds counts as in use, so that no mutator takes the heap past its hard limit from there.
+        let room = self.most_pages.saturating_sub(heap.in_use_pages());
         if pages <= 4
+            && room >= CACHED_PAGES
             && let Some(mut fresh) = heap.take_cache()
         {
             match fresh.alloc(pages) {
