@@ -13,11 +13,13 @@ use crate::sys::sync::Ordering;
 
 /// The shortest sleep between two rounds, and the longest.
 const SHORTEST: Duration = Duration::from_micros(20);
-const LONGEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_millis(2);
 /// Rounds in which nothing was to be done before the sleep grows.
 const PATIENT_ROUNDS: u32 = 50;
 /// A time slice, in nanoseconds.
 const SLICE_NS: u64 = 10_000_000;
+/// A timer that is so late is nobody's, in nanoseconds.
+const LATE_NS: u64 = 1_000_000;
 /// How long everybody must have been asleep before that is called a deadlock.
 pub(crate) const SURE_AFTER: Duration = Duration::from_millis(10);
 
@@ -152,8 +154,20 @@ impl Shared {
             } else if driver.io_waiters() > 0 {
                 driver.poll(Some(Duration::ZERO));
             }
+            self.run_late_timers();
         }
         did
+    }
+
+    /// Timers of a P that was put aside, or whose G does not let go: others run them only when they have nothing else to
+    /// do, which may be never.
+    fn run_late_timers(&self) {
+        let now = self.driver.now();
+        for proc in &self.procs {
+            if self.driver.next_timer_of(proc.index) <= now.saturating_sub(LATE_NS) {
+                self.driver.run_timers(proc.index, now);
+            }
+        }
     }
 
     /// A P whose M is in a call: given to somebody else if it is wanted, or after a slice.
@@ -186,7 +200,7 @@ impl Shared {
         true
     }
 
-    /// A P that runs: asked to make room after a slice, stood in for after two.
+    /// A P that runs: asked to make room after a slice, and stood in for if it was a single poll.
     fn look_at_slice(self: &Arc<Self>, proc: &Proc, seen: &mut Seen, now: u64) -> bool {
         seen.was_blocked = false;
         // Relaxed (both): written by the holder.
@@ -210,7 +224,7 @@ impl Shared {
         }
         // Relaxed: a hint.
         proc.preempt.store(1, Ordering::Relaxed);
-        if now - seen.polls_since >= 2 * SLICE_NS
+        if now - seen.polls_since >= SLICE_NS
             && proc.running.load(Ordering::Relaxed) != 0
             && proc.is_hogged.load(Ordering::Relaxed) == 0
         {
