@@ -194,7 +194,7 @@ impl Runtime {
     /// [`Deadlock`] when every G waits and nothing can wake them; see [`DeadlockPolicy`]. The main G is dropped then.
     ///
     /// # Panics
-    /// When the main G panics, with what it panicked with; in a G, and on a thread with a running mutator, which the
+    /// When the main G panics, with what it panicked with; in a G outside [`blocking`](crate::blocking), and on a thread with a running mutator, which the
     /// collector would wait for (wrap it in [`Mutator::blocking`]); when the runtime is shut down meanwhile.
     #[track_caller]
     #[allow(clippy::panic_in_result_fn, reason = "documented")]
@@ -204,8 +204,8 @@ impl Runtime {
         F::Output: Send,
     {
         assert!(
-            context::shared().is_none(),
-            "block_on was called in a G: await the future instead"
+            !context::holds_a_proc(),
+            "block_on was called in a G: await the future, or wrap it in `blocking`"
         );
         assert!(
             current().is_none_or(|c| !c.running),

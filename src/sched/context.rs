@@ -73,6 +73,11 @@ pub(crate) fn shared() -> Option<Arc<Shared>> {
     with_worker(|worker| worker.map(|w| w.shared().clone()))
 }
 
+/// Whether this thread has a P, which others would wait for.
+pub(crate) fn holds_a_proc() -> bool {
+    with_worker(|worker| worker.is_some_and(Worker::has_proc))
+}
+
 /// The driver of the runtime that this thread works for, and the P whose timers are the nearest.
 pub(crate) fn driver() -> Option<(Arc<Driver>, usize)> {
     #[cfg(test)]
