@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
+use crate::sched::context::Elsewhere;
 use crate::sched::report::Deadlock;
 use crate::sched::shared::Shared;
 use crate::sys::lock::Unranked;
@@ -55,6 +56,7 @@ impl Shared {
         F: Future + Send,
         F::Output: Send,
     {
+        let _elsewhere = Elsewhere::enter();
         let mut output = None;
         let result = {
             let place = &mut output;

@@ -44,6 +44,21 @@ impl Drop for Here {
     }
 }
 
+/// This thread is no worker while this lives: a worker in a blocking call waits for another runtime as any thread does.
+pub(crate) struct Elsewhere(*const Worker);
+
+impl Elsewhere {
+    pub(crate) fn enter() -> Self {
+        Self(WORKER.with(|w| w.replace(std::ptr::null())))
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        WORKER.with(|w| w.set(self.0));
+    }
+}
+
 /// Calls `f` with the worker that this thread is.
 #[inline]
 pub(crate) fn with_worker<R>(f: impl FnOnce(Option<&Worker>) -> R) -> R {
