@@ -80,7 +80,9 @@ impl State {
         let mut old = self.0.load(Ordering::Acquire);
         loop {
             let (new, out) = f(old);
-            if new == old {
+            // Unchanged, but still to be released: a wake that finds NOTIFIED set tells the poll to come what it knows.
+            // With a plain load the poll could miss it, and wait for ever.
+            if new == old && new & NOTIFIED == 0 {
                 return out;
             }
             // AcqRel: hands the future and what the waker's owner did from one holder to the next. Acquire on failure:
