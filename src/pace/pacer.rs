@@ -52,7 +52,7 @@ use crate::pace::heap_goal::{
 };
 use crate::pace::trigger::{Runway, trigger};
 
-/// Room for allocation that a cycle always has, however late it started.
+/// Room for allocation that a cycle always has, however late it started: past the ceiling, work is spread over it.
 const MIN_ROOM: u64 = 64 << 10;
 /// An unfinished sweep has at least this much allocation to finish in before the next cycle.
 const MIN_SWEEP_DISTANCE: u64 = 1 << 20;
@@ -281,10 +281,16 @@ impl Pacer {
             aim = aim.max(self.extended(self.proven(scan_done), expected, found));
             expected = found;
         }
+        let left = expected.saturating_sub(scan_done);
         let limit_rules = self.plan.goal == self.limit.goal;
-        let least = if limit_rules { 1 } else { MIN_ROOM };
+        // In proportion to what is left: the price has a bound, and all that is paid at it is within the room.
+        let least = if limit_rules {
+            1
+        } else {
+            (MIN_ROOM as f64 * (left as f64 / expected.max(1) as f64)) as u64
+        };
         let room = aim.saturating_sub(heap_live).max(least);
-        AssistRates::new(expected.saturating_sub(scan_done), room)
+        AssistRates::new(left, room)
     }
 
     /// The goal, moved out in proportion to the work that was `found` instead of what was expected, at most to `bound`.
@@ -428,7 +434,25 @@ mod tests {
         let first = pacer.start_cycle(start, 90 * MIB, 0, NONE);
         assert!(first.work_per_byte < 3.1);
         let past = pacer.revise(300 * MIB, 10 * MIB, 200 * MIB);
-        assert_eq!(past, AssistRates::new(80 * MIB, 64 << 10));
+        assert_eq!(past, AssistRates::new(80 * MIB, (64 << 10) * 8 / 9));
+    }
+
+    /// The whole of a cycle's work, paid for past the ceiling, lets the heap grow by the room and no more.
+    #[test]
+    fn what_is_paid_past_the_ceiling_is_within_the_room() {
+        let mut pacer = pacer(Knobs::new(8), MIB, 0);
+        pacer.start_cycle(pacer.plan().trigger, MIB, 0, NONE);
+        let start = pacer.plan().ceiling;
+        let (mut heap, mut scanned) = (start as f64, 0);
+        while scanned < MIB - 1000 {
+            let rates = pacer.revise(heap as u64, scanned, 2 * MIB);
+            heap += 100.0 * rates.bytes_per_work;
+            scanned += 100;
+        }
+        assert!(
+            heap - start as f64 <= (64 << 10) as f64,
+            "{heap} of {start}"
+        );
     }
 
     #[test]
