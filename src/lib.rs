@@ -22,6 +22,8 @@ mod sys;
 
 pub use greywave_derive::Trace;
 
+#[cfg(feature = "sched")]
+pub use crate::api::gc_chan::GcChan;
 #[doc(hidden)]
 pub use crate::api::private as __private;
 #[cfg(feature = "sched")]

@@ -7,6 +7,8 @@
 mod cancel;
 #[path = "support/executor.rs"]
 mod executor;
+#[path = "chan/heap.rs"]
+mod heap;
 #[path = "chan/programs.rs"]
 mod programs;
 #[path = "chan/rules.rs"]

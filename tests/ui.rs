@@ -7,4 +7,6 @@ fn ui() {
     let cases = trybuild::TestCases::new();
     cases.pass("tests/ui/pass/*.rs");
     cases.compile_fail("tests/ui/fail/*.rs");
+    #[cfg(feature = "sched")]
+    cases.compile_fail("tests/ui/fail/sched/*.rs");
 }

@@ -8,6 +8,8 @@ pub(crate) mod error;
 pub(crate) mod external;
 pub(crate) mod frame;
 pub(crate) mod gc;
+#[cfg(feature = "sched")]
+pub(crate) mod gc_chan;
 pub(crate) mod heap;
 pub(crate) mod lock;
 pub(crate) mod mutator;

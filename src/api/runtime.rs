@@ -155,6 +155,8 @@ impl RuntimeBuilder {
         let watched = shared.clone();
         let monitor = thread::spawn("greywave-monitor".to_owned(), move || watched.run_monitor())
             .map_err(|e| {
+            // There is no G that it could wait for.
+            let _ = shared.shut_down(Duration::ZERO);
             ConfigError::refused("the scheduler's thread cannot be started".to_owned(), e)
         })?;
         Ok(Runtime {
@@ -315,11 +317,13 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let Some(shared) = context::shared() else {
-        panic!("go was called outside a runtime, at {spawned_at}: use Runtime::go");
-    };
-    // SAFETY: 1. 'static.
-    unsafe { shared.spawn(future, name, spawned_at) }
+    context::with_worker(|worker| {
+        let Some(worker) = worker else {
+            panic!("go was called outside a runtime, at {spawned_at}: use Runtime::go");
+        };
+        // SAFETY: 1. 'static.
+        unsafe { worker.shared().spawn(future, name, spawned_at) }
+    })
 }
 
 /// Gives a G the heap: `f` runs with the mutator of the P that the G runs on.

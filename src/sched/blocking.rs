@@ -46,6 +46,7 @@ pub(crate) struct InCall<'a> {
 impl Worker {
     /// Gives the P away, as the module's head says.
     pub(crate) fn enter_call(&self) -> InCall<'_> {
+        self.forget_the_ended();
         let shared = self.shared();
         // Relaxed: a count.
         shared.in_calls.fetch_add(1, Ordering::Relaxed);

@@ -70,22 +70,17 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(Option<&Worker>) -> R) -> R {
 
 /// Calls `f` with the worker that this thread is, if it is one of `shared` and holds a P.
 #[inline]
-pub(crate) fn with_worker_of<R>(shared: &Arc<Shared>, f: impl FnOnce(Option<&Worker>) -> R) -> R {
+pub(crate) fn with_worker_of<R>(shared: *const Shared, f: impl FnOnce(Option<&Worker>) -> R) -> R {
     with_worker(|worker| f(worker.filter(|w| w.is_of(shared) && w.has_proc())))
 }
 
 /// Which list of all Gs a G that is spawned here goes to.
-pub(crate) fn shard_of(shared: &Arc<Shared>) -> Option<usize> {
+pub(crate) fn shard_of(shared: *const Shared) -> Option<usize> {
     with_worker(|worker| {
         worker
             .filter(|w| w.is_of(shared))
             .and_then(Worker::proc_index)
     })
-}
-
-/// The runtime that this thread works for.
-pub(crate) fn shared() -> Option<Arc<Shared>> {
-    with_worker(|worker| worker.map(|w| w.shared().clone()))
 }
 
 /// Whether this thread has a P, which others would wait for.

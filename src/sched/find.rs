@@ -28,6 +28,7 @@ impl Worker {
                 return None;
             }
             if !self.has_proc() {
+                self.forget_the_ended();
                 let (index, spinning) = self.shared().stop_machine(&self.machine);
                 self.take_over(index, spinning);
                 if index == NO_PROC {
@@ -169,6 +170,7 @@ impl Worker {
 
     /// Gives the P up, looks once more, and sleeps: in the poller, or until it is given another P.
     fn go_idle(&self) {
+        self.forget_the_ended();
         let shared = self.shared();
         let was_spinning = self.spinning.replace(false);
         let Some(index) = self.let_go() else { return };

@@ -136,6 +136,84 @@ impl<T: Linked> List<T> {
     }
 }
 
+/// The link of a node in a [`Chain`].
+pub(crate) struct Next<T>(Cell<Option<NonNull<T>>>);
+
+impl<T> Next<T> {
+    pub(crate) const fn new() -> Self {
+        Self(Cell::new(None))
+    }
+}
+
+/// What can be in a [`Chain`].
+///
+/// # Safety
+/// 1. `next` returns the place of the one [`Next`] inside `node`, and makes no reference to the rest of it.
+pub(crate) unsafe trait Chained: Sized {
+    fn next(node: NonNull<Self>) -> NonNull<Next<Self>>;
+}
+
+/// A list with one link a node: first in, first out, and nobody leaves from the middle. [Y2]
+pub(crate) struct Chain<T> {
+    first: Option<NonNull<T>>,
+    last: Option<NonNull<T>>,
+    len: usize,
+}
+
+// SAFETY: [Y2] as for `List`.
+unsafe impl<T> Send for Chain<T> {}
+
+impl<T> fmt::Debug for Chain<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").field("len", &self.len).finish()
+    }
+}
+
+impl<T: Chained> Chain<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts `node` at the end.
+    ///
+    /// # Safety
+    /// 1. `node` is in no chain, and lives and stays where it is until it is taken out.
+    /// 2. The chain's lock is held.
+    pub(crate) unsafe fn push_back(&mut self, node: NonNull<T>) {
+        // SAFETY: [Y2] clauses 1 and 2.
+        unsafe { T::next(node).as_ref() }.0.set(None);
+        match self.last.replace(node) {
+            // SAFETY: [Y2] it is in this chain.
+            Some(last) => unsafe { T::next(last).as_ref() }.0.set(Some(node)),
+            None => self.first = Some(node),
+        }
+        self.len += 1;
+    }
+
+    /// Takes the oldest node out.
+    ///
+    /// # Safety
+    /// 1. The chain's lock is held.
+    pub(crate) unsafe fn pop_front(&mut self) -> Option<NonNull<T>> {
+        let first = self.first?;
+        // SAFETY: [Y2] it is in this chain, and clause 1.
+        self.first = unsafe { T::next(first).as_ref() }.0.take();
+        if self.first.is_none() {
+            self.last = None;
+        }
+        self.len -= 1;
+        Some(first)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,5 +270,45 @@ mod tests {
         // SAFETY: as at first; a node may come back.
         unsafe { list.push_back(at(2)) };
         assert_eq!(numbers(&list), [2]);
+    }
+
+    struct Bead {
+        number: u32,
+        next: Next<Self>,
+    }
+
+    // SAFETY: 1. `next` is the only one.
+    unsafe impl Chained for Bead {
+        fn next(node: NonNull<Self>) -> NonNull<Next<Self>> {
+            // SAFETY: inside the node.
+            NonNull::from(unsafe { &(*node.as_ptr()).next })
+        }
+    }
+
+    #[test]
+    fn a_chain_keeps_the_order() {
+        let beads: Vec<Box<Bead>> = (0..4)
+            .map(|number| {
+                Box::new(Bead {
+                    number,
+                    next: Next::new(),
+                })
+            })
+            .collect();
+        let mut chain = Chain::new();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            for bead in &beads {
+                // SAFETY: in no chain; the boxes outlive it; one thread.
+                unsafe { chain.push_back(NonNull::from(&**bead)) };
+            }
+            assert_eq!(chain.len(), 4);
+            // SAFETY: one thread.
+            while let Some(bead) = unsafe { chain.pop_front() } {
+                // SAFETY: one of the boxes.
+                seen.push(unsafe { bead.as_ref() }.number);
+            }
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 0, 1, 2, 3]);
     }
 }

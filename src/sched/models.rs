@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::gc::mutator::MutatorRef;
+use crate::gc::state_word::Request;
+use crate::gc::world::World;
 use crate::sched::proc::{Proc, Status};
+use crate::sched::registry::Census;
 use crate::sched::runq::{Item, RunQueue};
 use crate::sched::task::state::{Begin, Pause, State, Wake};
 use crate::sys::model::{Plain, explore};
@@ -278,5 +282,136 @@ fn loom_hand_off_against_the_way_back() {
             },
         );
         assert!(back != taken, "one of them");
+    });
+}
+
+// ---- how many Gs there are --------------------------------------------------------------------------------------------
+
+/// One G lives on; another is spawned on one thread and ends on another. Whoever counts meanwhile does not miss the one.
+#[test]
+fn loom_a_count_against_a_short_life() {
+    explore(3, |order| {
+        let census = Arc::new(Census::new(1, 1));
+        census.add(0);
+        let queue = Arc::new(AtomicUsize::new(0));
+        let (spawner, runner, reader) = (census.clone(), census.clone(), census.clone());
+        let (put, take) = (queue.clone(), queue);
+        let ((), ended, seen) = order.race3(
+            move || {
+                spawner.add(0);
+                // Release: a run queue.
+                put.store(1, Ordering::Release);
+            },
+            move || {
+                // Acquire: pairs with the Release.
+                let taken = take.load(Ordering::Acquire) == 1;
+                if taken {
+                    runner.end(Some(0));
+                }
+                taken
+            },
+            move || reader.len(),
+        );
+        assert!((1..=2).contains(&seen), "{seen} Gs");
+        assert_eq!(census.len(), if ended { 1 } else { 2 });
+    });
+}
+
+// ---- a stop and a P that changes hands --------------------------------------------------------------------------------
+
+/// A P, its mutator, and what only its holder touches; what is written while the world is stopped.
+struct Handed {
+    world: World,
+    proc: Proc,
+    mutator: MutatorRef,
+    cache: Plain<u32>,
+    phase: Plain<u32>,
+}
+
+// SAFETY: the mutator is used by the P's holder alone; loom watches the plain variables.
+unsafe impl Send for Handed {}
+// SAFETY: as above.
+unsafe impl Sync for Handed {}
+
+impl Handed {
+    fn new() -> Arc<Self> {
+        let world = World::new();
+        let mutator = world.register(std::panic::Location::caller(), false);
+        let proc = Proc::new(0, Box::new(()));
+        proc.set(Status::Running);
+        Arc::new(Self {
+            world,
+            proc,
+            mutator,
+            cache: Plain::new(0),
+            phase: Plain::new(0),
+        })
+    }
+
+    /// `with`, on whichever thread holds the P.
+    fn section(&self) {
+        // SAFETY: 1. unregistered last. 2. only its word is used.
+        let state = unsafe { self.mutator.get() };
+        self.world.leave_blocked(state, &mut || {});
+        assert_eq!(self.phase.get() % 2, 0, "a section in a stop");
+        self.cache.set(self.cache.get() + 1);
+        self.world.enter_blocked(state, &mut || {});
+    }
+
+    /// `Collector::stopped`: the collector looks into every mutator.
+    fn stop(&self) -> u32 {
+        self.world.stop(Request::Stop, |_| {});
+        self.phase.set(self.phase.get() + 1);
+        let cached = self.cache.get();
+        self.phase.set(self.phase.get() + 1);
+        self.world.withdraw_stop();
+        self.world.open_gate();
+        cached
+    }
+}
+
+/// One M has a section, and goes into a blocking call; another takes the P over (or finds that its M took it back) and
+/// has a section with the same mutator, while the world is stopped: the stop meets no section, and sees what each did.
+fn stop_against_a_hand_over(stop: fn(&Handed) -> u32) {
+    explore(2, move |order| {
+        let handed = Handed::new();
+        let (first, second, third) = (handed.clone(), handed.clone(), handed.clone());
+        let ((), taken, cached) = order.race3(
+            move || {
+                first.section();
+                first.proc.set(Status::Blocked);
+                if first.proc.take_from_call() {
+                    first.section();
+                }
+            },
+            move || {
+                let taken = second.proc.take_from_call();
+                if taken {
+                    second.section();
+                }
+                taken
+            },
+            move || stop(&third),
+        );
+        assert!(cached <= 2);
+        assert_eq!(handed.cache.get(), 2, "taken: {taken}");
+        handed.world.unregister(handed.mutator);
+    });
+}
+
+#[test]
+fn loom_stop_against_a_proc_that_is_handed_off() {
+    stop_against_a_hand_over(Handed::stop);
+}
+
+/// The negative control: a stop that forgets the P's mutator, because no thread is attached with it.
+#[test]
+#[should_panic(expected = "Concurrent read and write accesses")]
+fn loom_stop_that_forgets_a_handed_proc_fails() {
+    stop_against_a_hand_over(|handed| {
+        handed.phase.set(handed.phase.get() + 1);
+        loom::thread::yield_now();
+        handed.phase.set(handed.phase.get() + 1);
+        0
     });
 }

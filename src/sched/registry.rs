@@ -1,16 +1,21 @@
 //! All Gs that have not ended, in lists with a lock each.
+//!
+//! Ended ones are taken out many at a time, so that those who spawn and those who run seldom meet at a lock. How many there
+//! are is counted apart, exactly: what was added to each list, less what has ended on each P. Each of these numbers only
+//! grows, and a reader takes those that have ended first; so it may see too many, never too few.
 
 use std::ptr::NonNull;
 
 use crate::sched::list::List;
 use crate::sched::task::{GRef, Header};
 use crate::sys::lock::Unranked;
-use crate::sys::sync::{AtomicUsize, Ordering};
+use crate::sys::sync::{AtomicU64, Ordering};
 
 /// See the module's head. A list holds one reference of each of its Gs.
 #[derive(Debug)]
 pub(crate) struct Registry {
     shards: Box<[Shard]>,
+    census: Census,
 }
 
 /// A list on a cache line of its own.
@@ -18,19 +23,94 @@ pub(crate) struct Registry {
 #[repr(align(64))]
 struct Shard {
     list: Unranked<List<Header>>,
-    /// A mirror of its length.
-    len: AtomicUsize,
+}
+
+/// A number that one thread at a time adds to, on a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Count(AtomicU64);
+
+impl Count {
+    fn add_one(&self) {
+        // Relaxed: nobody else writes it now.
+        let before = self.0.load(Ordering::Relaxed);
+        // Release: pairs with the Acquire in `Census::len`.
+        self.0.store(before + 1, Ordering::Release);
+    }
+}
+
+/// How many there are.
+#[derive(Debug)]
+pub(crate) struct Census {
+    /// For each list, Gs that were ever put in.
+    added: Box<[Count]>,
+    /// For each P, Gs that have ended on it; and for those that ended elsewhere.
+    ended: Box<[Count]>,
+}
+
+impl Census {
+    pub(crate) fn new(shards: usize, procs: usize) -> Self {
+        let counts = |n| (0..n).map(|_| Count(AtomicU64::new(0))).collect();
+        Self {
+            added: counts(shards),
+            ended: counts(procs + 1),
+        }
+    }
+
+    /// By the holder of the list's lock.
+    pub(crate) fn add(&self, shard: usize) {
+        self.added[shard].add_one();
+    }
+
+    /// By the holder of `proc`, or anyone.
+    pub(crate) fn end(&self, proc: Option<usize>) {
+        match proc {
+            Some(proc) => self.ended[proc].add_one(),
+            None => {
+                let elsewhere = &self.ended[self.ended.len() - 1].0;
+                // Release: as in `add_one`.
+                elsewhere.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// See the module's head.
+    pub(crate) fn len(&self) -> usize {
+        // Acquire (both): that a G was added is known to whoever ended it, so it is seen by whoever sees its end.
+        let sum = |counts: &[Count]| -> u64 {
+            let all = counts.iter().map(|count| count.0.load(Ordering::Acquire));
+            all.sum()
+        };
+        let ended = sum(&self.ended);
+        (sum(&self.added) - ended) as usize
+    }
+}
+
+/// Gs that have ended on this thread and are still in their lists.
+#[derive(Debug, Default)]
+pub(crate) struct Ended(Vec<NonNull<Header>>);
+
+impl Ended {
+    /// So many are taken out at once.
+    const MANY: usize = 64;
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= Self::MANY
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Registry {
-    pub(crate) fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize, procs: usize) -> Self {
+        let shard = || Shard {
+            list: Unranked::new(List::new()),
+        };
         Self {
-            shards: (0..shards)
-                .map(|_| Shard {
-                    list: Unranked::new(List::new()),
-                    len: AtomicUsize::new(0),
-                })
-                .collect(),
+            shards: std::iter::repeat_with(shard).take(shards).collect(),
+            census: Census::new(shards, procs),
         }
     }
 
@@ -38,38 +118,52 @@ impl Registry {
         self.shards.len()
     }
 
-    fn shard_of(&self, g: &GRef) -> &Shard {
-        &self.shards[usize::from(g.header().shard)]
-    }
-
     /// Takes a reference over.
     pub(crate) fn add(&self, g: GRef) {
-        let shard = self.shard_of(&g);
-        let mut list = shard.list.lock();
+        let shard = usize::from(g.header().shard);
+        let mut list = self.shards[shard].list.lock();
         // SAFETY: 1. a new G is in no list of all Gs; it is kept by its reference. 2. the lock is held.
         unsafe { list.push_back(g.into_raw()) };
-        // Relaxed: a figure.
-        shard.len.store(list.len(), Ordering::Relaxed);
+        self.census.add(shard);
     }
 
-    /// Gives the reference back. The G has ended, and this is called once for it.
-    pub(crate) fn remove(&self, g: &GRef) -> GRef {
-        let shard = self.shard_of(g);
-        let mut list = shard.list.lock();
-        // SAFETY: 1. added when it was made, and removed once. The lock is held.
-        unsafe { list.remove(g.as_ptr()) };
-        // Relaxed: a figure.
-        shard.len.store(list.len(), Ordering::Relaxed);
-        drop(list);
-        // SAFETY: the list's.
-        unsafe { GRef::from_raw(g.as_ptr()) }
+    /// A G has ended, on `proc` if the caller holds one; it counts no more, and [`remove_all`](Self::remove_all) will take it
+    /// out of its list. Once for each G.
+    pub(crate) fn note_end(&self, g: &GRef, proc: Option<usize>, ended: &mut Ended) {
+        self.census.end(proc);
+        ended.0.push(g.as_ptr());
     }
 
-    /// How many there are. O(shards).
+    /// Takes those that have ended out of their lists, and gives the lists' references back. Each lock is taken once.
+    pub(crate) fn remove_all(&self, ended: &mut Ended) {
+        let mut gs = std::mem::take(&mut ended.0);
+        while let Some(&first) = gs.first() {
+            // SAFETY: the list's reference keeps it.
+            let index = unsafe { first.as_ref() }.shard;
+            let mut of_list = Vec::with_capacity(gs.len());
+            {
+                let mut list = self.shards[usize::from(index)].list.lock();
+                gs.retain(|&header| {
+                    // SAFETY: as above.
+                    let is_here = unsafe { header.as_ref() }.shard == index;
+                    if is_here {
+                        // SAFETY: 1. added when it was made, and removed once. The lock is held.
+                        unsafe { list.remove(header) };
+                        // SAFETY: the list's reference.
+                        of_list.push(unsafe { GRef::from_raw(header) });
+                    }
+                    !is_here
+                });
+            }
+            // Freed without the lock.
+            drop(of_list);
+        }
+        ended.0 = gs;
+    }
+
+    /// How many there are. O(shards + Ps). May be more than there are if some end meanwhile, never less.
     pub(crate) fn len(&self) -> usize {
-        // Relaxed: a figure.
-        let len = |shard: &Shard| shard.len.load(Ordering::Relaxed);
-        self.shards.iter().map(len).sum()
+        self.census.len()
     }
 
     /// References to all of them, for a report or the end. O(Gs); spawning in a shard waits while it is copied.
@@ -81,7 +175,9 @@ impl Registry {
             while let Some(header) = at {
                 // SAFETY: in the list, whose lock is held, so it has the list's reference.
                 let of_list = std::mem::ManuallyDrop::new(unsafe { GRef::from_raw(header) });
-                out.push(GRef::clone(&of_list));
+                if !of_list.header().state.is_done() {
+                    out.push(GRef::clone(&of_list));
+                }
                 // SAFETY: as above.
                 at = unsafe { list.next(header) };
             }
@@ -92,7 +188,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // A G keeps its runtime, so nobody is left by now.
+        // [A6]
         debug_assert_eq!(self.len(), 0, "a G outlives its runtime");
     }
 }

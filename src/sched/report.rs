@@ -85,16 +85,19 @@ pub enum DeadlockPolicy {
 impl Shared {
     fn info(&self, g: &GRef) -> GInfo {
         let header = g.header();
-        let now = (self.epoch.elapsed_ns() / 1_000_000) as u32;
+        let now = self.age_ms();
         let state = if header.state.is_waiting() {
-            format!("waits for {}", header.wait_reason())
+            match header.waits_on() {
+                Some(on) => format!("waits for {} ({on:#x})", header.wait_reason()),
+                None => format!("waits for {}", header.wait_reason()),
+            }
         } else if header.state.is_running() {
             "running".to_owned()
         } else {
             "runnable".to_owned()
         };
         GInfo {
-            name: header.name.as_deref().map(str::to_owned),
+            name: header.name.as_ref().map(ToString::to_string),
             spawned_at: header.spawned_at,
             age: Duration::from_millis(u64::from(now.wrapping_sub(header.born_ms))),
             state,

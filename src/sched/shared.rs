@@ -14,6 +14,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread::JoinHandle as Thread;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::sched::block_on::Main;
 use crate::sched::blocking::CallQueue;
 use crate::sched::context;
 use crate::sched::driver::Driver;
-use crate::sched::list::List;
+use crate::sched::list::Chain;
 use crate::sched::machine::{Machine, NO_PROC};
 use crate::sched::proc::{Proc, Status};
 use crate::sched::registry::Registry;
@@ -35,7 +36,7 @@ use crate::sched::task::cell::{self, Birth};
 use crate::sched::task::join::{self, JoinHandle};
 use crate::sched::task::{GRef, Queued};
 use crate::sched::worker;
-use crate::sys::clock::Moment;
+use crate::sys::clock::{CoarseMoment, Moment};
 use crate::sys::fatal::fatal_args;
 use crate::sys::lock::{Condvar, Unranked};
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
@@ -47,7 +48,7 @@ pub(crate) type MakeHost = Box<dyn Fn() -> Box<dyn Any + Send> + Send + Sync>;
 /// Under the scheduler's lock.
 #[derive(Debug)]
 pub(crate) struct Idle {
-    global: List<Queued>,
+    global: Chain<Queued>,
     pub(crate) procs: Vec<usize>,
     /// Ps that stand in for those whose G does not make room.
     pub(crate) spares: Vec<usize>,
@@ -100,6 +101,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) collector: Arc<Collector>,
     pub(crate) epoch: Moment,
+    built_at: CoarseMoment,
     pub(crate) max_threads: usize,
     next_shard: AtomicUsize,
     /// Counts whatever may have made somebody runnable.
@@ -121,6 +123,8 @@ pub(crate) struct Shared {
     /// For whoever waits for the last G to end.
     pub(crate) ended: Unranked<()>,
     pub(crate) all_ended: Condvar,
+    /// Whether the runtime holds a reference to itself. [A6]
+    keeps_itself: AtomicU8,
 }
 
 impl fmt::Debug for Shared {
@@ -136,13 +140,13 @@ impl Shared {
     pub(crate) fn new(plan: Plan) -> std::io::Result<Arc<Self>> {
         let all = plan.procs + plan.spares;
         let shards = (plan.procs * 4).next_power_of_two().clamp(4, 256);
-        Ok(Arc::new(Self {
+        let shared = Arc::new(Self {
             procs: (0..all)
                 .map(|index| Proc::new(index, (plan.make_host)()))
                 .collect(),
             width: plan.procs,
             idle: Unranked::new(Idle {
-                global: List::new(),
+                global: Chain::new(),
                 procs: (0..plan.procs).rev().collect(),
                 spares: (plan.procs..all).rev().collect(),
                 machines: Vec::new(),
@@ -157,9 +161,10 @@ impl Shared {
             surplus: AtomicUsize::new(0),
             closing: AtomicU8::new(Closing::No as u8),
             driver: Arc::new(Driver::new(all)?),
-            registry: Registry::new(shards),
+            registry: Registry::new(shards, all),
             collector: plan.collector,
             epoch: Moment::now(),
+            built_at: CoarseMoment::now(),
             max_threads: plan.max_threads,
             next_shard: AtomicUsize::new(0),
             events: AtomicU64::new(0),
@@ -175,7 +180,12 @@ impl Shared {
             monitor_sleeps: AtomicU8::new(0),
             ended: Unranked::new(()),
             all_ended: Condvar::new(),
-        }))
+            keeps_itself: AtomicU8::new(1),
+        });
+        // [A6] Given back by `let_itself_go`.
+        #[allow(clippy::mem_forget, reason = "the runtime's reference to itself")]
+        std::mem::forget(shared.clone());
+        Ok(shared)
     }
 
     pub(crate) fn is_closing(&self, how_far: Closing) -> bool {
@@ -199,23 +209,24 @@ impl Shared {
         F: Future + Send,
         F::Output: Send,
     {
-        let shard = context::shard_of(self).unwrap_or_else(|| {
+        let this = Arc::as_ptr(self);
+        let shard = context::shard_of(this).unwrap_or_else(|| {
             // Relaxed: any will do.
             self.next_shard.fetch_add(1, Ordering::Relaxed)
         });
         let birth = Birth {
-            shared: self.clone(),
+            shared: NonNull::from(&**self),
             spawned_at,
-            name: name.map(String::into_boxed_str),
+            name: name.map(|name| Box::new(name.into_boxed_str())),
             shard: (shard % self.registry.shards()) as u16,
-            born_ms: (self.epoch.elapsed_ns() / 1_000_000) as u32,
+            born_ms: self.age_ms(),
         };
         let (registered, queued, handle) = cell::new(future, birth);
         self.registry.add(registered);
         if self.is_closing(Closing::Gs) {
             join::abort(&queued);
         }
-        context::with_worker_of(self, |here| match here {
+        context::with_worker_of(this, |here| match here {
             Some(worker) => worker.put_new(queued),
             None => {
                 self.put_global(queued);
@@ -227,18 +238,35 @@ impl Shared {
 
     /// Puts a G that was woken where it will run soon.
     pub(crate) fn schedule(g: GRef) {
-        let shared: *const Arc<Self> = &raw const g.header().shared;
-        // SAFETY: the header is kept by the G, which is not gone before it has ended, and that is after this: it is
-        // in nobody's hands but ours. What follows clones the pointer before it lets go of the G.
-        let shared = unsafe { &*shared };
+        let shared = g.header().shared.as_ptr().cast_const();
         context::with_worker_of(shared, |here| match here {
             Some(worker) => worker.put_woken(g),
             None => {
-                let shared = shared.clone();
+                // SAFETY: [A6] the G is about to be queued, by us; from an `Arc`, as every `Shared` is.
+                unsafe { Arc::increment_strong_count(shared) };
+                // SAFETY: the count of the line above. It is kept for longer than the G, which may end at once.
+                let shared = unsafe { Arc::from_raw(shared) };
                 shared.put_global(g);
                 shared.wake_one();
             }
         });
+    }
+
+    /// Milliseconds since the runtime was built, to some milliseconds.
+    pub(crate) fn age_ms(&self) -> u32 {
+        self.built_at.elapsed_ms()
+    }
+
+    /// The runtime's reference to itself goes, if it ends and no G is left. [A6]
+    pub(crate) fn let_itself_go(self: &Arc<Self>) {
+        // AcqRel: once.
+        if self.is_closing(Closing::Ms)
+            && self.registry.len() == 0
+            && self.keeps_itself.swap(0, Ordering::AcqRel) != 0
+        {
+            // SAFETY: the reference that `new` has made.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(self)) };
+        }
     }
 
     // ---- the global queue ------------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ impl Shared {
             let _ = thread.join();
         }
         self.drop_leftovers();
+        // Without a G there was no M that could.
+        self.let_itself_go();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What an M does: find a G, run it, again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use crate::sched::context::Here;
 use crate::sched::machine::{Machine, NO_PROC};
 use crate::sched::memory::Memory;
 use crate::sched::proc::{Own, Proc, Status};
+use crate::sched::registry::Ended;
 use crate::sched::shared::Shared;
 use crate::sched::task::state::{Begin, Pause};
 use crate::sched::task::{GRef, Header};
@@ -32,8 +33,9 @@ pub(crate) struct Worker {
     /// Wake-ups until the next one whose latency is measured.
     until_sample: Cell<u32>,
     pub(crate) memory: Memory,
+    ended: RefCell<Ended>,
     /// A marker for the collector, kept for the next time there is nothing else to do.
-    pub(crate) marker: std::cell::RefCell<Option<Box<crate::gc::mark::Marker>>>,
+    pub(crate) marker: RefCell<Option<Box<crate::gc::mark::Marker>>>,
 }
 
 /// The body of an M's thread.
@@ -47,7 +49,8 @@ pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
         round: Cell::new(0),
         until_sample: Cell::new(SAMPLE),
         memory: Memory::default(),
-        marker: std::cell::RefCell::new(None),
+        ended: RefCell::default(),
+        marker: RefCell::new(None),
     };
     let here = Here::enter(&worker);
     let (index, spinning) = worker.machine.given();
@@ -55,10 +58,17 @@ pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
     while let Some((g, inherits)) = worker.find() {
         worker.execute(g, inherits);
     }
+    worker.forget_the_ended();
     drop(here);
     // Nobody counts on this M any more: its P, if it has one, stays with the runtime, which ends.
-    let mut idle = worker.shared.idle.lock();
-    idle.started -= 1;
+    let is_last = {
+        let mut idle = worker.shared.idle.lock();
+        idle.started -= 1;
+        idle.started == 0
+    };
+    if is_last {
+        worker.shared.let_itself_go();
+    }
 }
 
 impl Worker {
@@ -66,8 +76,8 @@ impl Worker {
         &self.shared
     }
 
-    pub(crate) fn is_of(&self, shared: &Arc<Shared>) -> bool {
-        Arc::ptr_eq(&self.shared, shared)
+    pub(crate) fn is_of(&self, shared: *const Shared) -> bool {
+        Arc::as_ptr(&self.shared) == shared
     }
 
     pub(crate) fn has_proc(&self) -> bool {
@@ -166,15 +176,11 @@ impl Worker {
         }
         self.until_sample.set(SAMPLE);
         let now = self.shared.epoch.elapsed_ns().max(1);
-        // Relaxed: the queue hands it on.
-        g.header().runnable_at.store(now, Ordering::Relaxed);
+        g.header().sample(now);
     }
 
     fn note_latency(&self, g: &GRef) {
-        // Relaxed (both): the queue has handed it on.
-        let since = g.header().runnable_at.load(Ordering::Relaxed);
-        if since != 0 {
-            g.header().runnable_at.store(0, Ordering::Relaxed);
+        if let Some(since) = g.header().take_sample() {
             let waited = self.shared.epoch.elapsed_ns().saturating_sub(since);
             self.shared.latency.lock().record(waited);
         }
@@ -243,9 +249,27 @@ impl Worker {
                 Pause::Cancel => unsafe { g.cancel() },
             }
         }
-        drop(self.shared.registry.remove(&g));
+        {
+            let mut ended = self.ended.borrow_mut();
+            let registry = &self.shared.registry;
+            registry.note_end(&g, self.proc_index(), &mut ended);
+        }
         g.end();
+        drop(g);
+        if self.ended.borrow().is_full() {
+            self.forget_the_ended();
+        }
         self.shared.note_end();
+    }
+
+    /// Takes Gs that have ended here out of the lists of all.
+    pub(crate) fn forget_the_ended(&self) {
+        if !self.ended.borrow().is_empty() {
+            // Outputs and names are dropped: user code, which may spawn; nothing ends before it is back.
+            let mut ended = self.ended.take();
+            self.shared.registry.remove_all(&mut ended);
+            self.ended.replace(ended);
+        }
     }
 
     /// It was woken while it ran, or made room.

@@ -2,6 +2,40 @@
 
 use std::time::Instant;
 
+/// A moment, to a few milliseconds, that costs a few nanoseconds to take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CoarseMoment(u64);
+
+impl CoarseMoment {
+    pub(crate) fn now() -> Self {
+        Self(coarse_ms())
+    }
+
+    /// Milliseconds from this moment to now; starts anew after 49 days.
+    pub(crate) fn elapsed_ms(self) -> u32 {
+        coarse_ms().wrapping_sub(self.0) as u32
+    }
+}
+
+#[cfg(all(target_os = "linux", not(any(miri, loom))))]
+fn coarse_ms() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for the answer. A kernel without this clock leaves it at 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    (time.tv_sec as u64)
+        .wrapping_mul(1000)
+        .wrapping_add(time.tv_nsec as u64 / 1_000_000)
+}
+
+#[cfg(not(all(target_os = "linux", not(any(miri, loom)))))]
+fn coarse_ms() -> u64 {
+    static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    u64::try_from(FIRST.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A moment; differences are nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment(Instant);

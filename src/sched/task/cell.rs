@@ -5,17 +5,16 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::sched::context;
-use crate::sched::list::Links;
+use crate::sched::list::{Links, Next};
 use crate::sched::shared::Shared;
 use crate::sched::task::join::{JoinError, JoinHandle};
 use crate::sched::task::state::State;
 use crate::sched::task::{GRef, Header, Vtable, waker};
 use crate::sched::wait::WaitReason;
-use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, UnsafeCell};
+use crate::sys::sync::{AtomicU8, AtomicU64, UnsafeCell};
 
 /// A future, then its output, then nothing.
 enum Stage<F: Future> {
@@ -34,9 +33,10 @@ pub(crate) struct Cell<F: Future> {
 
 /// Whose G it is, and what it is called.
 pub(crate) struct Birth {
-    pub(crate) shared: Arc<Shared>,
+    /// [A6]
+    pub(crate) shared: NonNull<Shared>,
     pub(crate) spawned_at: &'static Location<'static>,
-    pub(crate) name: Option<Box<str>>,
+    pub(crate) name: Option<Box<Box<str>>>,
     pub(crate) shard: u16,
     pub(crate) born_ms: u32,
 }
@@ -59,11 +59,10 @@ where
             },
             shared: birth.shared,
             all: Links::new(),
-            queue: Links::new(),
+            queue: Next::new(),
             spawned_at: birth.spawned_at,
             name: birth.name,
-            wait_on: AtomicUsize::new(0),
-            runnable_at: AtomicU64::new(0),
+            note: AtomicU64::new(0),
             born_ms: birth.born_ms,
             shard: birth.shard,
             wait_reason: AtomicU8::new(WaitReason::Unknown as u8),

@@ -4,6 +4,8 @@
 //! - `[A4]` A [`GRef`] owns one reference of the count in the header, which keeps the allocation.
 //! - `[A5]` The header is the first field of every [`Cell`](cell::Cell), so a pointer to it is a pointer to the cell; the
 //!   vtable is that of the cell's type.
+//! - `[A6]` The runtime outlives each of its Gs' places in the registry, and a G that is in a queue or about to be put
+//!   there has one: the runtime keeps a reference to itself, which it gives up when its last thread ends and no G is left.
 
 pub(crate) mod cell;
 pub(crate) mod join;
@@ -13,14 +15,13 @@ pub(crate) mod waker;
 use std::fmt;
 use std::panic::Location;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::task::Waker;
 
-use crate::sched::list::{Linked, Links};
+use crate::sched::list::{Chained, Linked, Links, Next};
 use crate::sched::shared::Shared;
 use crate::sched::task::state::State;
 use crate::sched::wait::WaitReason;
-use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
+use crate::sys::sync::{AtomicU8, AtomicU64, Ordering, UnsafeCell};
 
 /// What is done with a G without knowing its type.
 pub(crate) struct Vtable {
@@ -36,21 +37,22 @@ pub(crate) struct Vtable {
     pub(crate) free: unsafe fn(NonNull<Header>),
 }
 
-/// What every G has.
+/// What every G has: 96 bytes, so that a small future and its output fit into two cache lines with it.
 pub(crate) struct Header {
     pub(crate) state: State,
     vtable: &'static Vtable,
-    pub(crate) shared: Arc<Shared>,
+    /// [A6]
+    pub(crate) shared: NonNull<Shared>,
     /// In the list of all Gs of its shard, under that list's lock.
     all: Links<Header>,
-    /// In the global queue, under its lock; the queue's reference is what is in the list.
-    queue: Links<Queued>,
+    /// In the global queue, under its lock; the queue's reference is what is in the chain.
+    queue: Next<Queued>,
     pub(crate) spawned_at: &'static Location<'static>,
-    pub(crate) name: Option<Box<str>>,
-    /// What it waits on: an address, or 0.
-    wait_on: AtomicUsize,
-    /// When it became runnable, in nanoseconds since the runtime was built, if it is one of the sample; else 0.
-    pub(crate) runnable_at: AtomicU64,
+    /// Boxed twice: few have one.
+    pub(crate) name: Option<Box<Box<str>>>,
+    /// Even: what it waits on, an address, or 0. Odd: when it became runnable, in nanoseconds since the runtime was built,
+    /// times 2, if it is one of the sample.
+    note: AtomicU64,
     /// When it was spawned, in milliseconds since the runtime was built.
     pub(crate) born_ms: u32,
     /// Which list of all Gs it is in.
@@ -62,7 +64,7 @@ pub(crate) struct Header {
     joiner: UnsafeCell<Option<Waker>>,
 }
 
-// SAFETY: 1. `all` is the only one of that name, and `InQueue` has the other.
+// SAFETY: 1. `all` is the only one.
 unsafe impl Linked for Header {
     fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
         // SAFETY: inside the header.
@@ -74,9 +76,9 @@ unsafe impl Linked for Header {
 #[repr(transparent)]
 pub(crate) struct Queued(Header);
 
-// SAFETY: 1. `queue` is the only one of that name.
-unsafe impl Linked for Queued {
-    fn links(node: NonNull<Self>) -> NonNull<Links<Self>> {
+// SAFETY: 1. `queue` is the only one.
+unsafe impl Chained for Queued {
+    fn next(node: NonNull<Self>) -> NonNull<Next<Self>> {
         let header = node.as_ptr().cast::<Header>();
         // SAFETY: inside the header.
         NonNull::from(unsafe { &(*header).queue })
@@ -87,7 +89,7 @@ impl Header {
     pub(crate) fn set_wait(&self, reason: WaitReason, on: usize) {
         // Relaxed (all): read by reports, and by whoever has seen the G wait through its state.
         self.wait_reason.store(reason as u8, Ordering::Relaxed);
-        self.wait_on.store(on, Ordering::Relaxed);
+        self.note.store(on as u64 & !1, Ordering::Relaxed);
         let waits = self.waits.load(Ordering::Relaxed);
         self.waits.store(waits.saturating_add(1), Ordering::Relaxed);
     }
@@ -102,6 +104,31 @@ impl Header {
     pub(crate) fn wait_reason(&self) -> WaitReason {
         // Relaxed: as above.
         WaitReason::of(self.wait_reason.load(Ordering::Relaxed))
+    }
+
+    /// What it waits on, if the wait has named it.
+    pub(crate) fn waits_on(&self) -> Option<usize> {
+        // Relaxed: as above.
+        let note = self.note.load(Ordering::Relaxed);
+        (note != 0 && note & 1 == 0).then_some(note as usize)
+    }
+
+    /// It has become runnable at that time, and how long it takes to run is to be measured.
+    pub(crate) fn sample(&self, runnable_at_ns: u64) {
+        // Relaxed: the queue hands it on.
+        self.note
+            .store((runnable_at_ns << 1) | 1, Ordering::Relaxed);
+    }
+
+    /// When it became runnable, if it is one of the sample. Once.
+    pub(crate) fn take_sample(&self) -> Option<u64> {
+        // Relaxed (both): the queue has handed it on.
+        let note = self.note.load(Ordering::Relaxed);
+        if note & 1 == 0 {
+            return None;
+        }
+        self.note.store(0, Ordering::Relaxed);
+        Some(note >> 1)
     }
 
     /// How many waits the last poll has noted.

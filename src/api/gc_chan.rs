@@ -1,0 +1,253 @@
+//! `GcChan`: a channel inside the heap, whose items need no roots.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::gc::Gc;
+use crate::api::lock::GcLock;
+use crate::api::mutator::Mutator;
+use crate::api::root::Root;
+use crate::api::runtime::with;
+use crate::object::trace::{At, Collect, Rebrand, Trace, Tracer};
+use crate::sched::chan::{Receiver, SendError, Sender, TryRecvError, TrySendError, chan};
+
+/// What senders and receivers wait for: one token for each place that is free, one for each item.
+struct Tokens {
+    free: (Sender<()>, Receiver<()>),
+    filled: (Sender<()>, Receiver<()>),
+}
+
+/// A bounded channel of objects, which is itself an object: what is in it is kept by the collector, without roots, and a
+/// channel that nobody can reach is collected with everything in it.
+///
+/// A `Gc` does not live across an `.await`, so the waiting ends of it take closures: [`send`](Root::<GcChan<'static,
+/// T>>::send) makes the object when there is room for it, [`recv`](Root::<GcChan<'static, T>>::recv) looks at it in the
+/// section in which it arrives. Inside a section there are [`try_send`](Self::try_send) and [`try_recv`](Self::try_recv).
+///
+/// Items come out in the order in which they went in. A send costs two operations of a [`chan`] and a write
+/// of a [`GcLock`]; the first write in a cycle costs O(items in the channel).
+///
+/// # Examples
+/// ```
+/// use greywave::{Gc, GcCell, GcChan, Heap, Root, Runtime, Trace, go, with};
+///
+/// #[derive(Trace)]
+/// struct Job<'gc> {
+///     number: u32,
+///     after: GcCell<'gc, Job<'gc>>,
+/// }
+///
+/// let rt = Runtime::builder(&Heap::new()).procs(2).build()?;
+/// let sum = rt.block_on(async {
+///     let jobs: Root<GcChan<'static, Job<'static>>> = with(|m| m.root(m.alloc(GcChan::<Job<'_>>::new(4))));
+///     let to = jobs.clone();
+///     go(async move {
+///         for number in 0..10 {
+///             let sent = to.send(|m| m.alloc(Job { number, after: GcCell::null() })).await;
+///             sent.expect("nobody closes it before");
+///         }
+///         to.close();
+///     });
+///     let mut sum = 0;
+///     while let Some(number) = jobs.recv(|_, job| job.number).await {
+///         sum += number;
+///     }
+///     sum
+/// })?;
+/// assert_eq!(sum, 45);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct GcChan<'gc, T> {
+    items: GcLock<VecDeque<Gc<'gc, T>>>,
+    tokens: Arc<Tokens>,
+}
+
+impl<'gc, T> GcChan<'gc, T> {
+    /// A channel with room for `capacity` items, to be moved into the heap with [`Mutator::alloc`]. O(`capacity`).
+    ///
+    /// # Panics
+    /// If `capacity` is 0: an item that waits in a sender would need a root. Use [`chan`] and a [`Root`] for a meeting of
+    /// both sides.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        assert!(
+            capacity > 0,
+            "GcChan::new(0): the capacity of a GcChan is at least 1"
+        );
+        let tokens = Tokens {
+            free: chan(capacity),
+            filled: chan(capacity),
+        };
+        for _ in 0..capacity {
+            // There is room: nobody else has the channel.
+            let _ = tokens.free.0.try_send(());
+        }
+        Self {
+            items: GcLock::new(VecDeque::new()),
+            tokens: Arc::new(tokens),
+        }
+    }
+
+    /// Puts `item` in, if there is room.
+    ///
+    /// # Errors
+    /// The item, if there is no room or the channel is closed.
+    pub fn try_send(&self, mu: &Mutator, item: Gc<'gc, T>) -> Result<(), TrySendError<Gc<'gc, T>>> {
+        match self.tokens.free.1.try_recv() {
+            Ok(()) => self.put(mu, item).map_err(|e| TrySendError::Closed(e.0)),
+            Err(TryRecvError::Empty) => Err(TrySendError::Full(item)),
+            Err(TryRecvError::Closed) => Err(TrySendError::Closed(item)),
+        }
+    }
+
+    /// Takes the oldest item out.
+    ///
+    /// # Errors
+    /// If there is none now, or will be none any more.
+    pub fn try_recv(&self, mu: &Mutator) -> Result<Gc<'gc, T>, TryRecvError> {
+        self.tokens.filled.1.try_recv()?;
+        self.take(mu).ok_or(TryRecvError::Empty)
+    }
+
+    /// Ends the channel: nothing more goes in, what is in it can be received. Closing twice does nothing more.
+    pub fn close(&self) {
+        self.tokens.close();
+    }
+
+    /// Whether it was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.tokens.filled.0.is_closed()
+    }
+
+    /// The number of items in it, at some moment during the call.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tokens.filled.0.len()
+    }
+
+    /// Whether nothing is in it, at some moment during the call.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The room that it was made with, in items.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.tokens.filled.0.capacity()
+    }
+
+    /// The caller has a token of a free place.
+    fn put(&self, mu: &Mutator, item: Gc<'gc, T>) -> Result<(), SendError<Gc<'gc, T>>> {
+        let mut items = self.items.write(mu);
+        items.push_back(item);
+        // There is room for as many tokens as there are places. Under the lock, so that a receiver finds the item.
+        if self.tokens.filled.0.try_send(()).is_err() {
+            items.pop_back();
+            return Err(SendError(item));
+        }
+        Ok(())
+    }
+
+    /// The caller has a token of an item.
+    fn take(&self, mu: &Mutator) -> Option<Gc<'gc, T>> {
+        let item = self.items.write(mu).pop_front();
+        // There is room, unless the channel is closed; then nobody waits for a place.
+        let _ = self.tokens.free.0.try_send(());
+        item
+    }
+}
+
+/// A token of a free place, which goes back if the item that it was for is not made.
+struct Place<'a>(&'a Tokens);
+
+impl Place<'_> {
+    #[allow(clippy::mem_forget, reason = "it has nothing but a reference")]
+    fn use_up(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        // As in `take`.
+        let _ = self.0.free.0.try_send(());
+    }
+}
+
+impl Tokens {
+    fn close(&self) {
+        // An error says that it is closed already.
+        let _ = self.free.0.close();
+        let _ = self.filled.0.close();
+    }
+}
+
+impl<T: Collect> Root<GcChan<'static, T>> {
+    /// Waits for room, then has `make` make the object, in a section as of [`with`], and puts it in.
+    ///
+    /// Dropping the future before it is ready sends nothing; `make` has not been called then.
+    ///
+    /// # Errors
+    /// If the channel is closed. `make` may have been called or not.
+    pub async fn send<F>(&self, make: F) -> Result<(), SendError<()>>
+    where
+        F: for<'m> FnOnce(&'m Mutator) -> Gc<'m, At<'m, T>>,
+    {
+        let tokens = with(|m| self.get(m).tokens.clone());
+        if tokens.free.1.recv().await.is_none() {
+            return Err(SendError(()));
+        }
+        with(|m| {
+            let place = Place(&tokens);
+            let item = make(m);
+            place.use_up();
+            self.get(m).put(m, item).map_err(|_| SendError(()))
+        })
+    }
+
+    /// Waits for an item and gives it to `look`, in a section as of [`with`]; `None` when the channel is closed and empty.
+    ///
+    /// Dropping the future before it is ready takes nothing.
+    pub async fn recv<R, F>(&self, look: F) -> Option<R>
+    where
+        F: for<'m> FnOnce(&'m Mutator, Gc<'m, At<'m, T>>) -> R,
+    {
+        let tokens = with(|m| self.get(m).tokens.clone());
+        tokens.filled.1.recv().await?;
+        with(|m| {
+            let item = self.get(m).take(m)?;
+            Some(look(m, item))
+        })
+    }
+
+    /// As [`GcChan::close`], in a section of its own.
+    pub fn close(&self) {
+        with(|m| self.get(m).close());
+    }
+}
+
+// SAFETY: 1. every edge is in `items`. 2. to 4. as for the lock; the tokens hold no `Gc` and are shared by themselves.
+unsafe impl<T> Trace for GcChan<'_, T> {
+    fn trace(&self, tracer: &mut Tracer<'_>) {
+        self.items.trace(tracer);
+    }
+}
+
+// SAFETY: 1. and 2. the lock's brand changes, as `GcLock`, `VecDeque` and `Gc` change theirs.
+unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for GcChan<'_, T> {
+    type To = GcChan<'b, T::To>;
+}
+
+impl<T> fmt::Debug for GcChan<'_, T> {
+    /// Shows how much is in it, not what: graphs have cycles.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GcChan")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .field("is_closed", &self.is_closed())
+            .finish()
+    }
+}
