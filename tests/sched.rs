@@ -499,6 +499,38 @@ fn a_timer_fires_despite_system_calls() {
     });
 }
 
+/// Go's TestPreemptionAfterSyscall: short calls do not add up to a P of one's own.
+#[test]
+fn who_goes_from_call_to_call_makes_room() {
+    for micros in [10, 100, 1000] {
+        let turns = run(1, async move {
+            let stop = Stop::default();
+            let theirs = stop.clone();
+            let caller = go(async move {
+                while !theirs.is_set() {
+                    blocking(|| std::thread::sleep(Duration::from_micros(micros))).await;
+                }
+            });
+            let theirs = stop.clone();
+            let other = go(async move {
+                let mut turns = 0_u64;
+                while !theirs.is_set() {
+                    compute(Duration::from_micros(20));
+                    turns += 1;
+                    yield_now().await;
+                }
+                turns
+            });
+            sleep(Duration::from_millis(100)).await;
+            stop.set();
+            caller.await.expect("no panic");
+            other.await.expect("no panic")
+        });
+        println!("beside calls of {micros} us: {turns} turns");
+        assert!(turns > 50, "{turns} turns beside calls of {micros} us");
+    }
+}
+
 #[test]
 fn a_timer_fires_despite_gs_that_yield() {
     timers_fire_among(|stop| async move {
@@ -1013,6 +1045,20 @@ fn start_all_kinds(drops: &Arc<AtomicUsize>) -> usize {
                 yield_now().await;
             }
         }));
+        // Longer than a time slice: a spare P stands in.
+        start(Box::pin(async {
+            loop {
+                compute(Duration::from_millis(12));
+                yield_now().await;
+            }
+        }));
+        for _ in 0..10 {
+            start(Box::pin(async {
+                loop {
+                    blocking(|| std::thread::sleep(Duration::from_millis(3))).await
+                }
+            }));
+        }
         start(Box::pin(async {
             let mut roots = Vec::new();
             loop {
@@ -1036,10 +1082,14 @@ fn start_all_kinds(drops: &Arc<AtomicUsize>) -> usize {
     started
 }
 
+/// `GREYWAVE_ROUNDS` says how often.
 #[test]
 fn a_runtime_ends_whatever_its_gs_do() {
+    let rounds = std::env::var("GREYWAVE_ROUNDS").map_or(40, |text| {
+        text.parse().expect("GREYWAVE_ROUNDS is a number")
+    });
     let heap = Heap::new();
-    for round in 0..40_u64 {
+    for round in 0..rounds {
         let drops = Arc::new(AtomicUsize::new(0));
         let counted = drops.clone();
         within(LONG, || {

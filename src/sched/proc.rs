@@ -30,8 +30,10 @@ pub(crate) struct Own {
     pub(crate) host: Option<Box<dyn Any + Send>>,
 }
 
-/// See the module's head.
+/// See the module's head. On cache lines of its own (two, for processors fetch them in pairs): its holder writes to it all
+/// the time.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Proc {
     pub(crate) index: usize,
     status: AtomicU8,

@@ -74,7 +74,7 @@ impl Shared {
                 (sleep, idle_rounds) = (SHORTEST, 0);
                 continue;
             }
-            std::thread::sleep(sleep);
+            std::thread::sleep(sleep.min(self.until_a_slice_ends(&seen)));
             self.trace_if_due(&mut traced);
             let now = self.collector.heap.generation();
             if std::mem::replace(&mut generation, now) != now {
@@ -89,6 +89,19 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// How long until the first of the running Gs has had its slice; [`LONGEST`] at most.
+    fn until_a_slice_ends(&self, seen: &[Seen]) -> Duration {
+        let now = self.epoch.elapsed_ns();
+        let left = |(proc, seen): (&Proc, &Seen)| {
+            // Relaxed: a hint.
+            let is_watched = proc.is(Status::Running) && proc.preempt.load(Ordering::Relaxed) == 0;
+            is_watched.then(|| (seen.since + SLICE_NS).saturating_sub(now))
+        };
+        let first = self.procs.iter().zip(seen).filter_map(left).min();
+        let first = first.map_or(LONGEST, Duration::from_nanos);
+        first.clamp(SHORTEST, LONGEST)
     }
 
     fn trace_if_due(&self, traced: &mut Moment) {
@@ -172,6 +185,8 @@ impl Shared {
 
     /// A P whose M is in a call: given to somebody else if it is wanted, or after a slice.
     fn look_at_call(self: &Arc<Self>, proc: &Proc, seen: &mut Seen, now: u64) -> bool {
+        // Its G may have gone from call to call for a slice, and never been met between two.
+        Self::look_at_time(proc, seen, now);
         // Relaxed: written by the holder.
         let calls = proc.calls.load(Ordering::Relaxed);
         if !seen.was_blocked || calls != seen.calls {
@@ -200,9 +215,8 @@ impl Shared {
         true
     }
 
-    /// A P that runs: asked to make room after a slice, and stood in for if it was a single poll.
-    fn look_at_slice(self: &Arc<Self>, proc: &Proc, seen: &mut Seen, now: u64) -> bool {
-        seen.was_blocked = false;
+    /// Asks for room after a slice; true if it is over.
+    fn look_at_time(proc: &Proc, seen: &mut Seen, now: u64) -> bool {
         // Relaxed (both): written by the holder.
         let (slices, polls) = (
             proc.slices.load(Ordering::Relaxed),
@@ -213,18 +227,25 @@ impl Shared {
         }
         if slices != seen.slices {
             (seen.slices, seen.since) = (slices, now);
-            return false;
         }
-        if !proc.queue.is_empty() {
+        let is_over = now - seen.since >= SLICE_NS;
+        if is_over {
+            // Relaxed: a hint.
+            proc.preempt.store(1, Ordering::Relaxed);
+        }
+        is_over
+    }
+
+    /// A P that runs: asked to make room after a slice, and stood in for if it was a single poll.
+    fn look_at_slice(self: &Arc<Self>, proc: &Proc, seen: &mut Seen, now: u64) -> bool {
+        seen.was_blocked = false;
+        let is_over = Self::look_at_time(proc, seen, now);
+        if seen.since != now && !proc.queue.is_empty() {
             // What waits here may run elsewhere.
             self.wake_one();
         }
-        if now - seen.since < SLICE_NS {
-            return false;
-        }
-        // Relaxed: a hint.
-        proc.preempt.store(1, Ordering::Relaxed);
-        if now - seen.polls_since >= SLICE_NS
+        if is_over
+            && now - seen.polls_since >= SLICE_NS
             && proc.running.load(Ordering::Relaxed) != 0
             && proc.is_hogged.load(Ordering::Relaxed) == 0
         {
