@@ -6,7 +6,9 @@
 //! Below the goal a debt is simply carried on: the price rises as the room shrinks.
 //!
 //! It waits only while somebody else is in the middle of marking, and no marker ever waits for a mutator, so the wait
-//! ends. Work that is queued is no reason to wait: it is taken.
+//! ends. Work that is queued is no reason to wait: it is taken. When nothing is left to mark, the collector's thread is about
+//! to end the cycle, and may need this mutator's processor for it: that is waited for, too, but not for long. The collector
+//! may be waiting for a mutator that waits for a lock of this one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::gc::spans;
 use crate::pace::assist::AssistRates;
 use crate::sys::lock::{Condvar, Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
+use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::sys::thread;
 
 /// Bytes that a mutator may allocate at the beginning of a cycle before it pays.
@@ -29,6 +31,8 @@ pub(crate) const FIRST_CREDIT: i64 = 32 << 10;
 const PIECE: u64 = 32 << 10;
 /// The most that a mutator may have paid in advance, in bytes of allocation.
 const MAX_CREDIT: i64 = 256 << 10;
+/// How long a mutator that is past the goal waits for the end of a cycle in which nothing is left to mark.
+const END_PATIENCE: Duration = Duration::from_millis(10);
 /// How long a waiting mutator sleeps before it looks for itself whether anybody still marks.
 const PATIENCE: Duration = Duration::from_millis(1);
 
@@ -167,11 +171,8 @@ impl Collector {
                     Some(scanned) => done += scanned,
                     None if done > 0 || self.has_room() => {}
                     None if self.wait_for_credit(mutator, wanted) => done = wanted,
-                    None => {
-                        // Nobody marks: the collector needs a processor, to go on or to say that all is marked.
-                        yield_now();
-                        return;
-                    }
+                    None if self.wait_for_the_end(mutator) => {}
+                    None => return,
                 }
             }
             add_credit(local, rates.paid_by(done));
@@ -211,6 +212,19 @@ impl Collector {
         self.pacing.assist_ns.fetch_add(spent, Ordering::Relaxed);
         spans::assisted(done.scanned, spent);
         Some(done.scanned)
+    }
+
+    /// Waits until marking has ended or goes on; false if that takes too long.
+    fn wait_for_the_end(&self, mutator: &MutatorState) -> bool {
+        let mut is_over = false;
+        self.world.assist(
+            mutator,
+            || is_over = self.pool.wait_for_close(END_PATIENCE),
+            &mut || self.catch_up(mutator),
+        );
+        // As below.
+        self.catch_up(mutator);
+        is_over
     }
 
     /// Waits until workers have earned `work`, or nobody marks; says which.

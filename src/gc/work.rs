@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Condvar;
 
+use crate::sys::clock::Moment;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicUsize, Ordering};
@@ -177,6 +178,21 @@ impl WorkPool {
         if !queue.full.is_empty() || queue.active != 0 {
             queue.wait_on(&self.quiet, limit);
         }
+    }
+
+    /// Waits until marking is closed, or there is something to mark again; false if neither was so before `limit` had
+    /// passed. For mutators.
+    pub(crate) fn wait_for_close(&self, limit: Duration) -> bool {
+        let start = Moment::now();
+        let mut queue = self.queue.lock();
+        while queue.open && queue.full.is_empty() && queue.active == 0 {
+            let waited = Duration::from_nanos(start.elapsed_ns());
+            if waited >= limit {
+                return false;
+            }
+            queue.wait_on(&self.changed, limit - waited);
+        }
+        true
     }
 
     /// Waits for work: marking is open and a buffer is queued. False after [`end`](Self::end) or when `limit` has passed.

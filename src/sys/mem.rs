@@ -11,7 +11,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use memmap2::{MmapOptions, MmapRaw};
+#[cfg(not(miri))]
+use memmap2::{MmapOptions, MmapRaw as Mapping};
 
 /// The alignment of a reservation's base: a huge page.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -19,7 +20,7 @@ pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// One contiguous range of address space.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    map: MmapRaw,
+    map: Mapping,
     skip: usize,
     len: usize,
 }
@@ -54,14 +55,14 @@ impl Reservation {
 
     /// Asks for huge pages in `from .. from + len` (bytes from the base). A refusal costs speed only.
     pub(crate) fn want_huge_pages(&self, from: usize, len: usize) {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         {
             debug_assert!(from + len <= self.len);
             let _ = self
                 .map
                 .advise_range(memmap2::Advice::HugePage, self.skip + from, len);
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(all(target_os = "linux", not(miri))))]
         let _ = (from, len);
     }
 
@@ -93,21 +94,31 @@ impl Reservation {
 
 /// Whether memory that was given back reads as zero, as memory does that was never touched. Linux promises it for private
 /// anonymous mappings (madvise(2), `MADV_DONTNEED`); others may keep the old content for a while.
-pub(crate) const RELEASED_READS_ZERO: bool = cfg!(any(target_os = "linux", target_os = "android"));
+pub(crate) const RELEASED_READS_ZERO: bool = cfg!(all(
+    any(target_os = "linux", target_os = "android"),
+    not(miri)
+));
 
 /// How memory goes back: at once on Linux; elsewhere when the OS needs some; `None`: not at all.
 const RELEASE: Option<std::ffi::c_int> = {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    // Miri has no mappings.
+    #[cfg(miri)]
+    let advice = None;
+    #[cfg(all(not(miri), any(target_os = "linux", target_os = "android")))]
     let advice = Some(libc::MADV_DONTNEED);
-    #[cfg(any(
-        target_vendor = "apple",
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "dragonfly"
+    #[cfg(all(
+        not(miri),
+        any(
+            target_vendor = "apple",
+            target_os = "freebsd",
+            target_os = "netbsd",
+            target_os = "openbsd",
+            target_os = "dragonfly"
+        )
     ))]
     let advice = Some(libc::MADV_FREE);
     #[cfg(not(any(
+        miri,
         target_os = "linux",
         target_os = "android",
         target_vendor = "apple",
@@ -164,7 +175,7 @@ unsafe impl ZeroValid for loom::sync::atomic::AtomicU64 {}
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    map: MmapRaw,
+    map: Mapping,
     len: usize,
     elements: PhantomData<T>,
 }
@@ -215,12 +226,12 @@ impl<T: ZeroValid> Table<T> {
 
     /// Asks for huge pages behind the first `len` values.
     pub(crate) fn want_huge_pages(&self, len: usize) {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         {
             let bytes = (len.min(self.len) * size_of::<T>()) & !(4096 - 1);
             let _ = self.map.advise_range(memmap2::Advice::HugePage, 0, bytes);
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(all(target_os = "linux", not(miri))))]
         let _ = len;
     }
 }
@@ -258,13 +269,66 @@ pub(crate) fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-fn map_zeroed(len: usize) -> io::Result<MmapRaw> {
+#[cfg(not(miri))]
+fn map_zeroed(len: usize) -> io::Result<Mapping> {
     MmapOptions::new()
         .len(len)
         .no_reserve_swap()
         .map_anon()
-        .map(MmapRaw::from)
+        .map(Mapping::from)
 }
+
+#[cfg(miri)]
+fn map_zeroed(len: usize) -> io::Result<Mapping> {
+    Mapping::new(len)
+}
+
+/// What stands for a mapping where there is none: zeroed memory, all of it there at once, so not much.
+#[cfg(miri)]
+#[derive(Debug)]
+struct Mapping {
+    start: std::ptr::NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+#[cfg(miri)]
+impl Mapping {
+    const MOST: usize = 24 << 20;
+
+    fn new(len: usize) -> io::Result<Self> {
+        if len > Self::MOST {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let layout = std::alloc::Layout::from_size_align(len, 4096).map_err(io::Error::other)?;
+        // SAFETY: the callers ask for a byte at least.
+        let start = std::ptr::NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
+        let start = start.ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, layout })
+    }
+
+    fn as_ptr(&self) -> *const u8 {
+        self.start.as_ptr()
+    }
+
+    fn as_mut_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+}
+
+#[cfg(miri)]
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: from `new`, with that layout.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+// SAFETY: [M1] bytes; who may touch which is the owner's affair, as with a mapping.
+#[cfg(miri)]
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+#[cfg(miri)]
+unsafe impl Sync for Mapping {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {
