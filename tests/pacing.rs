@@ -110,6 +110,38 @@ fn the_limit_is_kept_by_several_threads() {
     within(Duration::from_secs(120), || the_limit_holds(3));
 }
 
+/// Threads that wait for an ordinary lock pass no safepoint, and who holds it allocates: past the goal it waits for the
+/// end of marking, but not for those who wait for its lock.
+#[test]
+fn a_lock_may_be_held_while_the_heap_is_past_its_goal() {
+    const TURNS: usize = 4000;
+    let heap = build(Heap::builder().gogc(Some(10)));
+    let lock = Mutex::new(0);
+    let take_turns = || {
+        let mut m = heap.attach().expect("attached");
+        let kept: Vec<_> = (0..200).map(|n| m.root(chunk(&m, n))).collect();
+        for _ in 0..TURNS / 4 {
+            let mut turns = lock.lock().expect("no panic");
+            for n in 0..50 {
+                assert_eq!(chunk(&m, n).items()[0], n);
+            }
+            *turns += 1;
+            drop(turns);
+            m.safepoint();
+        }
+        drop(kept);
+    };
+    within(Duration::from_secs(60), || {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(take_turns);
+            }
+        });
+    });
+    assert_eq!(*lock.lock().expect("no panic"), TURNS);
+    assert!(heap.stats().cycles > 3, "{:?}", heap.stats());
+}
+
 #[test]
 fn a_program_that_keeps_more_than_the_limit_goes_on() {
     within(Duration::from_secs(120), || {

@@ -6,9 +6,9 @@
 //! Below the goal a debt is simply carried on: the price rises as the room shrinks.
 //!
 //! It waits only while somebody else is in the middle of marking, and no marker ever waits for a mutator, so the wait
-//! ends. Work that is queued is no reason to wait: it is taken. When nothing is left to mark, the collector's thread is about
-//! to end the cycle, and may need this mutator's processor for it: that is waited for, too, but not for long. The collector
-//! may be waiting for a mutator that waits for a lock of this one.
+//! ends. Work that is queued is no reason to wait: it is taken. When nothing is left to mark, the collector's thread has to
+//! see that and stop everybody, and it or one of those may need this mutator's processor: so that is waited for, too. But
+//! not for long in one cycle: one of those may be waiting for a lock of this mutator.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub(crate) const FIRST_CREDIT: i64 = 32 << 10;
 const PIECE: u64 = 32 << 10;
 /// The most that a mutator may have paid in advance, in bytes of allocation.
 const MAX_CREDIT: i64 = 256 << 10;
-/// How long a mutator that is past the goal waits for the end of a cycle in which nothing is left to mark.
-const END_PATIENCE: Duration = Duration::from_millis(10);
+/// How long a mutator that is past the goal waits for the end of a cycle in which nothing is left to mark, in all.
+const END_PATIENCE: Duration = Duration::from_millis(5);
 /// How long a waiting mutator sleeps before it looks for itself whether anybody still marks.
 const PATIENCE: Duration = Duration::from_millis(1);
 
@@ -214,17 +214,25 @@ impl Collector {
         Some(done.scanned)
     }
 
-    /// Waits until marking has ended or goes on; false if that takes too long.
+    /// Waits until marking has ended, or there is something to mark again; false when this cycle's patience is used up.
     fn wait_for_the_end(&self, mutator: &MutatorState) -> bool {
-        let mut is_over = false;
+        let local = &mutator.local;
+        let cycle = local.cycle.get();
+        let (of, left) = local.patience.get();
+        let left = if of == cycle { left } else { END_PATIENCE };
+        if left.is_zero() {
+            return false;
+        }
+        let mut still_left = left;
         self.world.assist(
             mutator,
-            || is_over = self.pool.wait_for_close(END_PATIENCE),
+            || still_left = self.pool.wait_for_close(left),
             &mut || self.catch_up(mutator),
         );
+        local.patience.set((cycle, still_left));
         // As below.
         self.catch_up(mutator);
-        is_over
+        true
     }
 
     /// Waits until workers have earned `work`, or nobody marks; says which.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use crate::base::ptr_buf::PtrBuf;
 use crate::gc::mark::Marker;
@@ -33,6 +34,8 @@ pub(crate) struct Local {
     pub(crate) free_roots: RefCell<Vec<NonNull<RootSlot>>>,
     /// Bytes of scanning this mutator has done beyond what its allocations owed.
     pub(crate) credit: Cell<i64>,
+    /// How much longer it waits for the end of that cycle.
+    pub(crate) patience: Cell<(u32, Duration)>,
     /// A marker for assists and full barrier buffers, kept for the next one.
     pub(crate) marker: RefCell<Option<Box<Marker>>>,
     /// Change of external bytes not yet told.
@@ -88,6 +91,7 @@ impl MutatorState {
                 barrier: RefCell::new(PtrBuf::new()),
                 free_roots: RefCell::new(Vec::new()),
                 credit: Cell::new(0),
+                patience: Cell::new((0, Duration::ZERO)),
                 marker: RefCell::new(None),
                 external: Cell::new(0),
             },

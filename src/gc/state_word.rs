@@ -17,7 +17,8 @@
 //! tries to change state; or it sees another state, and the mutator cannot get back to Running before it has looked.
 //!
 //! **Invariants**
-//! - `[W1]` Only its own thread moves a mutator out of Running, and only while no stop is asked moves it back.
+//! - `[W1]` Only its own thread moves a mutator out of Running, and moves it back only while no stop is asked; or, out of
+//!   Assisting, while the stop still waits for others and waits for this mutator from then on.
 //! - `[W2]` Only the collector moves Blocked and Assisting to Claimed and back.
 
 use crate::sys::sync::{AtomicU32, Ordering};
@@ -165,6 +166,20 @@ impl StateWord {
     /// Assisting -> Running, if no stop is asked but one that waits for a safepoint, and nobody acts for it.
     pub(crate) fn try_end_assist(&self) -> bool {
         self.try_leave(ASSISTING, STOPS & !(Request::Stop as u32))
+    }
+
+    /// Assisting -> Running, if exactly `asked` is asked and nobody acts for it. [W1] The caller has seen to it that the
+    /// stops among them wait for it.
+    pub(crate) fn try_end_assist_with(&self, asked: Asked) -> bool {
+        // AcqRel: as in `try_leave`. Relaxed on failure: the caller looks again.
+        self.0
+            .compare_exchange(
+                asked.0 | ASSISTING,
+                asked.0,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
     }
 
     fn try_leave(&self, state: u32, unless: u32) -> bool {

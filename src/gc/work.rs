@@ -180,19 +180,20 @@ impl WorkPool {
         }
     }
 
-    /// Waits until marking is closed, or there is something to mark again; false if neither was so before `limit` had
-    /// passed. For mutators.
-    pub(crate) fn wait_for_close(&self, limit: Duration) -> bool {
+    /// Waits until marking is closed, or there is something to mark again, or `limit` has passed. For mutators. Returns what
+    /// is left of the limit.
+    pub(crate) fn wait_for_close(&self, limit: Duration) -> Duration {
         let start = Moment::now();
         let mut queue = self.queue.lock();
-        while queue.open && queue.full.is_empty() && queue.active == 0 {
+        loop {
             let waited = Duration::from_nanos(start.elapsed_ns());
-            if waited >= limit {
-                return false;
+            let left = limit.saturating_sub(waited);
+            let is_quiet = queue.full.is_empty() && queue.active == 0;
+            if !queue.open || !is_quiet || left.is_zero() {
+                return left;
             }
-            queue.wait_on(&self.changed, limit - waited);
+            queue.wait_on(&self.changed, left);
         }
-        true
     }
 
     /// Waits for work: marking is open and a buffer is queued. False after [`end`](Self::end) or when `limit` has passed.

@@ -72,6 +72,15 @@ impl Pending {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Takes an acknowledgement back, if others are missing; else all are there, and it is too late.
+    fn take_back(&self) -> bool {
+        // Relaxed (both): as in `add`; the asker cannot see 0 before this mutator acknowledges again.
+        let more = |count: usize| (count != 0).then_some(count + 1);
+        self.count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
+
     fn acknowledge(&self) {
         // AcqRel: releases the mutator's record to the asker, and gathers the other mutators' releases.
         if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -255,10 +264,41 @@ impl World {
         // Relaxed: an estimate.
         self.running.fetch_sub(1, Ordering::Relaxed);
         wait();
-        self.wait_until(|| mutator.word.try_end_assist());
+        self.wait_until(|| self.try_end_assist(mutator));
         // Relaxed: an estimate.
         self.running.fetch_add(1, Ordering::Relaxed);
         self.act_if_asked(mutator, act);
+    }
+
+    /// Assisting -> Running. Against a stop only while that waits for others: one of them may be waiting for a lock that
+    /// this mutator holds. It will stop at its next safepoint then.
+    fn try_end_assist(&self, mutator: &MutatorState) -> bool {
+        if mutator.word.try_end_assist() {
+            return true;
+        }
+        let asked = mutator.word.asked();
+        let stops = [
+            (Request::StopToEnd, &self.stops),
+            (Request::StopToVerify, &self.verify_stops),
+        ];
+        let mut taken_back = stops.map(|_| false);
+        for (done, (request, pending)) in taken_back.iter_mut().zip(stops) {
+            *done = asked.has(request) && pending.take_back();
+        }
+        let all = stops.iter().zip(taken_back);
+        if all
+            .clone()
+            .all(|((request, _), back)| back == asked.has(*request))
+            && mutator.word.try_end_assist_with(asked)
+        {
+            return true;
+        }
+        for ((_, pending), back) in all {
+            if back {
+                pending.acknowledge();
+            }
+        }
+        false
     }
 
     fn wait_until(&self, mut done: impl FnMut() -> bool) {

@@ -139,6 +139,39 @@ fn loom_stops_against_an_assist() {
     });
 }
 
+/// A mutator that holds a lock waits inside an allocation while marking is to end, and another waits for the lock and
+/// passes no safepoint: the first one goes on, and the stop waits for both.
+#[test]
+fn loom_stop_against_an_assist_with_a_lock() {
+    explore(2, |order| {
+        let scene = Scene::new();
+        let (holder, waiter) = (attach(&scene.world), attach(&scene.world));
+        state(holder).local.marking.set(true);
+        let free = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let (unlock, lock) = (free.clone(), free);
+        let (first, second, third) = (scene.clone(), scene.clone(), scene.clone());
+        order.race3(
+            move || {
+                first.user_code();
+                first.world.assist(state(holder), || {}, &mut || {});
+                first.user_code();
+                unlock.store(true, std::sync::atomic::Ordering::Release);
+                first.enter_blocked(holder);
+            },
+            move || {
+                while !lock.load(std::sync::atomic::Ordering::Acquire) {
+                    loom::thread::yield_now();
+                }
+                second.user_code();
+                second.enter_blocked(waiter);
+            },
+            move || third.stop_for(Request::StopToEnd),
+        );
+        scene.world.unregister(holder);
+        scene.world.unregister(waiter);
+    });
+}
+
 /// The negative control: it waits as if it held nothing.
 #[test]
 #[should_panic(expected = "begins while a Gc is held")]
