@@ -120,7 +120,8 @@ played! {
         all_roots_and_frames_are_scanned
         a_frame_is_opened_before_its_scan
         a_frame_goes_before_the_scan_of_another
-        a_thread_holds_up_the_cycle_that_is_asked_for;
+        a_thread_holds_up_the_cycle_that_is_asked_for
+        nobody_comes_back_in_a_stop;
     endings:
         an_edge_is_cut_after_the_last_handshake
         an_upgrade_comes_as_marking_ends
@@ -139,4 +140,10 @@ played! {
         the_dead_are_dropped_once
         external_bytes_add_up
         garbage_starts_cycles;
+}
+
+#[cfg(feature = "sched")]
+#[test]
+fn no_g_touches_the_heap_in_a_stop() {
+    staged::no_g_touches_the_heap_in_a_stop();
 }

@@ -22,6 +22,7 @@ use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
 use crate::gc::scavenger::Scavenger;
+use crate::gc::seats::Seats;
 use crate::gc::trace::TraceSink;
 use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
@@ -166,6 +167,8 @@ pub(crate) struct Collector {
     pub(crate) next_job: AtomicUsize,
     /// Workers that mark just now (an estimate).
     pub(crate) active_workers: AtomicUsize,
+    /// For Ps that mark.
+    pub(crate) seats: Seats,
     /// Processor time of the worker that marks in slices, in this cycle, in nanoseconds.
     pub(crate) sliced_ns: AtomicU64,
     /// Pages below this one have not been looked at by mutators that sweep.
@@ -226,6 +229,7 @@ impl Collector {
             job_limits: [AtomicUsize::new(0), AtomicUsize::new(0)],
             next_job: AtomicUsize::new(0),
             active_workers: AtomicUsize::new(0),
+            seats: Seats::new(),
             sliced_ns: AtomicU64::new(0),
             sweep_down: AtomicU32::new(0),
             threads: Unranked::new(Vec::new()),

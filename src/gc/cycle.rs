@@ -189,9 +189,11 @@ impl Collector {
             self.stopped(Request::Stop, &mut timing, Self::begin_marking);
             // Not in the stop: the workers that this wakes would take the processor from it.
             self.pool.open();
+            self.seats.open(self.pacing.workers);
             self.mark_concurrently(marker, &mut timing);
         }
         self.pool.close();
+        self.seats.close();
         self.assists.release_all();
         let mark_ns = timing.began.elapsed_ns();
         mark_phase.end();

@@ -21,6 +21,7 @@ pub(crate) mod mutator;
 pub(crate) mod pacing;
 pub(crate) mod roots;
 pub(crate) mod scavenger;
+pub(crate) mod seats;
 pub(crate) mod spans;
 pub(crate) mod state_word;
 pub(crate) mod sweeper;

@@ -112,6 +112,12 @@ impl StateWord {
         matches!(word & STATE, RUNNING | LOOKING | ASSISTING) && word & request as u32 != 0
     }
 
+    /// Whether the mutator was Blocked a moment ago.
+    pub(crate) fn is_blocked(&self) -> bool {
+        // Relaxed: an estimate.
+        self.0.load(Ordering::Relaxed) & STATE == BLOCKED
+    }
+
     /// The collector asks. Says where the mutator was.
     pub(crate) fn ask(&self, request: Request) -> Found {
         // AcqRel: releases what the mutator needs to act; acquires what a Blocked or Stopped one wrote before.

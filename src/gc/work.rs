@@ -97,6 +97,13 @@ impl WorkPool {
         self.available.load(Ordering::Relaxed) < 2
     }
 
+    /// Whether work is queued, without the lock.
+    #[cfg(feature = "sched")]
+    pub(crate) fn seems_to_have_work(&self) -> bool {
+        // Relaxed: a hint.
+        self.available.load(Ordering::Relaxed) != 0
+    }
+
     /// Joins the workers, if marking is open.
     pub(crate) fn join(&self) -> bool {
         let mut queue = self.queue.lock();

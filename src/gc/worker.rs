@@ -1,8 +1,9 @@
 //! Mark workers, and the threads that run them.
 //!
 //! The collector's own thread is worker 0. A quarter of the processors' time marks whatever the mutators do: whole
-//! workers, and one that works in slices for the rest (`pace/workers.rs`). Beyond that, workers mark while processors are
-//! idle, that is while fewer mutators and workers run than there are processors.
+//! workers, and one that works in slices for the rest (`pace/workers.rs`). Where a scheduler's Ps do that (`seats.rs`), these
+//! threads leave it to them. Beyond that, workers mark while processors are idle, that is while fewer mutators and workers
+//! run than there are processors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,16 +58,18 @@ impl Collector {
     pub(crate) fn may_mark(&self, index: usize) -> Option<Turn> {
         let workers = self.pacing.workers;
         let dedicated = workers.dedicated as usize;
-        if index < dedicated || self.settings.stop_the_world {
+        if self.settings.stop_the_world {
+            return Some(Turn::Background);
+        }
+        let is_ours = !self.seats.are_for_hosts(self.pacing.mark_elapsed_ns());
+        if index < dedicated && is_ours {
             return Some(Turn::Background);
         }
         // Relaxed (both): estimates.
         let sliced = self.sliced_ns.load(Ordering::Relaxed);
-        let elapsed = self
-            .pacing
-            .mark_elapsed_ns()
-            .saturating_mul(u64::from(self.pacing.processors));
+        let elapsed = self.all_processors_ns();
         if index == dedicated
+            && is_ours
             && workers.fractional > 0.0
             && (sliced == 0 || !workers.slice_is_over(sliced, elapsed))
         {
@@ -74,6 +77,12 @@ impl Collector {
         }
         let others = self.world.running() + self.active_workers.load(Ordering::Relaxed);
         (others < self.settings.processors).then_some(Turn::Idle)
+    }
+
+    /// The time of all processors since marking began.
+    pub(crate) fn all_processors_ns(&self) -> u64 {
+        let elapsed = self.pacing.mark_elapsed_ns();
+        elapsed.saturating_mul(u64::from(self.pacing.processors))
     }
 
     fn run_worker(&self, index: usize) {
@@ -157,7 +166,7 @@ impl Collector {
     }
 
     /// Marks a quantum; false if nothing is left.
-    fn work_a_quantum(&self, marker: &mut Marker, env: MarkEnv<'_>) -> bool {
+    pub(crate) fn work_a_quantum(&self, marker: &mut Marker, env: MarkEnv<'_>) -> bool {
         self.scan_roots(marker, env);
         if marker.drain(env, QUANTUM) == Drained::Budget || self.has_root_jobs() {
             return true;
@@ -172,7 +181,7 @@ impl Collector {
     }
 
     /// Books what a worker has done since `since`.
-    fn account(&self, index: usize, turn: Turn, since: &mut u64, marker: &mut Marker) {
+    pub(crate) fn account(&self, index: usize, turn: Turn, since: &mut u64, marker: &mut Marker) {
         let done = marker.take_done();
         self.count_marked(done);
         self.earn_credit(done.scanned);

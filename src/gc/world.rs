@@ -405,10 +405,14 @@ impl World {
             if Some(mutator) == except || Some(mutator) == forgotten {
                 continue;
             }
+            // SAFETY: 1. registered, and the registry's lock is held. 2. only the word is used.
+            let word = &unsafe { mutator.get() }.word;
+            if sabotage::is_on(Fault::BlockedForgotten) && word.is_blocked() {
+                continue;
+            }
             // Before the question: the answer may come at once. [R1]
             pending.add();
-            // SAFETY: 1. registered, and the registry's lock is held. 2. only the word is used.
-            if unsafe { mutator.get() }.word.ask(request) != Found::Running {
+            if word.ask(request) != Found::Running {
                 pending.acknowledge();
             }
         }

@@ -36,6 +36,9 @@ impl Worker {
                 }
                 continue;
             }
+            if self.shared().collector.seats.is_any_free() {
+                self.mark_in_the_background();
+            }
             if let Some(found) = self.find_here() {
                 return Some(found);
             }
@@ -226,6 +229,35 @@ impl Worker {
         if self.take_idle() {
             shared.spinning.fetch_add(1, Ordering::AcqRel);
             self.spinning.set(true);
+        }
+    }
+
+    /// Marks for the collector, as one of its background workers, if one is wanted. The Gs of this P run elsewhere if that
+    /// takes long.
+    #[cold]
+    fn mark_in_the_background(&self) {
+        // Others would wait for what a spinning M finds.
+        if self.spinning.get() {
+            return;
+        }
+        let shared = self.shared();
+        let mut marker = self.marker.borrow_mut();
+        let marker = marker.get_or_insert_with(|| Box::new(crate::gc::mark::Marker::new()));
+        shared.collector.mark_in_a_seat(
+            marker,
+            || self.give_queue_away(),
+            || !shared.is_closing(Closing::Ms),
+        );
+    }
+
+    fn give_queue_away(&self) {
+        let Some(proc) = self.proc() else { return };
+        let queue = &proc.queue;
+        let left = std::iter::from_fn(|| queue.take_next().or_else(|| queue.take()));
+        let left: Vec<GRef> = left.collect();
+        if !left.is_empty() {
+            self.shared().put_all_global(left);
+            self.shared().wake_one();
         }
     }
 

@@ -140,6 +140,8 @@ impl Shared {
     pub(crate) fn new(plan: Plan) -> std::io::Result<Arc<Self>> {
         let all = plan.procs + plan.spares;
         let shards = (plan.procs * 4).next_power_of_two().clamp(4, 256);
+        let driver = Arc::new(Driver::new(all)?);
+        plan.collector.seats.add_host();
         let shared = Arc::new(Self {
             procs: (0..all)
                 .map(|index| Proc::new(index, (plan.make_host)()))
@@ -160,7 +162,7 @@ impl Shared {
             in_calls: AtomicUsize::new(0),
             surplus: AtomicUsize::new(0),
             closing: AtomicU8::new(Closing::No as u8),
-            driver: Arc::new(Driver::new(all)?),
+            driver,
             registry: Registry::new(shards, all),
             collector: plan.collector,
             epoch: Moment::now(),

@@ -74,6 +74,7 @@ impl Shared {
         }
         // Release: as above.
         self.closing.store(Closing::Ms as u8, Ordering::Release);
+        self.collector.seats.remove_host();
         let left = self.dump();
         loop {
             self.unpark_all();

@@ -90,6 +90,8 @@ faults! {
     // Stops and handshakes.
     /// The mutator that was attached last is not asked to stop.
     MutatorForgotten
+    /// A stop leaves out who is blocked or parked, and so does not keep it from coming back.
+    BlockedForgotten
     /// A handshake counts as acknowledged by mutators that run and have not acted yet.
     HandshakeNotAwaited
     /// A handshake does nothing for mutators that are blocked.

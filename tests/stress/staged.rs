@@ -7,7 +7,11 @@
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
-use greywave::{Frame, Gc, GcCell, Root};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use greywave::{Frame, Gc, GcCell, Heap, Rebrand, Root, Trace, Tracer};
 
 use crate::directed::{Item, new_item};
 use crate::stage::{Gated, ItemSlot, Stage, assert_kept, keep, until};
@@ -185,7 +189,7 @@ pub(crate) fn a_thread_holds_up_the_cycle_that_is_asked_for() {
         let cycle = stage.ask();
         until("a request", || m.safepoint_is_due() || stage.is_held());
         // It would not take a cycle that did not wait as long as this.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         edge.set(&m, item);
         assert!(!stage.is_held(), "marking began while this thread ran");
         cycle
@@ -197,4 +201,87 @@ pub(crate) fn a_thread_holds_up_the_cycle_that_is_asked_for() {
     cycle.end(&mut m);
     assert_eq!(gated.get(&m).edge.get().map(|item| item.check()), Some(1));
     stage.heap.verify().expect("whole");
+}
+
+/// An object that takes long to look at in a stop, and says when that is.
+#[derive(Clone, Debug, Default)]
+struct Watched(Arc<AtomicBool>);
+
+impl Watched {
+    /// Begins a stop of some milliseconds and ends it, a few times.
+    fn verify(&self, heap: &Heap) {
+        for _ in 0..20 {
+            heap.verify().expect("whole");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// In a section.
+    fn assert_no_stop(&self) {
+        assert!(!self.0.load(Ordering::SeqCst), "a section in a stop");
+    }
+}
+
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it sleeps.
+unsafe impl Trace for Watched {
+    fn trace(&self, _: &mut Tracer<'_>) {
+        self.0.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(2));
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for Watched {
+    type To = Self;
+}
+
+/// A thread goes into calls and comes back while others stop the world.
+pub(crate) fn nobody_comes_back_in_a_stop() {
+    let heap = Heap::builder().gogc(None).build().expect("a heap");
+    let watched = Watched::default();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut m = heap.attach().expect("attached");
+            let kept = m.root(m.alloc(watched.clone()));
+            while !done.load(Ordering::Relaxed) {
+                m.blocking(|| std::thread::sleep(Duration::from_micros(50)));
+                kept.get(&m).assert_no_stop();
+            }
+        });
+        watched.verify(&heap);
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Gs come and go to and from the heap, on Ps that are parked between, while others stop the world.
+#[cfg(feature = "sched")]
+pub(crate) fn no_g_touches_the_heap_in_a_stop() {
+    use greywave::{Runtime, sleep, with};
+
+    let heap = Heap::builder().gogc(None).build().expect("a heap");
+    let watched = Watched::default();
+    let rt = Runtime::builder(&heap).procs(2).build().expect("a runtime");
+    let done = Arc::new(AtomicBool::new(false));
+    let handles: Vec<_> = (0..4)
+        .map(|_| {
+            let (watched, done) = (watched.clone(), done.clone());
+            rt.go(async move {
+                let kept = with(|m| m.root(m.alloc(watched.clone())));
+                while !done.load(Ordering::Relaxed) {
+                    with(|m| kept.get(m).assert_no_stop());
+                    sleep(Duration::from_micros(50)).await;
+                }
+            })
+        })
+        .collect();
+    watched.verify(&heap);
+    done.store(true, Ordering::Relaxed);
+    rt.block_on(async {
+        for handle in handles {
+            handle.await.expect("no section in a stop");
+        }
+    })
+    .expect("no deadlock");
 }
