@@ -644,13 +644,25 @@ fn lateness(procs: usize, hog: impl Fn(Stop) + Copy + Send + 'static) -> Duratio
     })
 }
 
+/// The least of three tries, or the first that will do: other tests take the processors away.
+fn least_lateness(procs: usize, hog: impl Fn(Stop) + Copy + Send + 'static) -> Duration {
+    let mut least = Duration::MAX;
+    for _ in 0..3 {
+        least = least.min(lateness(procs, hog));
+        if least < LATE {
+            break;
+        }
+    }
+    least
+}
+
 /// What is exact here, `sched hog` of the benchmarks measures; a loaded machine may be this slow.
 const LATE: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_timer_fires_while_a_g_computes_and_does_not_await() {
     for procs in [1, 2] {
-        let late = lateness(procs, |stop| {
+        let late = least_lateness(procs, |stop| {
             while !stop.is_set() {
                 compute(Duration::from_micros(100));
             }
@@ -663,7 +675,7 @@ fn a_timer_fires_while_a_g_computes_and_does_not_await() {
 #[test]
 fn a_timer_fires_while_a_g_allocates_and_does_not_await() {
     for procs in [1, 2] {
-        let late = lateness(procs, |stop| {
+        let late = least_lateness(procs, |stop| {
             with(|m| {
                 while !stop.is_set() {
                     drop(list(m, 10));
@@ -740,6 +752,51 @@ fn many_blocking_calls_do_not_keep_others_from_running() {
         })
         .expect("no deadlock");
     });
+}
+
+/// Who waits for a thread and is aborted does not take the next one's turn along.
+#[test]
+fn an_aborted_g_leaves_the_line_for_a_thread() {
+    for called in [false, true] {
+        within(LONG, || {
+            let rt = Runtime::builder(&Heap::new())
+                .procs(1)
+                .max_threads(2)
+                .build()
+                .expect("a runtime");
+            rt.block_on(async move {
+                let (begun, end) = (Stop::default(), Stop::default());
+                let (now, until) = (begun.clone(), end.clone());
+                let first = go(blocking(move || {
+                    now.set();
+                    while !until.is_set() {
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
+                }));
+                while !begun.is_set() {
+                    yield_now().await;
+                }
+                let second = go(blocking(|| 2));
+                let third = go(blocking(|| 3));
+                for _ in 0..10 {
+                    yield_now().await;
+                }
+                if called {
+                    end.set();
+                    while !first.is_finished() {
+                        std::hint::spin_loop();
+                    }
+                }
+                second.abort();
+                end.set();
+                let second = second.await;
+                assert!(called || second.is_err());
+                assert_eq!(third.await.expect("its turn comes"), 3);
+                first.await.expect("no panic");
+            })
+            .expect("no deadlock");
+        });
+    }
 }
 
 #[test]

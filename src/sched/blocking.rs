@@ -6,31 +6,76 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::sched::context;
 use crate::sched::proc::{Proc, Status};
+use crate::sched::shared::Shared;
 use crate::sched::wait::WaitReason;
 use crate::sched::worker::Worker;
 use crate::sys::lock::Unranked;
 use crate::sys::sync::Ordering;
 
-/// Gs that wait for a thread, because there are as many as there may be.
+/// Gs that wait for a thread, because there are as many as there may be. First in, first out.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: VecDeque<(u64, Waker)>,
+    next_ticket: u64,
+}
+
+/// See [`Line`].
 #[derive(Debug)]
-pub(crate) struct CallQueue(Unranked<VecDeque<Waker>>);
+pub(crate) struct CallQueue(Unranked<Line>);
 
 impl CallQueue {
     pub(crate) fn new() -> Self {
-        Self(Unranked::new(VecDeque::new()))
+        Self(Unranked::new(Line::default()))
     }
 
-    fn wait(&self, cx: &Context<'_>) {
-        self.0.lock().push_back(cx.waker().clone());
+    /// Waits, with the ticket that it has or a new one, unless `reserve` finds room: `None`. Under the lock, so that a call
+    /// that ends meanwhile either leaves its room to `reserve` or wakes who waits.
+    fn wait_unless(
+        &self,
+        ticket: Option<u64>,
+        cx: &Context<'_>,
+        reserve: impl FnOnce() -> bool,
+    ) -> Option<u64> {
+        let mut line = self.0.lock();
+        if reserve() {
+            return None;
+        }
+        let ticket = ticket.unwrap_or_else(|| {
+            line.next_ticket += 1;
+            line.next_ticket
+        });
+        let waker = cx.waker().clone();
+        match line.waiting.iter_mut().find(|(of, _)| *of == ticket) {
+            Some((_, old)) => *old = waker,
+            None => line.waiting.push_back((ticket, waker)),
+        }
+        Some(ticket)
+    }
+
+    /// Whoever has the ticket waits no more.
+    fn remove(&self, ticket: u64) {
+        self.0.lock().waiting.retain(|(of, _)| *of != ticket);
+    }
+
+    /// Whoever has the ticket waits no more; if it had been called already, the next one is.
+    fn leave(&self, ticket: u64) {
+        let mut line = self.0.lock();
+        let place = line.waiting.iter().position(|(of, _)| *of == ticket);
+        let waker = place.and_then(|at| line.waiting.remove(at));
+        drop(line);
+        if waker.is_none() {
+            self.wake_one();
+        }
     }
 
     fn wake_one(&self) {
-        let waker = self.0.lock().pop_front();
-        if let Some(waker) = waker {
+        let first = self.0.lock().waiting.pop_front();
+        if let Some((_, waker)) = first {
             waker.wake();
         }
     }
@@ -44,12 +89,10 @@ pub(crate) struct InCall<'a> {
 }
 
 impl Worker {
-    /// Gives the P away, as the module's head says.
+    /// Gives the P away, as the module's head says. The call has been counted.
     pub(crate) fn enter_call(&self) -> InCall<'_> {
         self.forget_the_ended();
         let shared = self.shared();
-        // Relaxed: a count.
-        shared.in_calls.fetch_add(1, Ordering::Relaxed);
         let left = self.let_go().filter(|&index| {
             let proc = &shared.procs[index];
             Proc::count(&proc.calls);
@@ -88,6 +131,8 @@ impl Drop for InCall<'_> {
 pub struct Blocking<F, R> {
     call: Option<F>,
     result: Option<R>,
+    /// Where it waits for a thread.
+    waits: Option<(Arc<Shared>, u64)>,
 }
 
 // No part of it is pinned.
@@ -115,6 +160,7 @@ where
     Blocking {
         call: Some(call),
         result: None,
+        waits: None,
     }
 }
 
@@ -134,10 +180,16 @@ impl<F: FnOnce() -> R, R> Future for Blocking<F, R> {
                 return Poll::Ready(result);
             };
             let shared = worker.shared();
-            if !shared.has_room_for_a_call() {
-                shared.calls.wait(cx);
+            let ticket = self.waits.as_ref().map(|(_, ticket)| *ticket);
+            let reserve = || shared.reserve_call();
+            if let Some(ticket) = shared.calls.wait_unless(ticket, cx, reserve) {
+                self.waits = Some((shared.clone(), ticket));
                 context::note_wait(WaitReason::Blocking, 0);
                 return Poll::Pending;
+            }
+            if let Some((shared, ticket)) = self.waits.take() {
+                // It came by itself, or it was called and has gone out of the line.
+                shared.calls.remove(ticket);
             }
             let in_call = worker.enter_call();
             let result = run(self.call.take());
@@ -154,11 +206,24 @@ impl<F: FnOnce() -> R, R> Future for Blocking<F, R> {
     }
 }
 
+impl<F, R> Drop for Blocking<F, R> {
+    fn drop(&mut self) {
+        if let Some((shared, ticket)) = self.waits.take() {
+            shared.calls.leave(ticket);
+        }
+    }
+}
+
 /// Runs `call` inside a section: the P goes on without this M meanwhile, with another mutator; `back` comes before the M
 /// takes a P again, if one is free. Otherwise the section ends without one.
 pub(crate) fn without_proc<R>(call: impl FnOnce() -> R, back: impl FnOnce()) -> R {
     context::with_worker(|worker| {
-        let in_call = worker.map(Worker::enter_call);
+        let in_call = worker.map(|worker| {
+            // Whether there is room or not: a section cannot wait for it.
+            // Relaxed: a count.
+            worker.shared().in_calls.fetch_add(1, Ordering::Relaxed);
+            worker.enter_call()
+        });
         let out = call();
         drop(in_call);
         back();

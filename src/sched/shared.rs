@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) spinning: AtomicUsize,
     /// Ms inside blocking calls without a P.
     pub(crate) in_calls: AtomicUsize,
+    /// Spare Ps that are not put aside.
+    pub(crate) standing_in: AtomicUsize,
     /// Ps beyond `width` that run: the next one that is free is put aside.
     pub(crate) surplus: AtomicUsize,
     pub(crate) closing: AtomicU8,
@@ -160,6 +162,7 @@ impl Shared {
             global_len: AtomicUsize::new(0),
             spinning: AtomicUsize::new(0),
             in_calls: AtomicUsize::new(0),
+            standing_in: AtomicUsize::new(0),
             surplus: AtomicUsize::new(0),
             closing: AtomicU8::new(Closing::No as u8),
             driver,
@@ -429,10 +432,16 @@ impl Shared {
         }
     }
 
-    /// Whether another thread may be started for a blocking call.
-    pub(crate) fn has_room_for_a_call(&self) -> bool {
-        let idle = self.idle.lock();
-        idle.started < self.max_threads || !idle.machines.is_empty()
+    /// Counts a blocking call in, if there may be a thread more for it: one call always may.
+    pub(crate) fn reserve_call(&self) -> bool {
+        // Relaxed (all): counts.
+        let running = self.width + self.standing_in.load(Ordering::Relaxed);
+        let most = self.max_threads.saturating_sub(running).max(1);
+        self.in_calls
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < most).then_some(n + 1)
+            })
+            .is_ok()
     }
 
     /// The M goes to sleep until it is given a P; returns that, or [`NO_PROC`] at the end.

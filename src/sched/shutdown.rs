@@ -75,7 +75,12 @@ impl Shared {
         // Release: as above.
         self.closing.store(Closing::Ms as u8, Ordering::Release);
         self.collector.seats.remove_host();
-        let left = self.dump();
+        // One that has just been counted out may not say so itself yet.
+        let left = if self.registry.len() == 0 {
+            Vec::new()
+        } else {
+            self.dump()
+        };
         loop {
             self.unpark_all();
             if self.idle.lock().started == 0 || start.elapsed_ns() >= limit_ns {

@@ -57,9 +57,9 @@ impl Shared {
     }
 
     fn is_all_idle(&self) -> bool {
-        // Relaxed (both): looked at again by who is to be sure.
-        self.idle_procs.load(Ordering::Relaxed) >= self.width
-            && self.in_calls.load(Ordering::Relaxed) == 0
+        // Relaxed (all): looked at again by who is to be sure.
+        let all = self.width + self.standing_in.load(Ordering::Relaxed);
+        self.idle_procs.load(Ordering::Relaxed) >= all && self.in_calls.load(Ordering::Relaxed) == 0
     }
 
     /// The monitor's thread.
@@ -263,6 +263,8 @@ impl Shared {
         }
         let spare = self.idle.lock().spares.pop();
         let Some(spare) = spare else { return };
+        // Relaxed: a count.
+        self.standing_in.fetch_add(1, Ordering::Relaxed);
         // AcqRel: pairs with the swap in `after_hog`.
         proc.is_hogged.swap(1, Ordering::AcqRel);
         self.procs[spare].set(Status::Running);

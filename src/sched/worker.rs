@@ -190,6 +190,7 @@ impl Worker {
     pub(crate) fn put_tail(&self, g: GRef) {
         let Some(proc) = self.proc() else {
             self.shared.put_global(g);
+            self.shared.wake_one();
             return;
         };
         if let Err(half) = proc.queue.put(g) {
@@ -277,6 +278,10 @@ impl Worker {
         if self.is_out_of_time() {
             // As Go does: whoever was preempted goes behind everybody.
             self.shared.put_global(g);
+            if !self.has_proc() {
+                // This M does not look for work; a P may just have gone idle.
+                self.shared.wake_one();
+            }
         } else {
             self.put_tail(g);
         }
@@ -316,6 +321,8 @@ impl Worker {
         let left: Vec<GRef> = left.collect();
         proc.set(Status::Idle);
         self.shared.put_all_global(left);
+        // Relaxed: a count.
+        self.shared.standing_in.fetch_sub(1, Ordering::Relaxed);
         self.shared.idle.lock().spares.push(index);
         self.shared.wake_one();
     }
