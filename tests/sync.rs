@@ -1,6 +1,8 @@
 //! Locks, groups, conditions, pools and contexts for tasks: what Go's tests of `sync` and `context` ask for, and what comes
 //! with futures that may be dropped while they wait.
 
+#![cfg(feature = "sched")]
+
 #[path = "sync/cond.rs"]
 mod cond;
 #[path = "sync/context.rs"]

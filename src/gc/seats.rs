@@ -8,6 +8,15 @@
 //!
 //! A seat is given back before its holder leaves the pool, so all are back when marking ends.
 
+#![cfg_attr(
+    not(feature = "sched"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "without a scheduler nobody takes a seat"
+    )
+)]
+
 use crate::gc::collector::Collector;
 use crate::gc::mark::Marker;
 use crate::gc::worker::Turn;

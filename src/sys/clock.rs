@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 /// A moment, to a few milliseconds, that costs a few nanoseconds to take.
+#[cfg(feature = "sched")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CoarseMoment(u64);
 
+#[cfg(feature = "sched")]
 impl CoarseMoment {
     pub(crate) fn now() -> Self {
         Self(coarse_ms())
@@ -17,7 +19,7 @@ impl CoarseMoment {
     }
 }
 
-#[cfg(all(target_os = "linux", not(any(miri, loom))))]
+#[cfg(all(feature = "sched", target_os = "linux", not(any(miri, loom))))]
 fn coarse_ms() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -30,7 +32,7 @@ fn coarse_ms() -> u64 {
         .wrapping_add(time.tv_nsec as u64 / 1_000_000)
 }
 
-#[cfg(not(all(target_os = "linux", not(any(miri, loom)))))]
+#[cfg(all(feature = "sched", not(all(target_os = "linux", not(any(miri, loom))))))]
 fn coarse_ms() -> u64 {
     static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     u64::try_from(FIRST.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
