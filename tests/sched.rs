@@ -688,6 +688,39 @@ fn a_timer_fires_while_a_g_allocates_and_does_not_await() {
     }
 }
 
+/// Spare Ps come and go; whoever was looking for work with one is counted out.
+#[test]
+fn nobody_looks_for_work_when_all_is_quiet() {
+    within(LONG, || {
+        let rt = runtime(4);
+        for round in 0..12_u64 {
+            rt.block_on(async {
+                let load: Vec<_> = (0..9)
+                    .map(|_| {
+                        go(async move {
+                            compute(Duration::from_millis(11 + round % 3));
+                            for _ in 0..30 {
+                                let small = go(async { compute(Duration::from_micros(5)) });
+                                sleep(Duration::from_micros(30)).await;
+                                small.await.expect("no panic");
+                            }
+                        })
+                    })
+                    .collect();
+                for g in load {
+                    g.await.expect("no panic");
+                }
+            })
+            .expect("no deadlock");
+            let start = Instant::now();
+            while rt.stats().spinning_threads > 0 {
+                assert!(start.elapsed() < LONG / 2, "{:?}", rt.stats());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+}
+
 #[test]
 fn a_hog_lets_collections_through() {
     run(1, async {

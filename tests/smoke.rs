@@ -27,6 +27,9 @@ unsafe impl greywave::Rebrand<'_> for Counted {
     type To = Self;
 }
 
+/// Miri interprets each instruction, and has little memory.
+const MANY: u64 = if cfg!(miri) { 100 } else { 10_000 };
+
 fn heap() -> Heap {
     Heap::builder()
         .verify(true)
@@ -41,7 +44,7 @@ fn a_list_survives_collections() {
     let mut m = heap.attach().expect("attached");
     let root: Root<Node<'static>> = {
         let mut head = None;
-        for value in 0..10_000 {
+        for value in 0..MANY {
             head = Some(m.alloc(Node {
                 value,
                 next: GcCell::new(head),
@@ -49,18 +52,18 @@ fn a_list_survives_collections() {
         }
         m.root(head.expect("not empty"))
     };
-    for _ in 0..5 {
+    for _ in 0..if cfg!(miri) { 2 } else { 5 } {
         m.collect();
         heap.verify().expect("whole");
         let mut at = Some(root.get(&m));
-        let mut want = 10_000;
+        let mut want = MANY;
         while let Some(node) = at {
             want -= 1;
             assert_eq!(node.value, want);
             at = node.next.get();
         }
         assert_eq!(want, 0);
-        for value in 0..1000 {
+        for value in 0..MANY / 10 {
             let _ = m.alloc(Node {
                 value,
                 next: GcCell::null(),
@@ -86,7 +89,7 @@ fn drops_run_once_each() {
         let heap = heap();
         let mut m = heap.attach().expect("attached");
         let mut keep: Frame<Vec<Gc<'static, Counted>>> = Frame::new(&m, Vec::new());
-        for i in 0..10_000 {
+        for i in 0..MANY {
             let object = m.alloc(Counted(drops.clone()));
             if i % 4 == 0 {
                 keep.enter(&m).push(object);
@@ -94,12 +97,12 @@ fn drops_run_once_each() {
             m.safepoint();
         }
         m.collect();
-        assert_eq!(drops.load(Ordering::Relaxed), 7500);
+        assert_eq!(drops.load(Ordering::Relaxed) as u64, MANY * 3 / 4);
         heap.verify().expect("whole");
     }
     assert_eq!(
-        drops.load(Ordering::Relaxed),
-        10_000,
+        drops.load(Ordering::Relaxed) as u64,
+        MANY,
         "those alive when the heap goes are dropped too"
     );
 }
@@ -123,7 +126,7 @@ fn two_threads_share_a_lock() {
             let (heap, root) = (&heap, &root);
             s.spawn(move || {
                 let mut m = heap.attach().expect("attached");
-                for i in 0..20_000 {
+                for i in 0..2 * MANY {
                     {
                         let shared = root.get(&m);
                         let node = m.alloc(Node {
@@ -137,7 +140,7 @@ fn two_threads_share_a_lock() {
                         items.push(node);
                     }
                     m.safepoint();
-                    if i % 5000 == 0 {
+                    if i % (MANY / 2) == 0 {
                         m.collect();
                     }
                 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 pub mod derive_input;
 pub mod heap_graph;
 pub mod pacer;
+pub mod scheduler;
 pub mod size_classes;
 
 /// A program that a fuzzer makes up.

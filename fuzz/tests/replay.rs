@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use arbitrary::{Arbitrary, Unstructured};
-use greywave_fuzz::{Case, check, derive_input, heap_graph, pacer, size_classes};
+use greywave_fuzz::{Case, check, derive_input, heap_graph, pacer, scheduler, size_classes};
 
 fn replay<C: Case + for<'a> Arbitrary<'a>>() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -41,4 +41,9 @@ fn pacer() {
 #[test]
 fn size_classes() {
     replay::<size_classes::Program>();
+}
+
+#[test]
+fn scheduler() {
+    replay::<scheduler::Program>();
 }

@@ -258,7 +258,10 @@ impl Shared {
     fn stand_in_for(self: &Arc<Self>, proc: &Proc) {
         // Relaxed: a hint.
         if self.idle_procs.load(Ordering::Relaxed) > 0 {
-            self.wake_one();
+            // Relaxed: a hint. Not `wake_one`: who looks for work has had a whole slice to find this.
+            if !proc.queue.is_empty() || self.global_len.load(Ordering::Relaxed) > 0 {
+                self.start_idle_proc(false);
+            }
             return;
         }
         let spare = self.idle.lock().spares.pop();

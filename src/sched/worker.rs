@@ -316,6 +316,10 @@ impl Worker {
             return;
         }
         let Some(index) = self.let_go() else { return };
+        if self.spinning.replace(false) {
+            // AcqRel: as in `wake_one`. Without this nobody would ever be called again.
+            self.shared.spinning.fetch_sub(1, Ordering::AcqRel);
+        }
         let proc = &self.shared.procs[index];
         let left = std::iter::from_fn(|| proc.queue.take_next().or_else(|| proc.queue.take()));
         let left: Vec<GRef> = left.collect();
