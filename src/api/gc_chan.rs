@@ -21,9 +21,9 @@ struct Tokens {
 /// A bounded channel of objects, which is itself an object: what is in it is kept by the collector, without roots, and a
 /// channel that nobody can reach is collected with everything in it.
 ///
-/// A `Gc` does not live across an `.await`, so the waiting ends of it take closures: [`send`](Root::<GcChan<'static,
-/// T>>::send) makes the object when there is room for it, [`recv`](Root::<GcChan<'static, T>>::recv) looks at it in the
-/// section in which it arrives. Inside a section there are [`try_send`](Self::try_send) and [`try_recv`](Self::try_recv).
+/// A `Gc` does not live across an `.await`, so the waiting ends of it take closures: [`send`](Root::send) makes the object
+/// when there is room for it, [`recv`](Root::recv) looks at it in the section in which it arrives. Inside a section there
+/// are [`try_send`](Self::try_send) and [`try_recv`](Self::try_recv).
 ///
 /// Items come out in the order in which they went in. A send costs two operations of a [`chan`] and a write
 /// of a [`GcLock`]; the first write in a cycle costs O(items in the channel).
