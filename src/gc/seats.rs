@@ -48,7 +48,7 @@ enum Seat {
 }
 
 impl Seats {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             free: AtomicU32::new(0),
             last_ns: AtomicU64::new(0),
