@@ -196,7 +196,7 @@ impl<T: Collect> Root<GcChan<'static, T>> {
     where
         F: for<'m> FnOnce(&'m Mutator) -> Gc<'m, At<'m, T>>,
     {
-        let tokens = with(|m| self.get(m).tokens.clone());
+        let tokens = self.tokens();
         if tokens.free.1.recv().await.is_none() {
             return Err(SendError(()));
         }
@@ -215,7 +215,7 @@ impl<T: Collect> Root<GcChan<'static, T>> {
     where
         F: for<'m> FnOnce(&'m Mutator, Gc<'m, At<'m, T>>) -> R,
     {
-        let tokens = with(|m| self.get(m).tokens.clone());
+        let tokens = self.tokens();
         tokens.filled.1.recv().await?;
         with(|m| {
             let item = self.get(m).take(m)?;
@@ -225,7 +225,11 @@ impl<T: Collect> Root<GcChan<'static, T>> {
 
     /// As [`GcChan::close`], in a section of its own.
     pub fn close(&self) {
-        with(|m| self.get(m).close());
+        self.tokens().close();
+    }
+
+    fn tokens(&self) -> Arc<Tokens> {
+        with(|m| self.get(m).tokens.clone())
     }
 }
 

@@ -223,31 +223,28 @@ impl Collector {
         if left.is_zero() {
             return false;
         }
-        let mut still_left = left;
-        self.world.assist(
-            mutator,
-            || still_left = self.pool.wait_for_close(left),
-            &mut || self.catch_up(mutator),
-        );
-        local.patience.set((cycle, still_left));
-        // As below.
-        self.catch_up(mutator);
+        let left = self.assisting(mutator, || self.pool.wait_for_close(left));
+        local.patience.set((cycle, left));
         true
     }
 
     /// Waits until workers have earned `work`, or nobody marks; says which.
     fn wait_for_credit(&self, mutator: &MutatorState, work: u64) -> bool {
-        let mut paid = false;
-        self.world.assist(
-            mutator,
-            // Not "while work is queued": the collector may be waiting for a mutator that waits for a lock of this one,
-            // and then nobody else takes it.
-            || paid = self.assists.wait(work, || self.pool.has_active()),
-            &mut || self.catch_up(mutator),
-        );
+        // Not "while work is queued": the collector may be waiting for a mutator that waits for a lock of this one,
+        // and then nobody else takes it.
+        self.assisting(mutator, || {
+            self.assists.wait(work, || self.pool.has_active())
+        })
+    }
+
+    /// Runs `wait` as a mutator that is Assisting.
+    fn assisting<R>(&self, mutator: &MutatorState, wait: impl FnOnce() -> R) -> R {
+        let out = self
+            .world
+            .assist(mutator, wait, &mut || self.catch_up(mutator));
         // Marking may have ended meanwhile.
         self.catch_up(mutator);
-        paid
+        out
     }
 }
 

@@ -142,12 +142,7 @@ impl Collector {
         if !self.pool.seems_to_have_work() && !self.has_root_jobs() {
             return false;
         }
-        let workers = self.pacing.workers;
-        // Relaxed: an estimate.
-        let sliced = self.sliced_ns.load(Ordering::Relaxed);
-        let elapsed = self.all_processors_ns();
-        let due = sliced == 0 || !workers.slice_is_over(sliced, elapsed);
-        let Some(seat) = self.seats.take(due) else {
+        let Some(seat) = self.seats.take(self.slice_is_due()) else {
             return false;
         };
         if !self.pool.join() {
@@ -160,16 +155,14 @@ impl Collector {
         let env = self.mark_env(self.cycle_number());
         let index = match seat {
             Seat::Dedicated => usize::MAX,
-            Seat::Slices => workers.dedicated as usize,
+            Seat::Slices => self.pacing.workers.dedicated as usize,
         };
         let mut since = thread::cpu_time_ns();
         loop {
-            // Relaxed (all): estimates.
-            self.active_workers.fetch_add(1, Ordering::Relaxed);
             let more = self.work_a_quantum(marker, env);
-            self.active_workers.fetch_sub(1, Ordering::Relaxed);
             self.account(index, Turn::Background, &mut since, marker);
             let now = self.pacing.mark_elapsed_ns();
+            // Relaxed: a hint.
             self.seats.last_ns.store(now, Ordering::Relaxed);
             if seat == Seat::Slices || !more || !goes_on() {
                 break;

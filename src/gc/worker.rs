@@ -65,24 +65,21 @@ impl Collector {
         if index < dedicated && is_ours {
             return Some(Turn::Background);
         }
-        // Relaxed (both): estimates.
-        let sliced = self.sliced_ns.load(Ordering::Relaxed);
-        let elapsed = self.all_processors_ns();
-        if index == dedicated
-            && is_ours
-            && workers.fractional > 0.0
-            && (sliced == 0 || !workers.slice_is_over(sliced, elapsed))
-        {
+        if index == dedicated && is_ours && workers.fractional > 0.0 && self.slice_is_due() {
             return Some(Turn::Background);
         }
+        // Relaxed: an estimate.
         let others = self.world.running() + self.active_workers.load(Ordering::Relaxed);
         (others < self.settings.processors).then_some(Turn::Idle)
     }
 
-    /// The time of all processors since marking began.
-    pub(crate) fn all_processors_ns(&self) -> u64 {
+    /// Whether marking in slices has not had its share of the processors' time yet.
+    pub(crate) fn slice_is_due(&self) -> bool {
+        // Relaxed: an estimate.
+        let sliced = self.sliced_ns.load(Ordering::Relaxed);
         let elapsed = self.pacing.mark_elapsed_ns();
-        elapsed.saturating_mul(u64::from(self.pacing.processors))
+        let elapsed = elapsed.saturating_mul(u64::from(self.pacing.processors));
+        sliced == 0 || !self.pacing.workers.slice_is_over(sliced, elapsed)
     }
 
     fn run_worker(&self, index: usize) {
@@ -113,10 +110,7 @@ impl Collector {
         let env = self.mark_env(cycle);
         let mut since = thread::cpu_time_ns();
         while let Some(turn) = self.may_mark(index) {
-            // Relaxed (both): estimates.
-            self.active_workers.fetch_add(1, Ordering::Relaxed);
             let more = self.work_a_quantum(marker, env);
-            self.active_workers.fetch_sub(1, Ordering::Relaxed);
             self.account(index, turn, &mut since, marker);
             if !more {
                 return;
@@ -143,10 +137,7 @@ impl Collector {
         }
         let env = self.mark_env(self.cycle_number());
         let mut since = thread::cpu_time_ns();
-        // Relaxed (both): estimates.
-        self.active_workers.fetch_add(1, Ordering::Relaxed);
         let more = self.work_a_quantum(marker, env);
-        self.active_workers.fetch_sub(1, Ordering::Relaxed);
         marker.give_all(env);
         self.account(usize::MAX, Turn::Idle, &mut since, marker);
         self.pool.leave();
@@ -165,8 +156,16 @@ impl Collector {
         }
     }
 
-    /// Marks a quantum; false if nothing is left.
+    /// Marks a quantum, counted as active meanwhile; false if nothing is left.
     pub(crate) fn work_a_quantum(&self, marker: &mut Marker, env: MarkEnv<'_>) -> bool {
+        // Relaxed (both): estimates.
+        self.active_workers.fetch_add(1, Ordering::Relaxed);
+        let more = self.mark_a_quantum(marker, env);
+        self.active_workers.fetch_sub(1, Ordering::Relaxed);
+        more
+    }
+
+    fn mark_a_quantum(&self, marker: &mut Marker, env: MarkEnv<'_>) -> bool {
         self.scan_roots(marker, env);
         if marker.drain(env, QUANTUM) == Drained::Budget || self.has_root_jobs() {
             return true;

@@ -243,12 +243,12 @@ impl World {
     }
 
     /// Running -> Assisting while `wait` runs. Marking runs when this is called.
-    pub(crate) fn assist(
+    pub(crate) fn assist<R>(
         &self,
         mutator: &MutatorState,
-        wait: impl FnOnce(),
+        wait: impl FnOnce() -> R,
         act: &mut dyn FnMut(),
-    ) {
+    ) -> R {
         let asked = loop {
             match mutator.word.try_assist() {
                 Some(asked) => break asked,
@@ -263,11 +263,12 @@ impl World {
         }
         // Relaxed: an estimate.
         self.running.fetch_sub(1, Ordering::Relaxed);
-        wait();
+        let out = wait();
         self.wait_until(|| self.try_end_assist(mutator));
         // Relaxed: an estimate.
         self.running.fetch_add(1, Ordering::Relaxed);
         self.act_if_asked(mutator, act);
+        out
     }
 
     /// Assisting -> Running. Against a stop only while that waits for others: one of them may be waiting for a lock that

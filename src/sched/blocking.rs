@@ -24,6 +24,14 @@ struct Line {
     next_ticket: u64,
 }
 
+impl Line {
+    /// Takes whoever has the ticket out, if it has not been called yet.
+    fn remove(&mut self, ticket: u64) -> Option<Waker> {
+        let place = self.waiting.iter().position(|(of, _)| *of == ticket)?;
+        self.waiting.remove(place).map(|(_, waker)| waker)
+    }
+}
+
 /// See [`Line`].
 #[derive(Debug)]
 pub(crate) struct CallQueue(Unranked<Line>);
@@ -43,6 +51,10 @@ impl CallQueue {
     ) -> Option<u64> {
         let mut line = self.0.lock();
         if reserve() {
+            // It may have come by itself, and still be in the line.
+            if let Some(ticket) = ticket {
+                line.remove(ticket);
+            }
             return None;
         }
         let ticket = ticket.unwrap_or_else(|| {
@@ -57,17 +69,9 @@ impl CallQueue {
         Some(ticket)
     }
 
-    /// Whoever has the ticket waits no more.
-    fn remove(&self, ticket: u64) {
-        self.0.lock().waiting.retain(|(of, _)| *of != ticket);
-    }
-
     /// Whoever has the ticket waits no more; if it had been called already, the next one is.
     fn leave(&self, ticket: u64) {
-        let mut line = self.0.lock();
-        let place = line.waiting.iter().position(|(of, _)| *of == ticket);
-        let waker = place.and_then(|at| line.waiting.remove(at));
-        drop(line);
+        let waker = self.0.lock().remove(ticket);
         if waker.is_none() {
             self.wake_one();
         }
@@ -187,10 +191,7 @@ impl<F: FnOnce() -> R, R> Future for Blocking<F, R> {
                 context::note_wait(WaitReason::Blocking, 0);
                 return Poll::Pending;
             }
-            if let Some((shared, ticket)) = self.waits.take() {
-                // It came by itself, or it was called and has gone out of the line.
-                shared.calls.remove(ticket);
-            }
+            self.waits = None;
             let in_call = worker.enter_call();
             let result = run(self.call.take());
             drop(in_call);

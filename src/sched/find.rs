@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::gc::mark::Marker;
 use crate::sched::context::random;
 use crate::sched::machine::NO_PROC;
 use crate::sched::proc::{Proc, Status};
@@ -64,7 +65,7 @@ impl Worker {
             driver.run_timers(proc.index, driver.now());
         }
         let found = self.take_own(proc, round);
-        if found.is_some() && self.spinning.get() {
+        if found.is_some() {
             self.stop_spinning();
         }
         found
@@ -107,13 +108,11 @@ impl Worker {
         // Relaxed (both): estimates. At most half of the busy Ps' Ms look for work.
         let idle = shared.idle_procs.load(Ordering::Relaxed);
         let busy = shared.width.saturating_sub(idle);
-        if !self.spinning.get() {
+        if !self.is_spinning() {
             if 2 * shared.spinning.load(Ordering::Relaxed) >= busy {
                 return None;
             }
-            // AcqRel: as in `wake_one`.
-            shared.spinning.fetch_add(1, Ordering::AcqRel);
-            self.spinning.set(true);
+            self.begin_spinning();
         }
         self.steal(proc)
     }
@@ -163,31 +162,22 @@ impl Worker {
 
     /// It has found work: if it was the last that looked, another one is to look, for there may be more.
     fn stop_spinning(&self) {
-        if !self.spinning.replace(false) {
-            return;
+        if self.end_spinning() {
+            self.shared().wake_one();
         }
-        // AcqRel: as in `wake_one`.
-        self.shared().spinning.fetch_sub(1, Ordering::AcqRel);
-        self.shared().wake_one();
     }
 
     /// Gives the P up, looks once more, and sleeps: in the poller, or until it is given another P.
     fn go_idle(&self) {
         self.forget_the_ended();
         let shared = self.shared();
-        let was_spinning = self.spinning.replace(false);
         let Some(index) = self.let_go() else { return };
         shared.put_idle_proc(index);
-        if was_spinning {
-            // AcqRel: as in `wake_one`.
-            shared.spinning.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.end_spinning();
         // SeqCst: see the head of `shared.rs`.
         fence(Ordering::SeqCst);
         if self.has_missed_work() && self.take_idle() {
-            // AcqRel: as in `wake_one`.
-            shared.spinning.fetch_add(1, Ordering::AcqRel);
-            self.spinning.set(true);
+            self.begin_spinning();
             return;
         }
         self.sleep_in_poller();
@@ -227,8 +217,7 @@ impl Worker {
         }
         // What the poll has woken is in the global queue: this M had no P.
         if self.take_idle() {
-            shared.spinning.fetch_add(1, Ordering::AcqRel);
-            self.spinning.set(true);
+            self.begin_spinning();
         }
     }
 
@@ -237,24 +226,22 @@ impl Worker {
     #[cold]
     fn mark_in_the_background(&self) {
         // Others would wait for what a spinning M finds.
-        if self.spinning.get() {
+        if self.is_spinning() {
             return;
         }
         let shared = self.shared();
-        let mut marker = self.marker.borrow_mut();
-        let marker = marker.get_or_insert_with(|| Box::new(crate::gc::mark::Marker::new()));
-        shared.collector.mark_in_a_seat(
-            marker,
-            || self.give_queue_away(),
-            || !shared.is_closing(Closing::Ms),
-        );
+        self.with_marker(|marker| {
+            shared.collector.mark_in_a_seat(
+                marker,
+                || self.give_queue_away(),
+                || !shared.is_closing(Closing::Ms),
+            )
+        });
     }
 
     fn give_queue_away(&self) {
         let Some(proc) = self.proc() else { return };
-        let queue = &proc.queue;
-        let left = std::iter::from_fn(|| queue.take_next().or_else(|| queue.take()));
-        let left: Vec<GRef> = left.collect();
+        let left: Vec<GRef> = proc.queue.take_all().collect();
         if !left.is_empty() {
             self.shared().put_all_global(left);
             self.shared().wake_one();
@@ -267,9 +254,12 @@ impl Worker {
         if !collector.has_marking_for_the_idle() {
             return false;
         }
+        self.with_marker(|marker| collector.mark_for_a_while(marker))
+    }
+
+    fn with_marker<R>(&self, mark: impl FnOnce(&mut Marker) -> R) -> R {
         let mut marker = self.marker.borrow_mut();
-        let marker = marker.get_or_insert_with(|| Box::new(crate::gc::mark::Marker::new()));
-        collector.mark_for_a_while(marker)
+        mark(marker.get_or_insert_with(|| Box::new(Marker::new())))
     }
 }
 

@@ -116,6 +116,11 @@ impl<T: Item> RunQueue<T> {
         (old != 0).then(|| T::from_address(old))
     }
 
+    /// Takes all that is in it, the next one first.
+    pub(crate) fn take_all(&self) -> impl Iterator<Item = T> + '_ {
+        std::iter::from_fn(|| self.take_next().or_else(|| self.take()))
+    }
+
     /// Puts `g` at the tail; `Err` with it and half of the queue if that is full. By the owner.
     pub(crate) fn put(&self, g: T) -> Result<(), Vec<T>> {
         loop {

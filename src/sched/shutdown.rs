@@ -106,12 +106,7 @@ impl Shared {
     /// What is in queues has ended; mutators leave the heap.
     fn drop_leftovers(&self) {
         for proc in &self.procs {
-            while proc
-                .queue
-                .take_next()
-                .or_else(|| proc.queue.take())
-                .is_some()
-            {}
+            proc.queue.take_all().for_each(drop);
             // SAFETY: [J1] no M is left, so this thread holds every P.
             drop(unsafe { proc.own() }.host.take());
         }

@@ -215,8 +215,8 @@ impl Shared {
         true
     }
 
-    /// Asks for room after a slice; true if it is over.
-    fn look_at_time(proc: &Proc, seen: &mut Seen, now: u64) -> bool {
+    /// Asks for room after a slice; returns how long the slice has been seen to last, in nanoseconds.
+    fn look_at_time(proc: &Proc, seen: &mut Seen, now: u64) -> u64 {
         // Relaxed (both): written by the holder.
         let (slices, polls) = (
             proc.slices.load(Ordering::Relaxed),
@@ -228,23 +228,23 @@ impl Shared {
         if slices != seen.slices {
             (seen.slices, seen.since) = (slices, now);
         }
-        let is_over = now - seen.since >= SLICE_NS;
-        if is_over {
+        let lasts = now - seen.since;
+        if lasts >= SLICE_NS {
             // Relaxed: a hint.
             proc.preempt.store(1, Ordering::Relaxed);
         }
-        is_over
+        lasts
     }
 
     /// A P that runs: asked to make room after a slice, and stood in for if it was a single poll.
     fn look_at_slice(self: &Arc<Self>, proc: &Proc, seen: &mut Seen, now: u64) -> bool {
         seen.was_blocked = false;
-        let is_over = Self::look_at_time(proc, seen, now);
-        if seen.since != now && !proc.queue.is_empty() {
+        let lasts = Self::look_at_time(proc, seen, now);
+        if lasts > 0 && !proc.queue.is_empty() {
             // What waits here may run elsewhere.
             self.wake_one();
         }
-        if is_over
+        if lasts >= SLICE_NS
             && now - seen.polls_since >= SLICE_NS
             && proc.running.load(Ordering::Relaxed) != 0
             && proc.is_hogged.load(Ordering::Relaxed) == 0

@@ -27,7 +27,7 @@ pub(crate) struct Worker {
     proc: Cell<Option<usize>>,
     /// The G that is being polled.
     running: Cell<Option<NonNull<Header>>>,
-    pub(crate) spinning: Cell<bool>,
+    spinning: Cell<bool>,
     /// The last look at the global queue, the timers and the sockets, in rounds.
     pub(crate) round: Cell<u32>,
     /// Wake-ups until the next one whose latency is measured.
@@ -96,6 +96,28 @@ impl Worker {
     pub(crate) fn take_over(&self, index: usize, spinning: bool) {
         self.proc.set((index != NO_PROC).then_some(index));
         self.spinning.set(spinning);
+    }
+
+    /// Whether it looks for work, and is counted as one that does.
+    pub(crate) fn is_spinning(&self) -> bool {
+        self.spinning.get()
+    }
+
+    /// It looks for work from now on.
+    pub(crate) fn begin_spinning(&self) {
+        self.spinning.set(true);
+        // AcqRel: as in `wake_one`.
+        self.shared.spinning.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It looks no more; false if it did not. While one is counted nobody else is called.
+    pub(crate) fn end_spinning(&self) -> bool {
+        let did = self.spinning.replace(false);
+        if did {
+            // AcqRel: as in `wake_one`.
+            self.shared.spinning.fetch_sub(1, Ordering::AcqRel);
+        }
+        did
     }
 
     /// It holds no P any more; returns which.
@@ -316,13 +338,9 @@ impl Worker {
             return;
         }
         let Some(index) = self.let_go() else { return };
-        if self.spinning.replace(false) {
-            // AcqRel: as in `wake_one`. Without this nobody would ever be called again.
-            self.shared.spinning.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.end_spinning();
         let proc = &self.shared.procs[index];
-        let left = std::iter::from_fn(|| proc.queue.take_next().or_else(|| proc.queue.take()));
-        let left: Vec<GRef> = left.collect();
+        let left: Vec<GRef> = proc.queue.take_all().collect();
         proc.set(Status::Idle);
         self.shared.put_all_global(left);
         // Relaxed: a count.
