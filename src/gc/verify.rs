@@ -10,6 +10,7 @@ use crate::gc::weak::WeakCell;
 use crate::heap::span::SweepState;
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::heap::sweep::POISON;
+use crate::sys::shadow;
 use crate::sys::sync::Ordering;
 
 /// Where each span was found.
@@ -208,6 +209,7 @@ impl Collector {
             if self.is_allocated(offset, class, places) {
                 continue;
             }
+            shadow::open(self.heap.at(offset), class.slot);
             // SAFETY: a slot of a live span, inside the arena; it is free and everybody is stopped.
             let bytes = unsafe { std::slice::from_raw_parts(self.heap.at(offset), class.slot) };
             if bytes.iter().any(|&b| b != POISON) {
@@ -216,6 +218,7 @@ impl Collector {
                     class.type_name()
                 ));
             }
+            shadow::close(self.heap.at(offset), class.slot);
         }
         Ok(())
     }

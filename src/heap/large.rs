@@ -3,6 +3,7 @@
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE, pages_for};
 use crate::heap::mheap::{MHeap, OutOfPages, Paint};
 use crate::heap::span_class::ClassRef;
+use crate::sys::shadow;
 use crate::sys::sync::Ordering;
 
 /// A large object just allocated.
@@ -48,10 +49,14 @@ impl MHeap {
             self.mark.set(offset);
         }
         let span_bytes = (total as usize) << PAGE_SHIFT;
+        let slot = start + span_bytes - offset;
+        shadow::open(self.at(offset), size);
+        // [O2] a list's length.
+        shadow::open(self.at(offset + slot - 8), 8);
         class.figures.allocated(1, span_bytes as u64);
         Ok(LargeObject {
             offset,
-            slot: start + span_bytes - offset,
+            slot,
             span_bytes,
         })
     }

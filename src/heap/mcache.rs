@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use crate::heap::page_cache::PageCache;
 use crate::heap::size_class::SizeClass;
 use crate::heap::span_class::{ClassKey, ClassRef};
+use crate::sys::shadow;
 
 /// No span.
 pub(crate) const NO_SPAN: u32 = 0;
@@ -53,6 +54,7 @@ impl Cursor {
             return None;
         }
         self.cur.set(at + slot);
+        shadow::open(std::ptr::without_provenance(at), slot);
         Some(at)
     }
 

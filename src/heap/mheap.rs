@@ -27,6 +27,7 @@ use crate::sys::fatal::fatal;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::mem::{Reservation, Table, os_page};
 use crate::sys::sabotage::{self, Fault};
+use crate::sys::shadow;
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// How the arena grows: at least this many pages at a time (4 MiB).
@@ -429,14 +430,16 @@ impl MHeap {
 
     /// In poison mode a new span's slots are filled like freed ones.
     fn poison_pages(&self, head: u32, pages: u32) {
+        let (at, bytes) = (
+            self.at((head as usize) << PAGE_SHIFT),
+            (pages as usize) << PAGE_SHIFT,
+        );
         if self.poison {
-            let (at, bytes) = (
-                self.at((head as usize) << PAGE_SHIFT),
-                (pages as usize) << PAGE_SHIFT,
-            );
+            shadow::open(at, bytes);
             // SAFETY: [H4] pages just taken from the page allocator, which nobody else has.
             unsafe { at.write_bytes(POISON, bytes) };
         }
+        shadow::close(at, bytes);
     }
 
     /// Gives the pages of a dead span back. The caller holds the span's sweep claim and has cleared its bits.

@@ -71,6 +71,14 @@ impl HeapMemory {
     }
 }
 
+#[cfg(greywave_asan)]
+impl Drop for MHeap {
+    /// The addresses may be anybody's next.
+    fn drop(&mut self) {
+        crate::sys::shadow::open(self.at(0), (self.top() as usize) << PAGE_SHIFT);
+    }
+}
+
 impl MHeap {
     /// What the heap holds just now. The figures add up to the size of the arena and its tables, also while others
     /// allocate and release, but may then be of different moments. O(1).

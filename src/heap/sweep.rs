@@ -10,6 +10,7 @@ use crate::heap::span::{SweepClaim, SweepState};
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::sys::fatal::fatal;
 use crate::sys::sabotage::{self, Fault};
+use crate::sys::shadow;
 use crate::sys::sync::{Ordering, fence};
 
 /// The byte that fills freed slots in poison mode: a poisoned pointer is far outside user space.
@@ -131,7 +132,7 @@ impl MHeap {
         } else {
             self.alloc.count(start, end)
         };
-        if class.drop || self.poison {
+        if class.drop || self.poison || shadow::ON {
             self.visit_dead(start, class, all, dead);
         }
         // Release: whoever reads a mark bit cleared below, and then fences, sees that the census is over.
@@ -157,6 +158,7 @@ impl MHeap {
                 }
             }
             self.poison_slot(at, class.slot);
+            shadow::close(at, class.slot);
         }
     }
 
@@ -179,6 +181,7 @@ impl MHeap {
             dead.drop_object(class, self.at(offset), end - offset);
         }
         self.poison_slot(self.at(offset), end - offset);
+        shadow::close(self.at(offset), end - offset);
         self.note_freed(class, 1, (end - start) as u64);
         0
     }
@@ -219,6 +222,7 @@ impl MHeap {
     /// Fills a free slot in poison mode.
     fn poison_slot(&self, at: *mut u8, bytes: usize) {
         if self.poison {
+            shadow::open(at, bytes);
             // SAFETY: [S2] the slot is free and its span is claimed by the caller, so nobody else touches it.
             unsafe { at.write_bytes(POISON, bytes) };
         }

@@ -8,5 +8,6 @@ pub(crate) mod mem;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
 pub(crate) mod sabotage;
+pub(crate) mod shadow;
 pub(crate) mod sync;
 pub(crate) mod thread;
