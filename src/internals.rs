@@ -1,5 +1,6 @@
 //! The one door to the inside, for benchmarks, fuzzing and tests of this crate. Not covered by semver.
 
+pub use crate::sys::inject::{OsCall, refuse, set_clock_ahead};
 #[cfg(feature = "sabotage")]
 pub use crate::sys::sabotage::{Fault, break_the_collector};
 

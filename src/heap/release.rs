@@ -143,8 +143,10 @@ impl MHeap {
         done
     }
 
-    /// Gives all idle memory back, and waits for what others are giving back; returns the bytes that went by this call.
+    /// Gives all idle memory back, also what the system refused before, and waits for what others are giving back; returns
+    /// the bytes that went by this call.
     pub(crate) fn release_all(&self) -> u64 {
+        self.pages.lock().search_all_again();
         let mut done = 0;
         loop {
             done += self.release_some(u64::MAX, Effort::Forced);

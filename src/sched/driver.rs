@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use polling::{Event, Events, Poller};
 
 use crate::sched::timer::{Key, Moved, NEVER, Timers};
+use crate::sys::clock;
 use crate::sys::fatal::fatal_args;
 use crate::sys::lock::Unranked;
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, fence, yield_now};
@@ -58,7 +59,7 @@ pub(crate) fn moment_at(nanos: u64) -> Instant {
 
 /// Nanoseconds since the epoch: the same for all drivers of the process.
 pub(crate) fn now() -> u64 {
-    nanos_at(Instant::now())
+    nanos_at(clock::now())
 }
 
 /// The number of the moment `time` from now, at most the last but one.

@@ -1,6 +1,8 @@
 //! Monotonic time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use crate::sys::inject::clock_ahead;
 
 /// A moment, to a few milliseconds, that costs a few nanoseconds to take.
 #[cfg(feature = "sched")]
@@ -38,17 +40,36 @@ fn coarse_ms() -> u64 {
     u64::try_from(FIRST.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The moment that it is.
+#[inline]
+pub(crate) fn now() -> Instant {
+    let now = Instant::now();
+    match clock_ahead() {
+        0 => now,
+        ahead => {
+            let by = Duration::from_nanos(ahead.unsigned_abs());
+            let jumped = if ahead > 0 {
+                now.checked_add(by)
+            } else {
+                now.checked_sub(by)
+            };
+            jumped.unwrap_or(now)
+        }
+    }
+}
+
 /// A moment; differences are nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment(Instant);
 
 impl Moment {
     pub(crate) fn now() -> Self {
-        Self(Instant::now())
+        Self(now())
     }
 
     /// Nanoseconds from this moment to now.
     pub(crate) fn elapsed_ns(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        let nanos = now().saturating_duration_since(self.0).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 }

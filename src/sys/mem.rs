@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 #[cfg(not(miri))]
 use memmap2::{MmapOptions, MmapRaw as Mapping};
 
+use crate::sys::inject::{OsCall, is_refused};
+
 /// The alignment of a reservation's base: a huge page.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
@@ -82,7 +84,7 @@ impl Reservation {
         );
         match RELEASE {
             #[cfg(unix)]
-            Some(advice) => {
+            Some(advice) if !is_refused(OsCall::Release) => {
                 let at = self.base().wrapping_add(from).cast();
                 // SAFETY: [M1] inside the mapping, just checked; clause 1.
                 unsafe { libc::madvise(at, len, advice) == 0 }
@@ -271,6 +273,9 @@ pub(crate) fn prefetch(at: *const u8) {
 
 #[cfg(not(miri))]
 fn map_zeroed(len: usize) -> io::Result<Mapping> {
+    if is_refused(OsCall::Map) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
     MmapOptions::new()
         .len(len)
         .no_reserve_swap()

@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod fatal;
+pub(crate) mod inject;
 pub(crate) mod lock;
 pub(crate) mod mem;
 #[cfg(all(test, loom))]

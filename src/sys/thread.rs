@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
+use crate::sys::inject::{OsCall, is_refused};
 
 /// Ends the process when it is dropped by a panic.
 struct NoPanic;
@@ -31,6 +32,9 @@ pub(crate) fn spawn(
     name: String,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<std::thread::JoinHandle<()>> {
+    if is_refused(OsCall::Thread) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     std::thread::Builder::new().name(name).spawn(move || {
         let _no_panic = NoPanic;
         body();

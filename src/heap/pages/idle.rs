@@ -13,7 +13,7 @@
 //! **Invariants**
 //! - [I1] A chunk with an idle page has a hint, at the levels at which it has something to take; unless all there is was
 //!   looked at and not taken: in groups nearly all in use, or refused by the system. It gets its hints back with the next
-//!   page that is freed there. A hint where there is nothing is taken away by the search that it leads there. So a search
+//!   page that is freed there, and when somebody asks for all that is idle. A hint where there is nothing is taken away by the search that it leads there. So a search
 //!   visits, but for one word for 64 chunks, no more chunks than frees have led it to.
 //!
 //! **Concurrency.** Part of the page heap, behind its lock.
@@ -135,6 +135,11 @@ impl PageHeap {
         for level in [Level::Whole, Level::Sparse, Level::Any] {
             self.hints.clear(chunk, level);
         }
+    }
+
+    /// All chunks are to be searched again: also for what the system refused before. O(chunks).
+    pub(crate) fn search_all_again(&mut self) {
+        (0..self.levels[0].len()).for_each(|chunk| self.hint(chunk));
     }
 
     /// Pages of the chunk were freed.

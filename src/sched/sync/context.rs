@@ -22,6 +22,7 @@ use super::queue::{Queue, Waiter, Wakers};
 use crate::sched::context::{note_wait, should_yield};
 use crate::sched::time::{Sleep, sleep_until};
 use crate::sched::wait::WaitReason;
+use crate::sys::clock;
 use crate::sys::lock::Unranked;
 use crate::sys::sync::{AtomicU32, Ordering};
 
@@ -116,7 +117,7 @@ impl Context {
 
     /// A context below this one that ends after `timeout`, or by the handle.
     pub fn with_timeout(&self, timeout: Duration) -> (Self, CancelHandle) {
-        match Instant::now().checked_add(timeout) {
+        match clock::now().checked_add(timeout) {
             Some(deadline) => self.with_deadline(deadline),
             // Longer than the clock can tell.
             None => self.with_cancel(),
@@ -131,7 +132,7 @@ impl Context {
     /// Why this context has ended; `None` while it has not. The answer does not change any more once there is one.
     pub fn err(&self) -> Option<ContextError> {
         let node = self.node.as_ref()?;
-        let passed = |deadline| Instant::now() >= deadline;
+        let passed = |deadline| clock::now() >= deadline;
         if node.error().is_none() && node.deadline.is_some_and(passed) {
             node.end(ContextError::DeadlineExceeded);
         }
