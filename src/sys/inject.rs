@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(feature = "internals"),
-    allow(unreachable_pub, reason = "`internals` gives it out, with the feature of that name")
+    allow(
+        unreachable_pub,
+        reason = "`internals` gives it out, with the feature of that name"
+    )
 )]
 pub enum OsCall {
     /// Address space, for a reservation or a table.
