@@ -184,6 +184,11 @@ impl Stage {
         }
     }
 
+    /// The gate, for objects of a test's own.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
     pub(crate) fn is_held(&self) -> bool {
         self.gate.is_held()
     }
