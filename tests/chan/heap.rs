@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use greywave::chan::{TryRecvError, TrySendError};
 use greywave::{
-    Gc, GcCell, GcChan, Heap, Root, Runtime, Trace, blocking, go, timeout, with, yield_now,
+    Gc, GcCell, GcChan, Heap, Mutator, Root, Runtime, Trace, blocking, go, timeout, with, yield_now,
 };
 
 /// Counts its drops; a field of its own, for what holds a `Gc` has no `Drop`.
@@ -53,7 +53,9 @@ where
 
 #[test]
 fn items_live_by_the_channel_alone_and_keep_their_order() {
-    run(1, async {
+    let heap = Heap::builder().verify(true).poison(true).build().unwrap();
+    let rt = Runtime::builder(&heap).procs(1).build().unwrap();
+    let main = async {
         let chan = channel(100);
         for number in 0..100 {
             let sent = chan.send(|m| {
@@ -69,13 +71,17 @@ fn items_live_by_the_channel_alone_and_keep_their_order() {
             if number % 20 == 0 {
                 with(|m| m.collect());
             }
-            let seen = chan
-                .recv(|_, item| (item.number, item.next.get().unwrap().number))
-                .await;
-            assert_eq!(seen, Some((number, number + 1000)));
+            let look = |_: &Mutator, item: Gc<'_, Item<'_>>| {
+                // What was freed is poisoned: its edge leads nowhere.
+                assert_eq!(item.number, number);
+                item.next.get().unwrap().number
+            };
+            assert_eq!(chan.recv(look).await, Some(number + 1000));
         }
         assert!(with(|m| chan.get(m).is_empty()));
-    });
+    };
+    rt.block_on(main).unwrap();
+    heap.verify().unwrap();
 }
 
 #[test]
