@@ -104,18 +104,31 @@ impl Collector {
             From::Object(offset) => {
                 let name = self.heap.class_at(offset).map_or("?", |c| c.type_name());
                 let marked = if self.heap.mark.test(offset) {
-                    "marked"
+                    "a marked"
                 } else {
-                    "unmarked"
+                    "an unmarked"
                 };
-                format!("a {marked} {name} at offset {offset:#x}")
+                format!("{marked} {name} at offset {offset:#x}")
             }
         }
     }
 
     /// Compares the concurrent mark with a simple one. The world is stopped and marking is complete.
     pub(crate) fn check_marks(&self) {
-        let outcome = self.walk_reachable(|offset, class, from| {
+        if let Err(report) = self.compare_marks() {
+            fatal_args(format_args!(
+                "verify: cycle {}: {report}",
+                self.world.registry().cycle
+            ));
+        }
+    }
+
+    /// See [`check_marks`](Self::check_marks).
+    ///
+    /// # Errors
+    /// The first object that the concurrent mark has missed.
+    pub(crate) fn compare_marks(&self) -> Result<(), String> {
+        self.walk_reachable(|offset, class, from| {
             if self.heap.mark.test(offset) {
                 return Ok(());
             }
@@ -124,12 +137,6 @@ impl Collector {
                 class.type_name(),
                 self.name(from)
             ))
-        });
-        if let Err(report) = outcome {
-            fatal_args(format_args!(
-                "verify: cycle {}: {report}",
-                self.world.registry().cycle
-            ));
-        }
+        })
     }
 }

@@ -27,6 +27,8 @@ pub(crate) mod state_word;
 pub(crate) mod sweeper;
 pub(crate) mod trace;
 pub(crate) mod verify;
+#[cfg(all(test, not(loom)))]
+mod verify_tests;
 pub(crate) mod weak;
 pub(crate) mod work;
 pub(crate) mod worker;

@@ -418,6 +418,17 @@ impl Drop for RootTable {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::base::ptr_buf::PtrBuf;
+    use crate::object::trace::{LockView, Spill};
+
+    /// A few edges fit into the buffer.
+    struct Nowhere;
+
+    impl Spill for Nowhere {
+        fn spill(&mut self, _: &mut PtrBuf) {
+            unreachable!("the buffer is full");
+        }
+    }
 
     #[test]
     fn slots_are_reused() {
@@ -463,5 +474,63 @@ mod tests {
         drop(table);
         assert!(late.iter().all(|r| r.heap() == 7));
         late.into_iter().for_each(RawRoot::release);
+    }
+
+    #[test]
+    fn a_slot_that_is_lost_is_reported() {
+        let table = RootTable::new(7);
+        let mut stock = Vec::new();
+        let root = table.take(64, &mut stock, true);
+        let free = SLOTS - 1;
+        assert_eq!(table.verify(stock.len()), Ok(()));
+        assert_eq!(
+            table.verify(stock.len() - 1),
+            Err(format!(
+                "root slots: 1 in use + {} free != {SLOTS}",
+                free - 1
+            ))
+        );
+        root.release();
+        // Released, it is a root until it is collected.
+        assert_eq!(table.verify(stock.len()), Ok(()));
+        table.collect_released();
+        assert_eq!(table.verify(stock.len()), Ok(()));
+    }
+
+    #[test]
+    fn a_slot_that_is_free_and_in_use_is_reported() {
+        let table = RootTable::new(7);
+        let mut stock = Vec::new();
+        let root = table.take(64, &mut stock, true);
+        let lost = table.inner.lock().free.pop().expect("a batch leaves some");
+        table.inner.lock().free.push(FreeSlot(root.0));
+        assert_eq!(
+            table.verify(stock.len()),
+            Err("a free root slot is in use".to_owned())
+        );
+        table.inner.lock().free.pop();
+        table.inner.lock().free.push(lost);
+        assert_eq!(table.verify(stock.len()), Ok(()));
+        root.release();
+    }
+
+    #[test]
+    fn a_job_that_there_is_no_block_for_reports_nothing() {
+        let table = RootTable::new(7);
+        let mut stock = Vec::new();
+        let roots = [64, 72].map(|target| table.take(target, &mut stock, true));
+        let scan = |job| {
+            let (mut buf, mut spill) = (PtrBuf::new(), Nowhere);
+            table.scan(
+                job,
+                &mut Tracer::new(&mut buf, &mut spill, LockView::Stopped),
+            );
+            let mut found = buf.as_slice().to_vec();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(scan(0), [64, 72]);
+        assert_eq!(scan(1), [0; 0]);
+        roots.into_iter().for_each(RawRoot::release);
     }
 }

@@ -171,7 +171,10 @@ impl Collector {
     fn verify_bits(&self, head: u32, pages: u32, class: ClassRef) -> Result<(), String> {
         let start = (head as usize) << PAGE_SHIFT;
         let end = start + ((pages as usize) << PAGE_SHIFT);
-        for (bits, name) in [(&self.heap.alloc, "allocation"), (&self.heap.mark, "mark")] {
+        for (bits, name) in [
+            (&self.heap.alloc, "an allocation"),
+            (&self.heap.mark, "a mark"),
+        ] {
             let mut at = start;
             while let Some(found) = bits.next_set(at, end) {
                 let starts_slot = match class.kind {
@@ -183,7 +186,7 @@ impl Collector {
                 };
                 if !starts_slot {
                     return Err(format!(
-                        "an {name} bit of the span at page {head} is inside a slot"
+                        "{name} bit of the span at page {head} is inside a slot"
                     ));
                 }
                 at = found + 8;

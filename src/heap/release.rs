@@ -413,4 +413,50 @@ mod tests {
             assert_eq!(allocation.join().expect("no panic"), Ok(1));
         });
     }
+
+    #[test]
+    fn a_page_that_is_counted_free_and_used_or_neither_is_reported() {
+        let mut scene = Scene::new();
+        // Too long for the page cache.
+        scene.add(30);
+        scene.add(20);
+        scene.remove(0);
+        let (used, top) = (31, scene.heap.top());
+        let verify = |lie: u32| {
+            let in_use = |page: u32| ((used..used + 20).contains(&page)) != (page == lie);
+            scene.heap.verify_pages(0, in_use)
+        };
+        assert_eq!(verify(0), Ok(()));
+        for free in [1, 30, used + 20, top - 1] {
+            let report =
+                format!("page {free}: free = true in the page heap, in use = true by spans");
+            assert!(
+                verify(free).is_err_and(|e| e.starts_with(&report)),
+                "{free}"
+            );
+        }
+        let report = format!("page {used}: free = false in the page heap, in use = false by");
+        assert!(verify(used).is_err_and(|e| e.starts_with(&report)));
+        // Pages that are just being given back are neither.
+        let (at, pages) = {
+            let mut heap = scene.heap.pages.lock();
+            heap.take_idle(u32::MAX, Effort::Forced)
+                .expect("idle pages")
+        };
+        assert_eq!(verify(0), Ok(()));
+        scene.heap.pages.lock().cancel_release(at, pages);
+    }
+
+    #[test]
+    fn bytes_that_are_backed_and_miscounted_are_reported() {
+        let mut scene = Scene::new();
+        scene.add(30);
+        // Relaxed (both): one thread.
+        scene.heap.backing.bytes.fetch_add(8, Ordering::Relaxed);
+        let report = scene.heap.verify_pages(0, |page| (1..31).contains(&page));
+        let expected = "30 pages are not released, but 245768 bytes count as backed";
+        assert_eq!(report, Err(expected.to_owned()));
+        scene.heap.backing.bytes.fetch_sub(8, Ordering::Relaxed);
+        scene.check();
+    }
 }
