@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use greywave::{Frame, Gc, GcCell, GcLock, Heap, Root, Trace};
+use greywave::{Frame, Gc, GcCell, GcLock, Heap, Rebrand, Root, Trace, Tracer};
 
 #[path = "stress/support.rs"]
 mod support;
@@ -209,4 +209,70 @@ fn threads_that_leak_or_forget_their_mutator_and_exit() {
         heap.verify().expect("whole");
         assert!(heap.stats().cycles >= 2);
     });
+}
+
+/// A value that is traced until its frame has gone, and knows whether it was dropped before that.
+#[derive(Clone, Default)]
+struct Traced(Arc<AtomicUsize>);
+
+const TRACED: usize = 1;
+const GONE: usize = 2;
+const DROPPED: usize = 4;
+
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it waits for a thread that
+// is not the collector's, and for a bounded time.
+unsafe impl Trace for Traced {
+    fn trace(&self, _: &mut Tracer<'_>) {
+        // The value itself may go meanwhile, if the collector is broken.
+        let state = self.0.clone();
+        state.fetch_or(TRACED, Ordering::SeqCst);
+        let start = Instant::now();
+        while state.load(Ordering::SeqCst) & GONE == 0 && start.elapsed() < Duration::from_secs(20)
+        {
+            std::thread::yield_now();
+        }
+        let dropped = state.load(Ordering::SeqCst) & DROPPED != 0;
+        assert!(!dropped, "a value was dropped while it was read");
+    }
+}
+
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for Traced {
+    type To = Self;
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        self.0.fetch_or(DROPPED, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_frame_that_goes_while_the_heap_is_verified_is_freed_after() {
+    for in_a_call in [false, true] {
+        let heap = Heap::new();
+        let state = Arc::new(AtomicUsize::new(0));
+        let mut m = heap.attach().expect("attached");
+        let frame = Frame::new(&m, Traced(state.clone()));
+        let drop_frame = || {
+            while state.load(Ordering::SeqCst) & TRACED == 0 {
+                std::thread::yield_now();
+            }
+            drop(frame);
+            state.fetch_or(GONE, Ordering::SeqCst);
+        };
+        within(Duration::from_secs(60), || {
+            std::thread::scope(|scope| {
+                let verified = scope.spawn(|| heap.verify());
+                if in_a_call {
+                    m.blocking(drop_frame);
+                } else {
+                    m.blocking(|| scope.spawn(drop_frame).join().expect("no panic"));
+                }
+                let verified = m.blocking(|| verified.join().expect("no panic"));
+                verified.expect("whole");
+            });
+        });
+        assert_eq!(state.load(Ordering::SeqCst), TRACED | GONE | DROPPED);
+    }
 }

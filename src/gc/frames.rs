@@ -7,7 +7,8 @@
 //! the next cycle its borrow of the mutator is over.
 //!
 //! **Invariants**
-//! - `[F1]` A box is on the list until its frame is dropped; while marking runs it is only marked dead, and freed after.
+//! - `[F1]` A box is on the list until its frame is dropped; while marking runs, or a verifier looks at all frames, it is
+//!   only marked dead, and freed after.
 //! - `[F2]` The value is read by a scan only between `claim` and `finish_scan`, and changed only by the opener when no scan
 //!   is going on.
 
@@ -128,6 +129,8 @@ pub(crate) struct FrameTable {
 struct Inner {
     frames: Vec<FrameRef>,
     marking: bool,
+    /// Verifiers that look at the frames just now.
+    lookers: u32,
     dead: Vec<FrameRef>,
 }
 
@@ -146,6 +149,7 @@ impl FrameTable {
                 Inner {
                     frames: Vec::new(),
                     marking: false,
+                    lookers: 0,
                     dead: Vec::new(),
                 },
             ),
@@ -162,11 +166,12 @@ impl FrameTable {
         inner.frames.push(FrameRef(frame));
     }
 
-    /// The frame is dropped: freed now, or after marking.
+    /// The frame is dropped: freed now, or when nobody may be reading it any more.
     pub(crate) fn remove(&self, frame: NonNull<FrameHeader>) {
         {
             let mut inner = self.inner.lock();
-            if inner.marking && !sabotage::is_on(Fault::FrameUnlistedWhileMarking) {
+            let marking = inner.marking && !sabotage::is_on(Fault::FrameUnlistedWhileMarking);
+            if marking || inner.lookers > 0 {
                 inner.dead.push(FrameRef(frame));
                 return;
             }
@@ -202,21 +207,30 @@ impl FrameTable {
         }
     }
 
-    /// Reports what every frame holds, with the world stopped.
+    /// Reports what every frame holds, with the world stopped. Then [`free_dead`](Self::free_dead), out of the stop: it
+    /// runs user code.
     pub(crate) fn scan_all(&self, tracer: &mut Tracer<'_>) {
-        let frames: Vec<_> = self.inner.lock().frames.clone();
+        let frames: Vec<_> = {
+            let mut inner = self.inner.lock();
+            inner.lookers += 1;
+            inner.frames.clone()
+        };
         for FrameRef(frame) in frames {
-            // SAFETY: [F1] the world is stopped; frames dropped on other threads are kept by `set_marking(true)`.
+            // SAFETY: [F1] this thread looks, so what threads without a mutator drop meanwhile stays.
             let header = unsafe { frame.as_ref() };
             // SAFETY: [F2] the world is stopped.
             unsafe { (header.trace)(frame, tracer) };
         }
+        self.inner.lock().lookers -= 1;
     }
 
-    /// Frees the frames that were dropped while marking ran.
+    /// Frees the frames that were dropped while somebody might have been reading them, if nobody does any more.
     pub(crate) fn free_dead(&self) {
         let dead = {
             let mut inner = self.inner.lock();
+            if inner.marking || inner.lookers > 0 {
+                return;
+            }
             let dead = std::mem::take(&mut inner.dead);
             inner.frames.retain(|f| !dead.contains(f));
             dead

@@ -38,6 +38,7 @@ impl Collector {
             self.verify_stopped()
         };
         self.world.start_after_verify();
+        self.frames.free_dead();
         outcome
     }
 
