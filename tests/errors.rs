@@ -1,5 +1,6 @@
 //! Bad input and bad use: each is refused with a message that names what is wrong, and nothing breaks.
 
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -92,6 +93,8 @@ fn address_space_that_cannot_be_had() {
             .build()
             .expect_err("more than the limit");
         println!("error: {error}");
+        let cause = error.source().map(ToString::to_string);
+        println!("caused by: {}", cause.expect("what the system said"));
         let heap = Heap::new();
         println!("reserved: {}", heap.stats().reserved_bytes);
         let mut m = heap.attach().expect("attached");
@@ -106,6 +109,9 @@ fn address_space_that_cannot_be_had() {
         text.contains("a reservation of 68719476736 bytes of address space cannot be had: "),
         "{text}"
     );
+    let cause = text.lines().find_map(|l| l.strip_prefix("caused by: "));
+    let told = cause.is_some_and(|cause| text.contains(&format!("cannot be had: {cause}")));
+    assert!(told, "{text}");
     let reserved = text
         .lines()
         .find_map(|l| l.split("reserved: ").nth(1))
@@ -150,6 +156,123 @@ fn roots_of_another_heap_are_refused() {
     drop(m);
     let m = a.attach().expect("attached");
     assert_eq!((&*root.get(&m), frame.enter(&m).len()), ("a's", 0));
+}
+
+#[test]
+fn a_setting_out_of_range_is_refused_by_name() {
+    let error = Heap::builder().workers(0).build().expect_err("none");
+    assert_eq!(
+        error.to_string(),
+        "workers is \"0\"; allowed: 1 or more processors"
+    );
+    assert!(error.source().is_none());
+    let heap = Heap::builder().workers(1).build().expect("one is enough");
+    heap.collect();
+}
+
+#[test]
+fn who_cannot_attach_is_told_why() {
+    assert_eq!(
+        AttachError::AlreadyAttached.to_string(),
+        "this thread is attached to a heap already"
+    );
+    assert_eq!(
+        AttachError::InDrop.to_string(),
+        "a thread cannot be attached while it drops objects for the collector"
+    );
+}
+
+#[test]
+fn a_root_goes_on_a_thread_with_a_mutator_of_another_heap() {
+    let (a, b) = (Heap::new(), Heap::new());
+    let drops = Arc::new(AtomicUsize::new(0));
+    let root = {
+        let m = a.attach().expect("attached");
+        m.root(m.alloc(Counted(drops.clone())))
+    };
+    let mut m = b.attach().expect("attached");
+    drop(root);
+    m.collect();
+    assert_eq!(drops.load(Ordering::Relaxed), 0, "not this heap's");
+    m.blocking(|| a.collect());
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+    a.verify().expect("whole");
+    b.verify().expect("whole");
+}
+
+#[test]
+fn a_safepoint_is_due_while_somebody_waits_for_it() {
+    let heap = Heap::builder().gogc(None).build().expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    assert!(!m.safepoint_is_due());
+    let before = heap.stats().cycles;
+    within(Duration::from_secs(60), || {
+        std::thread::scope(|scope| {
+            let collecting = scope.spawn(|| heap.collect());
+            while !m.safepoint_is_due() {
+                std::thread::yield_now();
+            }
+            assert_eq!(heap.stats().cycles, before, "it waits for this thread");
+            while !collecting.is_finished() {
+                m.safepoint();
+            }
+        });
+    });
+    assert_eq!(heap.stats().cycles, before + 1);
+    m.safepoint();
+    assert!(!m.safepoint_is_due());
+}
+
+#[test]
+fn a_limit_of_the_container_is_a_limit_or_none() {
+    let heap = Heap::builder()
+        .memory_limit_from_container()
+        .build()
+        .expect("a heap");
+    let limit = heap.stats().memory_limit_bytes;
+    // Nine tenths of whole pages, of no more than the machine has.
+    assert!(
+        limit == u64::MAX || (1 << 20..1 << 50).contains(&limit),
+        "{limit}"
+    );
+    if is_child("auto") {
+        println!(
+            "the same: {}",
+            Heap::new().stats().memory_limit_bytes == limit
+        );
+        return;
+    }
+    let output = child(
+        "a_limit_of_the_container_is_a_limit_or_none",
+        "auto",
+        &[("GOMEMLIMIT", "auto")],
+    );
+    assert!(
+        text(&output).contains("the same: true"),
+        "{}",
+        text(&output)
+    );
+}
+
+#[test]
+fn huge_pages_change_nothing_that_can_be_seen() {
+    let heap = Heap::builder()
+        .huge_pages(true)
+        .verify(true)
+        .poison(true)
+        .build()
+        .expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    // Far enough for the arena to ask for them.
+    let lists: Vec<_> = (0..24)
+        .map(|i| m.root(m.alloc_slice(1 << 18, |j| i * j)))
+        .collect();
+    m.collect();
+    for (i, list) in lists.iter().enumerate() {
+        let list = list.get(&m);
+        assert!((0..1 << 18).step_by(511).all(|j| list[j] == i * j));
+    }
+    heap.verify().expect("whole");
 }
 
 fn small() -> Heap {

@@ -17,6 +17,8 @@ mod ending;
 mod handles;
 #[path = "sched/hogs.rs"]
 mod hogs;
+#[path = "sched/settings.rs"]
+mod settings;
 #[path = "stress/support.rs"]
 mod support;
 #[path = "sched/together.rs"]

@@ -230,3 +230,46 @@ fn a_channel_that_nobody_can_reach_goes_with_its_items() {
 fn room_for_nothing_is_refused() {
     let _ = GcChan::<Item<'_>>::new(0);
 }
+
+#[test]
+fn debug_of_a_channel_shows_how_much_is_in_it() {
+    run(1, async {
+        let chan = channel(3);
+        chan.send(|m| m.alloc(item(1))).await.unwrap();
+        with(|m| {
+            let here = chan.get(m);
+            assert_eq!(
+                format!("{here:?}"),
+                "GcChan { len: 1, capacity: 3, is_closed: false }"
+            );
+            assert_eq!(here.try_recv(m).map(|item| item.number), Ok(1));
+            here.close();
+            assert!(format!("{here:?}").starts_with("GcChan { len: 0, "));
+            assert!(format!("{here:?}").ends_with("is_closed: true }"));
+            assert!(matches!(here.try_recv(m), Err(TryRecvError::Closed)));
+        });
+        assert!(chan.send(|m| m.alloc(item(2))).await.is_err());
+    });
+}
+
+/// A sender that has been let in finds the channel closed: the item is not in it.
+#[test]
+fn a_channel_that_is_closed_while_an_item_is_made_takes_it_not() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    run(1, async {
+        let chan = channel(2);
+        let (closer, counted) = (chan.clone(), Counted(drops.clone()));
+        let sent = chan.send(move |m| {
+            closer.get(m).close();
+            m.alloc(Item {
+                counted: Some(counted),
+                ..item(1)
+            })
+        });
+        assert!(sent.await.is_err());
+        assert!(with(|m| chan.get(m).is_empty()));
+        assert!(chan.recv(|_, item| item.number).await.is_none());
+        with(|m| m.collect());
+        assert_eq!(drops.load(Ordering::Relaxed), 1, "nobody has it");
+    });
+}

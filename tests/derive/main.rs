@@ -7,6 +7,7 @@
     reason = "most fields are there to be traced, and most types to be compiled"
 )]
 
+mod containers;
 mod hygiene;
 mod parameters;
 mod shapes;
