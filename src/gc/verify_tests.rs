@@ -62,7 +62,7 @@ impl Scene {
             poison: true,
             ..Options::default()
         };
-        let heap = MHeap::new(16 << 20, options).expect("address space");
+        let heap = MHeap::new(4 << 20, options).expect("address space");
         let settings = Settings {
             gogc: None,
             memory_limit: u64::MAX,
@@ -459,12 +459,12 @@ fn an_edge_leads_to_no_span() {
 
 /// A frame's box.
 #[repr(C)]
-struct Box_ {
+struct FrameBox {
     header: FrameHeader,
     edge: usize,
 }
 
-impl Box_ {
+impl FrameBox {
     unsafe fn trace(header: NonNull<FrameHeader>, tracer: &mut Tracer<'_>) {
         // SAFETY: the header of a box of this type.
         tracer.edge(unsafe { header.cast::<Self>().as_ref() }.edge);
@@ -478,8 +478,8 @@ fn an_edge_leads_to_a_free_slot() {
     let scene = Scene::new();
     let node = scene.node(0);
     let free = node + 2 * size_of::<Node>();
-    let frame = Box_ {
-        header: FrameHeader::new(scene.collector.id, Box_::trace, Box_::free),
+    let frame = FrameBox {
+        header: FrameHeader::new(scene.collector.id, FrameBox::trace, FrameBox::free),
         edge: free,
     };
     let frames = &scene.collector.frames;
