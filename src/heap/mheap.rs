@@ -130,7 +130,8 @@ impl MHeap {
         page_heap.grow(1);
         let _ = page_heap.alloc(1, 1);
         Ok(Self {
-            base: arena.base().addr(),
+            // Exposed: a slot that a cursor gives out becomes a pointer from its address alone.
+            base: arena.base().expose_provenance(),
             mark,
             alloc: BitTable::new(bytes)?,
             class_of: Table::new(pages)?,
