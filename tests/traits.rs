@@ -1,6 +1,8 @@
 //! The traits of the standard library on this crate's types: what `Debug` shows, what `Default` is, how `Gc`s compare.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use greywave::{
@@ -94,7 +96,7 @@ fn debug_of_handles_does_not_look_into_the_heap() {
 }
 
 #[test]
-fn debug_of_a_builder_shows_what_was_set() {
+fn debug_of_settings_shows_those_that_were_made() {
     let builder: HeapBuilder = Heap::builder()
         .gogc(Some(50))
         .memory_limit(1 << 20)
@@ -113,13 +115,14 @@ fn debug_of_a_builder_shows_what_was_set() {
 }
 
 /// Shows the tracer that it is given.
-struct Curious;
+struct Curious(Arc<AtomicUsize>);
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. nothing inside. 4. true, so that it is traced. 5. it formats, and does not unwind
-// unless the test fails.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it formats, and does not
+// unwind unless the test fails.
 unsafe impl Trace for Curious {
     fn trace(&self, tracer: &mut Tracer<'_>) {
         assert_eq!(format!("{tracer:?}"), "Tracer { .. }");
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -129,13 +132,19 @@ unsafe impl Rebrand<'_> for Curious {
 }
 
 #[test]
-fn a_tracer_can_be_shown() {
-    let heap = Heap::builder().verify(true).build().expect("a heap");
+fn a_tracer_and_a_whole_heap_can_be_shown() {
+    let heap = Heap::new();
     let mut m = heap.attach().expect("attached");
-    let root: Root<Curious> = m.root(m.alloc(Curious));
+    let traced = Arc::new(AtomicUsize::new(0));
+    let root: Root<Curious> = m.root(m.alloc(Curious(traced.clone())));
     m.collect();
-    let shown = format!("{:?}", heap);
-    assert!(shown.starts_with("Heap"), "{shown}");
+    assert!(traced.load(Ordering::Relaxed) > 0);
+    // Without looking at objects, or waiting for anybody.
+    let shown = format!("{heap:?}");
+    assert!(
+        shown.starts_with("Heap { ") && shown.contains("pauses: PauseSummary { count: "),
+        "{shown}"
+    );
     drop(root);
 }
 
