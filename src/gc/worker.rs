@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::gc::collector::Collector;
 use crate::gc::mark::{Drained, MarkEnv, Marker};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::Ordering;
+use crate::sys::sync::{Ordering, yield_now};
 use crate::sys::thread;
 
 /// Bytes scanned between looks at whether this worker should go on.
@@ -100,6 +100,9 @@ impl Collector {
             {
                 self.work(index, &mut marker);
                 self.pool.leave();
+            } else {
+                // In the first stop there are root jobs, and nobody may join yet.
+                yield_now();
             }
         }
     }
