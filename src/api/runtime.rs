@@ -5,7 +5,6 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
 use crate::api::config::{processors_from_environment, scheduler_trace_from_environment};
@@ -21,7 +20,7 @@ use crate::sched::stats::RuntimeStats;
 use crate::sched::task::join::JoinHandle;
 use crate::sched::worker::Worker;
 use crate::sys::lock::Unranked;
-use crate::sys::thread;
+use crate::sys::thread::{self, JoinHandle as Thread};
 
 /// Threads that exist at most, unless the builder says otherwise (Go's limit).
 const MAX_THREADS: usize = 10_000;

@@ -1,5 +1,6 @@
 //! A bounded buffer of object addresses: what a trace, or the write barrier, hands to the marker.
 
+use crate::sys::MODELLED;
 use crate::sys::fatal::fatal;
 
 /// Addresses waiting to be shaded. Never grows: whoever fills it drains it first.
@@ -11,7 +12,7 @@ pub(crate) struct PtrBuf {
 
 impl PtrBuf {
     /// How many addresses fit; small under test tools so that overflow is exercised.
-    pub(crate) const CAPACITY: usize = if cfg!(any(loom, miri)) { 8 } else { 512 };
+    pub(crate) const CAPACITY: usize = if MODELLED || cfg!(miri) { 8 } else { 512 };
 
     pub(crate) fn new() -> Self {
         Self {

@@ -20,13 +20,14 @@ use crate::gc::mark::Marker;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::spans;
 use crate::pace::assist::AssistRates;
+use crate::sys::MODELLED;
 use crate::sys::lock::{Condvar, Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::sys::thread;
 
 /// Bytes that a mutator may allocate at the beginning of a cycle before it pays.
-pub(crate) const FIRST_CREDIT: i64 = 32 << 10;
+pub(crate) const FIRST_CREDIT: i64 = if MODELLED { 1 << 10 } else { 32 << 10 };
 /// The most that an assist scans in one piece, in bytes: some 50 microseconds of small objects.
 const PIECE: u64 = 32 << 10;
 /// The most that a mutator may have paid in advance, in bytes of allocation.

@@ -9,10 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize as StdAtomicUsize;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::Condvar;
 
 use crate::gc::assist::AssistQueue;
 use crate::gc::events::{Event, EventSink, Figures};
@@ -30,9 +27,10 @@ use crate::gc::world::{Laggard, World};
 use crate::heap::mheap::{MHeap, Paint};
 use crate::object::trace::{LockView, Tracer};
 use crate::sys::clock::Moment;
-use crate::sys::lock::{Rank, Ranked, Unranked};
+use crate::sys::lock::{Condvar, Rank, Ranked, Unranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sys::thread::JoinHandle;
 
 /// How a collector is to behave.
 #[derive(Clone)]

@@ -26,7 +26,7 @@ use crate::gc::worker::{ThreadHost, WorkerHost};
 use crate::sys::clock::Moment;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::Ordering;
-use crate::sys::thread;
+use crate::sys::thread::{self, thread_local};
 
 /// How long the collector's thread waits for workers before it looks again.
 const PATIENCE: Duration = Duration::from_micros(200);

@@ -17,9 +17,10 @@
 //!   writes it.
 //! - `[L2]` A writer that finds an older cycle while marking runs logs the old content before its guard is given out.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 use parking_lot_core::{DEFAULT_PARK_TOKEN, DEFAULT_UNPARK_TOKEN};
 
+use crate::sys::MODELLED;
 use crate::sys::sync::{AtomicU64, Ordering, spin_hint};
 
 const WRITER: u64 = 1;
@@ -27,7 +28,7 @@ const PARKED: u64 = 2;
 const READER: u64 = 4;
 const READERS: u64 = (1 << 32) - READER;
 const CYCLE_SHIFT: u32 = 32;
-const SPINS: u32 = if cfg!(loom) { 0 } else { 60 };
+const SPINS: u32 = if MODELLED { 0 } else { 60 };
 
 /// See the module's head.
 #[derive(Debug)]
@@ -186,12 +187,12 @@ impl LockWord {
         self.unpark();
     }
 
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     fn unpark(&self) {
-        loom_tests::unpark_all();
+        modelled_lot::unpark_all();
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     fn unpark(&self) {
         // SAFETY: the key is the address of this word, which no other user of the parking lot has; the call back does
         // nothing.
@@ -237,9 +238,9 @@ impl LockWord {
             let word = self.0.load(Ordering::Relaxed);
             word & PARKED != 0 && word & held != 0
         };
-        #[cfg(loom)]
-        loom_tests::park(validate);
-        #[cfg(not(loom))]
+        #[cfg(any(loom, shuttle))]
+        modelled_lot::park(validate);
+        #[cfg(not(any(loom, shuttle)))]
         // SAFETY: the key is this word's address; the callbacks do not panic and do not call into the parking lot.
         unsafe {
             parking_lot_core::park(
@@ -251,6 +252,33 @@ impl LockWord {
                 None,
             );
         }
+    }
+}
+
+/// The parking lot of a model: one queue for everybody.
+#[cfg(any(loom, shuttle))]
+mod modelled_lot {
+    use std::time::Duration;
+
+    use crate::sys::checker;
+    use crate::sys::lock::{Condvar, Unranked};
+
+    checker::lazy_static! {
+        static ref LOT: (Unranked<()>, Condvar) = (Unranked::new(()), Condvar::new());
+    }
+
+    /// `parking_lot_core::park`.
+    pub(super) fn park(validate: impl FnOnce() -> bool) {
+        let mut queue = LOT.0.lock();
+        if validate() {
+            LOT.1.wait_for(&mut queue, Duration::ZERO);
+        }
+    }
+
+    /// `parking_lot_core::unpark_all`.
+    pub(super) fn unpark_all() {
+        let _queue = LOT.0.lock();
+        LOT.1.notify_all();
     }
 }
 
@@ -322,30 +350,8 @@ mod tests {
 mod loom_tests {
     use std::sync::Arc;
 
-    use loom::sync::{Condvar, Mutex};
-
     use super::*;
-    #[cfg(test)]
     use crate::sys::model::{Plain, explore};
-
-    loom::lazy_static! {
-        /// The parking lot of a model: one queue for everybody.
-        static ref LOT: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
-    }
-
-    /// `parking_lot_core::park`.
-    pub(super) fn park(validate: impl FnOnce() -> bool) {
-        let queue = LOT.0.lock().unwrap();
-        if validate() {
-            drop(LOT.1.wait(queue));
-        }
-    }
-
-    /// `parking_lot_core::unpark_all`.
-    pub(super) fn unpark_all() {
-        let _queue = LOT.0.lock().unwrap();
-        LOT.1.notify_all();
-    }
 
     const CYCLE: u32 = 1;
     const OLD: u64 = 1;

@@ -25,17 +25,18 @@ use crate::heap::mheap::MHeap;
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::object::trace::{LockView, Spill, Tracer};
 use crate::object::type_info::{Items, TypeInfo};
+use crate::sys::MODELLED;
 use crate::sys::mem::prefetch;
 use crate::sys::sabotage::{self, Fault};
 
 /// Bytes of a large list scanned as one work item; about 20 to 100 microseconds of work.
 const PIECE: usize = 128 << 10;
 /// Objects in flight: enough to keep the memory system busy, few enough to stay in the first-level cache.
-const BATCH: usize = 32;
+const BATCH: usize = if MODELLED { 2 } else { 32 };
 /// Objects scanned between looks at the outside world.
-const SHARE_EVERY: usize = 64;
+const SHARE_EVERY: usize = if MODELLED { 2 } else { 64 };
 /// The fewest objects worth giving to another worker.
-const SHARE_MIN: usize = 64;
+const SHARE_MIN: usize = if MODELLED { 2 } else { 64 };
 
 /// Objects whose memory is on its way.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ use std::ptr::NonNull;
 use loom::alloc::{alloc, dealloc};
 
 use crate::object::trace::Tracer;
+use crate::sys::MODELLED;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicUsize, Ordering};
@@ -36,7 +37,7 @@ const FREE: usize = 0;
 /// Size and alignment of a block.
 const BLOCK: usize = 4096;
 /// Slots in a block; the header takes the room of one.
-const SLOTS: usize = if cfg!(loom) {
+const SLOTS: usize = if MODELLED {
     2
 } else {
     BLOCK / size_of::<RootSlot>() - 1
@@ -70,9 +71,9 @@ struct Block {
     slots: [RootSlot; SLOTS],
 }
 
-// loom's atomics are larger than what they stand for.
+// The checkers' atomics are larger than what they stand for.
 const _: () = assert!(
-    cfg!(loom) || size_of::<Block>() == BLOCK && size_of::<Header>() == size_of::<RootSlot>()
+    MODELLED || size_of::<Block>() == BLOCK && size_of::<Header>() == size_of::<RootSlot>()
 );
 
 impl Block {
@@ -134,7 +135,7 @@ impl BlockRef {
 
     fn free(self) {
         // So that a model which uses the block after this is noticed.
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         // SAFETY: as below; atomics need no drop.
         unsafe {
             self.0.as_ptr().write_bytes(0xdb, 1)

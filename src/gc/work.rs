@@ -8,15 +8,14 @@
 
 use std::time::Duration;
 
-use parking_lot::Condvar;
-
+use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
-use crate::sys::lock::{Rank, Ranked};
+use crate::sys::lock::{Condvar, Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicUsize, Ordering};
 
 /// Objects in a shared buffer.
-pub(crate) const WORK_BUF: usize = if cfg!(any(loom, miri)) { 4 } else { 512 };
+pub(crate) const WORK_BUF: usize = if MODELLED || cfg!(miri) { 4 } else { 512 };
 
 /// Grey objects, by address.
 pub(crate) type WorkBuf = Vec<usize>;

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use crate::gc::collector::Collector;
 use crate::gc::mark::{Drained, MarkEnv, Marker};
+use crate::sys::MODELLED;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{Ordering, yield_now};
 use crate::sys::thread;
 
 /// Bytes scanned between looks at whether this worker should go on.
-const QUANTUM: u64 = 128 << 10;
+const QUANTUM: u64 = if MODELLED { 2 << 10 } else { 128 << 10 };
 /// How long a worker waits for work before it looks at the world again.
 const PATIENCE: Duration = Duration::from_micros(500);
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
@@ -93,7 +94,7 @@ impl Collector {
                 continue;
             }
             if self.may_mark(index).is_none() {
-                std::thread::sleep(PATIENCE);
+                thread::sleep(PATIENCE);
             } else if (self.has_root_jobs() || self.pool.wait_for_work(PATIENCE))
                 && self.may_mark(index).is_some()
                 && self.pool.join()

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
+use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
 use crate::sys::lock::{Condvar, Held, Rank, Ranked, Unranked};
@@ -24,10 +25,10 @@ use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicUsize, Ordering, spin_hint};
 
 /// How long a stopped mutator spins before it parks: about as long as a short stop.
-const SPINS: u32 = if cfg!(loom) { 0 } else { 400 };
+const SPINS: u32 = if MODELLED { 0 } else { 400 };
 /// How often the collector looks before it sleeps: those that run answer at their next poll, and a processor that went
 /// idle takes longer to come back than a stop should last.
-const LOOKS: u32 = if cfg!(loom) { 0 } else { 400 };
+const LOOKS: u32 = if MODELLED { 0 } else { 400 };
 /// How often the asker looks for a mutator that keeps it waiting.
 pub(crate) const WATCHDOG: Duration = Duration::from_millis(10);
 

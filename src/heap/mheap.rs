@@ -20,7 +20,7 @@ use crate::heap::pages::{PageHeap, PageId, PageRun};
 use crate::heap::release::Backing;
 use crate::heap::size_class::SizeClass;
 use crate::heap::span::{HeapGen, Span, SweepState};
-use crate::heap::span_class::{ClassName, ClassRef, Classes, Kind, SpanClass};
+use crate::heap::span_class::{ClassName, ClassRef, Classes, Kind, SpanClass, WEAK_CELL_SLOT};
 use crate::heap::sweep::{DeadObjects, POISON};
 use crate::object::type_info::TypeInfo;
 use crate::sys::fatal::fatal;
@@ -31,7 +31,7 @@ use crate::sys::shadow;
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// How the arena grows: at least this many pages at a time (4 MiB).
-const GROW_PAGES: u32 = 512;
+const GROW_PAGES: u32 = if crate::sys::MODELLED { 16 } else { 512 };
 /// With [`Options::huge_pages`], from here on the arena asks for them; a small heap stays small.
 const HUGE_FROM: usize = 32 << 20;
 /// How many unswept spans of its class a refill looks at before it takes fresh pages. Where all of them are full this is
@@ -123,7 +123,7 @@ impl MHeap {
         let fixed = (0..SizeClass::COUNT)
             .map(|c| classes.add(Kind::Object, SizeClass(c as u8).size(), None))
             .collect();
-        let weak = classes.add(Kind::WeakCell, 16, None);
+        let weak = classes.add(Kind::WeakCell, WEAK_CELL_SLOT, None);
         let capacity = u32::try_from(pages).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let mut page_heap = PageHeap::new(capacity, (os_page() / PAGE_SIZE).max(1) as u32);
         // [H1]

@@ -63,7 +63,7 @@ impl SweepState {
 
 /// The sweep generation of one span.
 #[derive(Debug)]
-#[cfg_attr(loom, derive(Default))]
+#[cfg_attr(any(loom, shuttle), derive(Default))]
 pub(crate) struct SweepGen(AtomicU32);
 
 impl SweepGen {
@@ -160,7 +160,7 @@ impl SweepClaim<'_> {
 
 /// The record of a span, at the index of its first page. All zero when there is none.
 #[derive(Debug)]
-#[cfg_attr(loom, derive(Default))]
+#[cfg_attr(any(loom, shuttle), derive(Default))]
 #[repr(C)]
 pub(crate) struct Span {
     pub(crate) sweep_gen: SweepGen,

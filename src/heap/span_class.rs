@@ -13,7 +13,11 @@ use crate::base::div::MagicDiv;
 use crate::heap::mcentral::Central;
 use crate::heap::size_class::{self, SizeClass};
 use crate::object::type_info::TypeInfo;
+use crate::sys::MODELLED;
 use crate::sys::sync::{AtomicU64, Ordering};
+
+/// The slot of a weak cell, which is an atomic word; a model checker's is larger.
+pub(crate) const WEAK_CELL_SLOT: usize = if MODELLED { 128 } else { 16 };
 
 /// What the slots of a class are for, beyond size and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use crate::sched::driver::Driver;
 use crate::sched::shared::Shared;
 use crate::sched::wait::WaitReason;
 use crate::sched::worker::Worker;
+use crate::sys::thread::thread_local;
 
 #[cfg(test)]
-thread_local! {
+std::thread_local! {
     static TEST_DRIVER: std::cell::RefCell<Option<(Arc<Driver>, usize)>> =
         const { std::cell::RefCell::new(None) };
 }
@@ -150,7 +151,7 @@ pub(crate) fn random() -> u64 {
     RANDOM.with(|state| {
         let mut x = state.get();
         if x == 0 {
-            x = (&raw const *state).addr() as u64 | 1;
+            x = seed(state) | 1;
         }
         // Xorshift (Marsaglia 2003).
         x ^= x << 13;
@@ -159,4 +160,16 @@ pub(crate) fn random() -> u64 {
         state.set(x);
         x
     })
+}
+
+/// What the numbers of this thread begin with.
+#[cfg(not(shuttle))]
+fn seed(state: &Cell<u64>) -> u64 {
+    (&raw const *state).addr() as u64
+}
+
+/// In a model, a part of the schedule.
+#[cfg(shuttle)]
+fn seed(_: &Cell<u64>) -> u64 {
+    shuttle::rand::RngCore::next_u64(&mut shuttle::rand::thread_rng())
 }

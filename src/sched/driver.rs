@@ -34,7 +34,7 @@ use crate::sys::fatal::fatal_args;
 use crate::sys::lock::Unranked;
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, fence, yield_now};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) mod tests;
 
 /// How many events the OS hands over at a time.

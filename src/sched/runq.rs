@@ -12,11 +12,12 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::sched::task::{GRef, Header};
+use crate::sys::MODELLED;
 use crate::sys::fatal::fatal;
 use crate::sys::sync::{AtomicU32, AtomicUsize, Ordering};
 
 /// Slots of the ring.
-pub(crate) const RING: usize = if cfg!(loom) { 4 } else { 256 };
+pub(crate) const RING: usize = if MODELLED { 4 } else { 256 };
 
 /// What a slot holds: an address that stands for ownership.
 pub(crate) trait Item: Sized {

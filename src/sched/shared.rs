@@ -16,7 +16,6 @@ use std::future::Future;
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
 use crate::gc::collector::Collector;
@@ -40,7 +39,7 @@ use crate::sys::clock::{CoarseMoment, Moment};
 use crate::sys::fatal::fatal_args;
 use crate::sys::lock::{Condvar, Unranked};
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
-use crate::sys::thread;
+use crate::sys::thread::{self, JoinHandle as Thread};
 
 /// Makes a mutator for a P; the layer above knows its type.
 pub(crate) type MakeHost = Box<dyn Fn() -> Box<dyn Any + Send> + Send + Sync>;
@@ -409,7 +408,7 @@ impl Shared {
         match thread::spawn(format!("greywave-m-{id}"), body) {
             Ok(thread) => {
                 let mut idle = self.idle.lock();
-                idle.threads.retain(|t| !t.is_finished());
+                idle.threads.retain(|t| !thread::is_finished(t));
                 idle.threads.push(thread);
             }
             Err(error) => self.without_a_thread(index, spinning, &error),

@@ -9,6 +9,7 @@ use crate::sched::shared::{Closing, Shared};
 use crate::sched::task::join;
 use crate::sys::clock::Moment;
 use crate::sys::sync::Ordering;
+use crate::sys::thread;
 
 /// Gs did not end in time; their threads are left behind.
 #[derive(Clone, Debug)]
@@ -86,7 +87,7 @@ impl Shared {
             if self.idle.lock().started == 0 || start.elapsed_ns() >= limit_ns {
                 break;
             }
-            std::thread::sleep(Duration::from_micros(50));
+            thread::sleep(Duration::from_micros(50));
         }
         if self.idle.lock().started > 0 || !left.is_empty() {
             let waited = Duration::from_nanos(start.elapsed_ns());

@@ -10,6 +10,7 @@ use crate::sched::shared::{Closing, Shared};
 use crate::sched::sync::note_cycle;
 use crate::sys::clock::Moment;
 use crate::sys::sync::Ordering;
+use crate::sys::thread;
 
 /// The shortest sleep between two rounds, and the longest.
 const SHORTEST: Duration = Duration::from_micros(20);
@@ -74,7 +75,7 @@ impl Shared {
                 (sleep, idle_rounds) = (SHORTEST, 0);
                 continue;
             }
-            std::thread::sleep(sleep.min(self.until_a_slice_ends(&seen)));
+            thread::sleep(sleep.min(self.until_a_slice_ends(&seen)));
             self.trace_if_due(&mut traced);
             let now = self.collector.heap.generation();
             if std::mem::replace(&mut generation, now) != now {

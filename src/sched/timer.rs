@@ -16,6 +16,7 @@
 
 use std::task::Waker;
 
+use crate::sys::MODELLED;
 use crate::sys::lock::Unranked;
 use crate::sys::sync::{AtomicU64, Ordering};
 
@@ -29,7 +30,7 @@ const ARITY: usize = 4;
 const BATCH: usize = 32;
 
 /// Below this many cancelled timers a sweep is not worth it, and as many slots are kept when none is in use.
-const SMALL: usize = if cfg!(any(loom, miri)) { 4 } else { 256 };
+const SMALL: usize = if MODELLED || cfg!(miri) { 4 } else { 256 };
 
 /// The end of the list of free slots.
 const NO_SLOT: u32 = u32::MAX;

@@ -21,8 +21,8 @@ use std::path::{Component, Path, PathBuf};
 ///
 /// Reads some small files, every time.
 pub(crate) fn memory_limit() -> Option<u64> {
-    // Neither loom nor Miri lets a test read files.
-    if cfg!(all(target_os = "linux", not(any(loom, miri)))) {
+    // Neither a model checker nor Miri lets a test read files.
+    if cfg!(all(target_os = "linux", not(any(loom, shuttle, miri)))) {
         memory_limit_in(Path::new("/"))
     } else {
         None

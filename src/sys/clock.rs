@@ -21,7 +21,7 @@ impl CoarseMoment {
     }
 }
 
-#[cfg(all(feature = "sched", target_os = "linux", not(any(miri, loom))))]
+#[cfg(all(feature = "sched", target_os = "linux", not(any(miri, loom, shuttle))))]
 fn coarse_ms() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -34,16 +34,38 @@ fn coarse_ms() -> u64 {
         .wrapping_add(time.tv_nsec as u64 / 1_000_000)
 }
 
-#[cfg(all(feature = "sched", not(all(target_os = "linux", not(any(miri, loom))))))]
+#[cfg(all(
+    feature = "sched",
+    not(all(target_os = "linux", not(any(miri, loom, shuttle))))
+))]
 fn coarse_ms() -> u64 {
-    static FIRST: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    u64::try_from(FIRST.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+    static FIRST: std::sync::OnceLock<Moment> = std::sync::OnceLock::new();
+    FIRST.get_or_init(Moment::first).elapsed_ns() / 1_000_000
+}
+
+#[cfg(not(shuttle))]
+fn read() -> Instant {
+    Instant::now()
+}
+
+/// The time of a model: a microsecond for each step, so that a schedule is the same each time it is run.
+#[cfg(shuttle)]
+fn read() -> Instant {
+    let steps = shuttle::current::context_switches();
+    beginning() + Duration::from_micros(steps as u64)
+}
+
+/// When every model begins.
+#[cfg(shuttle)]
+fn beginning() -> Instant {
+    static BEGINNING: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *BEGINNING.get_or_init(Instant::now)
 }
 
 /// The moment that it is.
 #[inline]
 pub(crate) fn now() -> Instant {
-    let now = Instant::now();
+    let now = read();
     match clock_ahead() {
         0 => now,
         ahead => {
@@ -65,6 +87,14 @@ pub(crate) struct Moment(Instant);
 impl Moment {
     pub(crate) fn now() -> Self {
         Self(now())
+    }
+
+    /// A moment before every other: now, and in a model its beginning.
+    pub(crate) fn first() -> Self {
+        #[cfg(not(shuttle))]
+        return Self::now();
+        #[cfg(shuttle)]
+        Self(beginning())
     }
 
     /// Nanoseconds from this moment to now.

@@ -1,6 +1,7 @@
 //! The end of the line: a broken invariant of ours, or memory that cannot be had where no error can be returned.
 
 use std::fmt;
+#[cfg(not(shuttle))]
 use std::io::Write;
 
 /// Writes `message` to standard error and aborts the process.
@@ -15,10 +16,18 @@ pub(crate) fn fatal(message: &str) -> ! {
 /// As [`fatal`], with a formatted report.
 #[cold]
 #[inline(never)]
+#[cfg(not(shuttle))]
 pub(crate) fn fatal_args(message: fmt::Arguments<'_>) -> ! {
     let mut err = std::io::stderr().lock();
     // The process ends here whether or not the message could be written.
     let _ = writeln!(err, "greywave: fatal: {message}");
     let _ = err.flush();
     std::process::abort()
+}
+
+/// Ends the model, which reports its schedule.
+#[cfg(shuttle)]
+#[allow(clippy::panic, reason = "the end of a model")]
+pub(crate) fn fatal_args(message: fmt::Arguments<'_>) -> ! {
+    panic!("greywave: fatal: {message}")
 }

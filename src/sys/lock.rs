@@ -6,17 +6,17 @@
 #[cfg(all(debug_assertions, not(loom)))]
 use std::cell::RefCell;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[allow(
     clippy::disallowed_types,
     reason = "this is where the plain mutex is named"
 )]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
-#[cfg(all(debug_assertions, not(loom)))]
-use crate::sys::fatal::fatal_args;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) use crate::sys::lock::modelled::{Condvar, Mutex, MutexGuard};
+#[cfg(all(debug_assertions, not(loom)))]
+use crate::sys::{fatal::fatal_args, thread::thread_local};
 
 /// A lock outside the order: no ranked lock is held when it is taken, and user code may run under it.
 #[allow(
@@ -101,15 +101,19 @@ pub(crate) struct Held<'a, T> {
 
 impl<T> Held<'_, T> {
     /// Waits on `condvar`, releasing the lock meanwhile.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) fn wait_on(&mut self, condvar: &Condvar, limit: std::time::Duration) {
         condvar.wait_for(&mut self.guard, limit);
     }
 
-    /// In a model this wait is over at once: what it waits on is not loom's.
-    #[cfg(loom)]
-    pub(crate) fn wait_on<C>(&mut self, _: &C, _: std::time::Duration) {
-        self.guard.step_aside();
+    /// In a model with loom the limit passes at once. With shuttle a short one does, and one of a second or more never.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn wait_on(&mut self, condvar: &Condvar, limit: std::time::Duration) {
+        if cfg!(loom) || limit < std::time::Duration::from_secs(1) {
+            self.guard.step_aside();
+        } else {
+            condvar.wait_for(&mut self.guard, limit);
+        }
     }
 }
 
@@ -170,28 +174,35 @@ fn push(_: Rank) {}
 #[inline(always)]
 fn pop(_: Rank) {}
 
-/// parking_lot's interface over loom's mutex and condition variable.
+/// parking_lot's interface over the checker's mutex and condition variable.
 ///
-/// A wait never ends by its limit: in a model a wake-up that is lost is a deadlock, and no model depends on the clock.
-#[cfg(loom)]
+/// A wait for the condition variable never ends by its limit: in a model a wake-up that is lost is a deadlock.
+#[cfg(any(loom, shuttle))]
 mod modelled {
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
+    use crate::sys::checker::sync;
     use crate::sys::sync::yield_now;
 
     #[derive(Debug)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
     #[derive(Debug)]
     pub(crate) struct MutexGuard<'a, T> {
         mutex: &'a Mutex<T>,
-        guard: Option<loom::sync::MutexGuard<'a, T>>,
+        guard: Option<sync::MutexGuard<'a, T>>,
     }
 
     impl<T> Mutex<T> {
+        #[cfg(loom)]
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            Self(sync::Mutex::new(value))
+        }
+
+        #[cfg(shuttle)]
+        pub(crate) const fn new(value: T) -> Self {
+            Self(sync::Mutex::new(value))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -211,7 +222,7 @@ mod modelled {
         }
     }
 
-    const HELD: &str = "loom's mutex is not poisoned: a model ends with the first panic";
+    const HELD: &str = "the checker's mutex is not poisoned: a model ends with the first panic";
 
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
@@ -227,7 +238,7 @@ mod modelled {
     }
 
     #[derive(Debug)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub(crate) struct Condvar(sync::Condvar);
 
     /// How a wait ended: never by its limit.
     pub(crate) struct WaitResult;
@@ -240,12 +251,16 @@ mod modelled {
 
     impl Condvar {
         pub(crate) fn new() -> Self {
-            Self(loom::sync::Condvar::new())
+            Self(sync::Condvar::new())
         }
 
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) -> WaitResult {
             guard.guard = guard.guard.take().and_then(|held| self.0.wait(held).ok());
             WaitResult
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
         }
 
         pub(crate) fn notify_all(&self) {

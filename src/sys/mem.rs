@@ -7,7 +7,7 @@
 //! - `[M2]` A [`Table`] has room for `len` values of `T`, and all-zero bytes are a valid `T` ([`ZeroValid`]).
 
 use std::io;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
@@ -153,14 +153,14 @@ pub(crate) fn os_page() -> usize {
 ///
 /// # Safety
 /// 1. All-zero bytes are a valid `Self`. 2. `Self` needs no drop. 3. Its alignment is at most 4096.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) unsafe trait ZeroValid: Sync {}
 
-/// As in a normal build; loom's atomics have no all-zero representation, but a default value that stands for it.
+/// As in a normal build; the checkers' atomics have no all-zero representation, but a default value that stands for it.
 ///
 /// # Safety
 /// As in a normal build, but for clause 1.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) unsafe trait ZeroValid: Sync + Default {}
 
 // SAFETY: 1. zero is a value of every integer atomic. 2. atomics need no drop. 3. aligned to at most 8.
@@ -170,11 +170,11 @@ unsafe impl ZeroValid for std::sync::atomic::AtomicU32 {}
 // SAFETY: the null pointer is all zeroes on every target we support; the rest as for `AtomicU64`.
 unsafe impl<T> ZeroValid for std::sync::atomic::AtomicPtr<T> {}
 // SAFETY: a plain value.
-#[cfg(loom)]
-unsafe impl ZeroValid for loom::sync::atomic::AtomicU64 {}
+#[cfg(any(loom, shuttle))]
+unsafe impl ZeroValid for crate::sys::checker::sync::atomic::AtomicU64 {}
 
 /// A fixed array of zero-initialised shared values, in memory that is touched only where it is used.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     map: Mapping,
@@ -182,7 +182,7 @@ pub(crate) struct Table<T> {
     elements: PhantomData<T>,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl<T: ZeroValid> Table<T> {
     /// A table of `len` zeroed values.
     ///
@@ -239,11 +239,11 @@ impl<T: ZeroValid> Table<T> {
 }
 
 /// The same over a boxed slice; a model's tables have a few hundred values at most.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 #[derive(Debug)]
 pub(crate) struct Table<T>(Box<[T]>);
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 impl<T: ZeroValid> Table<T> {
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         Ok(Self((0..len).map(|_| T::default()).collect()))

@@ -8,7 +8,18 @@ pub(crate) mod lock;
 pub(crate) mod mem;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
+#[cfg(all(test, shuttle))]
+pub(crate) mod random_model;
 pub(crate) mod sabotage;
 pub(crate) mod shadow;
 pub(crate) mod sync;
 pub(crate) mod thread;
+
+/// The model checker that this build is for: it brings atomics, locks and threads.
+#[cfg(loom)]
+pub(crate) use loom as checker;
+#[cfg(shuttle)]
+pub(crate) use shuttle as checker;
+
+/// Whether this build is for a model checker: queues are so short that a model reaches their ends, and nobody spins.
+pub(crate) const MODELLED: bool = cfg!(any(loom, shuttle));

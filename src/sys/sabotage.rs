@@ -141,8 +141,39 @@ faults! {
 }
 
 /// The number of the fault that is in, from 1; 0: none.
-#[cfg(feature = "sabotage")]
-static ACTIVE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+#[cfg(all(feature = "sabotage", not(shuttle)))]
+mod active {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static ACTIVE: AtomicU32 = AtomicU32::new(0);
+
+    pub(super) fn set(number: u32) {
+        // Relaxed: called before the test begins.
+        ACTIVE.store(number, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(super) fn get() -> u32 {
+        // Relaxed: as above.
+        ACTIVE.load(Ordering::Relaxed)
+    }
+}
+
+/// The same for each model: all its threads are one thread of the OS, and no other model runs there.
+#[cfg(all(feature = "sabotage", shuttle))]
+mod active {
+    std::thread_local! {
+        static ACTIVE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
+
+    pub(super) fn set(number: u32) {
+        ACTIVE.set(number);
+    }
+
+    pub(super) fn get() -> u32 {
+        ACTIVE.get()
+    }
+}
 
 #[cfg(all(feature = "sabotage", not(debug_assertions)))]
 compile_error!(
@@ -152,8 +183,7 @@ compile_error!(
 /// Puts the fault in, in all heaps of the process.
 #[cfg(feature = "sabotage")]
 pub fn break_the_collector(fault: Fault) {
-    // Relaxed: called before the test begins.
-    ACTIVE.store(fault as u32 + 1, std::sync::atomic::Ordering::Relaxed);
+    active::set(fault as u32 + 1);
 }
 
 /// Whether the fault is in.
@@ -161,8 +191,7 @@ pub fn break_the_collector(fault: Fault) {
 pub(crate) fn is_on(fault: Fault) -> bool {
     #[cfg(feature = "sabotage")]
     {
-        // Relaxed: as in `break_the_collector`.
-        ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == fault as u32 + 1
+        active::get() == fault as u32 + 1
     }
     #[cfg(not(feature = "sabotage"))]
     {

@@ -1,16 +1,22 @@
-//! Atomics and cells, from the standard library or from loom.
+//! Atomics and cells, from the standard library, from loom or from shuttle.
 //!
-//! Modules with a loom model import from here. loom's atomics have no all-zero representation, so in a model the tables
+//! Modules with a model import from here. The checkers' atomics have no all-zero representation, so in a model the tables
 //! of `sys::mem` are not zeroed OS memory. The page map uses the standard atomics directly: no model is about it.
+//!
+//! loom tries every interleaving of a few steps, and every value that the orders of memory accesses allow. shuttle tries
+//! random interleavings of many steps, and takes each access for sequentially consistent: it finds orders of events, never
+//! a missing Acquire. Its cells are the standard library's, unwatched.
 
 #[cfg(loom)]
-pub(crate) use loom::{
-    cell::UnsafeCell,
-    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
-};
+pub(crate) use loom::cell::UnsafeCell;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence};
+
+#[cfg(any(loom, shuttle))]
+pub(crate) use crate::sys::checker::sync::atomic::{
+    AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence,
+};
 
 pub(crate) use std::sync::atomic::Ordering;
 
@@ -49,20 +55,20 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Tells the processor (or loom) that this thread is waiting in a loop.
+/// Tells the processor (or the checker) that this thread is waiting in a loop.
 #[inline]
 pub(crate) fn spin_hint() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
+    #[cfg(any(loom, shuttle))]
+    crate::sys::checker::thread::yield_now();
+    #[cfg(not(any(loom, shuttle)))]
     std::hint::spin_loop();
 }
 
 /// Lets another thread run.
 #[inline]
 pub(crate) fn yield_now() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
+    #[cfg(any(loom, shuttle))]
+    crate::sys::checker::thread::yield_now();
+    #[cfg(not(any(loom, shuttle)))]
     std::thread::yield_now();
 }

@@ -3,13 +3,22 @@
 use std::io;
 use std::sync::OnceLock;
 
+#[cfg(shuttle)]
+pub(crate) use shuttle::{thread::JoinHandle, thread_local};
+#[cfg(not(shuttle))]
+pub(crate) use std::{thread::JoinHandle, thread_local};
+
 use crate::sys::clock::Moment;
+#[cfg(not(shuttle))]
 use crate::sys::fatal::fatal;
+#[cfg(not(shuttle))]
 use crate::sys::inject::{OsCall, is_refused};
 
 /// Ends the process when it is dropped by a panic.
+#[cfg(not(shuttle))]
 struct NoPanic;
 
+#[cfg(not(shuttle))]
 impl Drop for NoPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -28,10 +37,11 @@ impl Drop for NoPanic {
     clippy::disallowed_methods,
     reason = "this is the facade the lint points to"
 )]
+#[cfg(not(shuttle))]
 pub(crate) fn spawn(
     name: String,
     body: impl FnOnce() + Send + 'static,
-) -> io::Result<std::thread::JoinHandle<()>> {
+) -> io::Result<JoinHandle<()>> {
     if is_refused(OsCall::Thread) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
@@ -41,9 +51,44 @@ pub(crate) fn spawn(
     })
 }
 
+/// As in a normal build; but a panic ends the model.
+#[cfg(shuttle)]
+pub(crate) fn spawn(
+    name: String,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    shuttle::thread::Builder::new().name(name).spawn(body)
+}
+
+/// Whether the thread has ended; false where nobody tells.
+#[cfg(feature = "sched")]
+pub(crate) fn is_finished(thread: &JoinHandle<()>) -> bool {
+    #[cfg(not(shuttle))]
+    return thread.is_finished();
+    #[cfg(shuttle)]
+    {
+        let _ = thread;
+        false
+    }
+}
+
+/// Sleeps for `time`; in a model others run.
+pub(crate) fn sleep(time: std::time::Duration) {
+    #[cfg(not(shuttle))]
+    std::thread::sleep(time);
+    #[cfg(shuttle)]
+    {
+        let _ = time;
+        shuttle::thread::yield_now();
+    }
+}
+
 /// The processor time of this thread so far, in nanoseconds; wall time where the OS does not tell.
 pub(crate) fn cpu_time_ns() -> u64 {
-    #[cfg(all(any(target_os = "linux", target_os = "macos"), not(any(miri, loom))))]
+    #[cfg(all(
+        any(target_os = "linux", target_os = "macos"),
+        not(any(miri, loom, shuttle))
+    ))]
     {
         let mut time = libc::timespec {
             tv_sec: 0,
@@ -57,7 +102,7 @@ pub(crate) fn cpu_time_ns() -> u64 {
         }
     }
     static START: OnceLock<Moment> = OnceLock::new();
-    START.get_or_init(Moment::now).elapsed_ns()
+    START.get_or_init(Moment::first).elapsed_ns()
 }
 
 /// The number of processors this process may use; at least 1.
@@ -102,7 +147,7 @@ pub(crate) fn others_sleep_on_locks(this_long: std::time::Duration) -> bool {
         let Some(before) = sleepers() else {
             return false;
         };
-        std::thread::sleep(this_long);
+        sleep(this_long);
         sleepers().is_some_and(|after| after == before)
     }
     #[cfg(not(target_os = "linux"))]

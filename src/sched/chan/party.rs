@@ -60,8 +60,8 @@ pub(super) enum Progress {
 pub(super) struct Party {
     word: AtomicU32,
     kind: Kind,
-    /// loom repeats what has happened, but not at the same addresses.
-    #[cfg(loom)]
+    /// A model checker repeats what has happened, but not at the same addresses.
+    #[cfg(any(loom, shuttle))]
     number: usize,
     waker: UnsafeCell<Option<Waker>>,
 }
@@ -71,7 +71,7 @@ impl Party {
         Self {
             word: AtomicU32::new(IDLE),
             kind,
-            #[cfg(loom)]
+            #[cfg(any(loom, shuttle))]
             number: {
                 use std::sync::atomic::AtomicUsize;
                 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
@@ -84,9 +84,9 @@ impl Party {
     /// Its place in the order in which claims are made.
     #[inline]
     fn rank(&self) -> usize {
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         return self.number;
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         (&raw const *self).addr()
     }
 

@@ -15,7 +15,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 mod source;
 mod tcp;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod udp;
 

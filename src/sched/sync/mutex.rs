@@ -34,7 +34,7 @@ const WAITERS: u32 = 2;
 
 /// After how long a waiter makes the lock starving, in nanoseconds.
 #[cfg(not(loom))]
-const STARVING_NS: u64 = 1_000_000;
+const STARVING_NS: u64 = if cfg!(shuttle) { 20_000 } else { 1_000_000 };
 
 /// A lock around a value, for tasks: to wait for it suspends the task and not its thread, and a guard may be held across an
 /// `.await`.
