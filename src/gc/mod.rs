@@ -19,6 +19,8 @@ pub(crate) mod mark;
 mod models;
 pub(crate) mod mutator;
 pub(crate) mod pacing;
+#[cfg(all(test, shuttle))]
+mod random_models;
 pub(crate) mod roots;
 pub(crate) mod scavenger;
 pub(crate) mod seats;

@@ -1,0 +1,144 @@
+//! Spans between allocators, the background sweep and the change of generations. Marking is done by the model: it knows
+//! who lives, and sets the marks while the world is stopped. So a cycle is short, and most of it is the sweep.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::gc::state_word::Request;
+use crate::sys::lock::Unranked;
+use crate::sys::random_model::explore;
+#[cfg(feature = "sabotage")]
+use crate::sys::{random_model::fails_with, sabotage::Fault};
+
+/// Eight slots in a span.
+const SIZE: usize = 1024;
+
+/// A collector without a thread of its own, and who lives.
+struct Scene {
+    collector: Arc<Collector>,
+    /// Addresses of the objects that live, of all threads.
+    live: Unranked<BTreeSet<usize>>,
+}
+
+impl Scene {
+    fn new() -> Arc<Self> {
+        let heap = MHeap::new(2 << 20, Options::default()).expect("address space");
+        Arc::new(Self {
+            collector: Collector::new(heap, settings(u64::MAX)),
+            live: Unranked::new(BTreeSet::new()),
+        })
+    }
+
+    fn alloc(&self, mutator: &Mutator) -> usize {
+        let wanted = Wanted {
+            info: None,
+            size: SIZE,
+            align: 8,
+            exact: true,
+        };
+        let fresh = self.collector.alloc_slow(mutator.state(), wanted);
+        let address = fresh.expect("room in the heap").address;
+        let is_new = self.live.lock().insert(address);
+        assert!(is_new, "the slot of an object that lives is handed out");
+        address
+    }
+
+    /// A thread that allocates, lets go, and sweeps as the pacer would have it.
+    fn run(&self, turns: usize) {
+        let mut mutator = Mutator::attach(&self.collector);
+        let mut mine = Vec::new();
+        for _ in 0..turns {
+            for _ in 0..random(6) {
+                mine.push(self.alloc(&mutator));
+            }
+            for _ in 0..random(4).min(mine.len()) {
+                let dead = mine.swap_remove(random(mine.len()));
+                self.live.lock().remove(&dead);
+            }
+            match random(6) {
+                0 => self.collector.sweep_pages(2),
+                1 => mutator.blocking(|_| shuttle::thread::yield_now()),
+                2 => {
+                    mutator.detach();
+                    mutator = Mutator::attach(&self.collector);
+                }
+                _ => mutator.safepoint(),
+            }
+        }
+        mutator.detach();
+    }
+
+    /// The end of a cycle, and its sweep: `Collector::try_end_marking` and `after_marking`.
+    fn cycle(&self) {
+        let (collector, heap) = (&self.collector, &self.collector.heap);
+        let world = &collector.world;
+        world.stop(Request::Stop, |_| {});
+        for &address in self.live.lock().iter() {
+            heap.mark.set(heap.offset_of(address).expect("in the heap"));
+        }
+        for mutator in world.registry().iter() {
+            mutator.local.stale_cache.set(true);
+        }
+        heap.advance_generation();
+        heap.set_sweep_open(true);
+        collector.sweep_down.store(heap.top(), Ordering::Relaxed);
+        world.withdraw_stop();
+        world.open_gate();
+        world.ask_handshake(|mutator| collector.act_for_blocked(mutator));
+        world.wait_for_handshake(|_| {});
+        collector.sweep_all();
+    }
+
+    /// Whose allocation bit is set; nobody caches a span.
+    fn allocated(&self) -> BTreeSet<usize> {
+        let heap = &self.collector.heap;
+        let slots = (1..heap.top() as usize * PAGE_SIZE / SIZE).map(|slot| slot * SIZE);
+        let allocated =
+            slots.filter(|&slot| heap.class_at(slot).is_some() && heap.alloc.test(slot));
+        allocated.map(|slot| heap.at(slot).addr()).collect()
+    }
+}
+
+fn program(allocators: usize, turns: usize, cycles: usize) {
+    let scene = Scene::new();
+    let threads: Vec<_> = (0..allocators)
+        .map(|_| {
+            let scene = scene.clone();
+            shuttle::thread::spawn(move || scene.run(turns))
+        })
+        .collect();
+    let there = scene.clone();
+    let sweeper = shuttle::thread::spawn(move || {
+        for _ in 0..cycles {
+            there.cycle();
+        }
+    });
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    sweeper.join().expect("no panic");
+    scene.cycle();
+    let (allocated, live) = (scene.allocated(), scene.live.lock());
+    assert!(allocated == *live, "allocated is what lives");
+}
+
+#[test]
+fn shuttle_sweep_against_allocators() {
+    explore(2000, || program(3, 5, 4));
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn shuttle_sweep_with_faults_fails() {
+    for fault in [
+        Fault::ClaimNotExclusive,
+        Fault::SweptWhileCached,
+        Fault::StaleCacheKept,
+        Fault::MarksKept,
+        Fault::SweptLate,
+        Fault::CachedPagesStayFree,
+    ] {
+        // Whatever it breaks first: what is allocated, who has a span, or which pages are free.
+        fails_with(fault, 4000, &[""], || program(3, 5, 4));
+    }
+}
