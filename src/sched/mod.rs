@@ -17,6 +17,8 @@ pub(crate) mod memory;
 mod models;
 pub mod net;
 pub(crate) mod proc;
+#[cfg(all(test, shuttle))]
+mod random_models;
 pub(crate) mod registry;
 pub(crate) mod report;
 pub(crate) mod runq;
