@@ -19,7 +19,7 @@ std::thread_local! {
 }
 
 /// Gives this thread a driver without a runtime.
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) fn set_driver(driver: Option<(Arc<Driver>, usize)>) {
     TEST_DRIVER.set(driver);
 }

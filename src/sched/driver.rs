@@ -441,7 +441,7 @@ impl Driver {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 impl Driver {
     /// How many sockets there are.
     pub(crate) fn source_count(&self) -> usize {
