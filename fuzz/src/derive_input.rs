@@ -4,6 +4,8 @@
 use std::fmt::Write;
 
 use arbitrary::Arbitrary;
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::visit::{self, Visit};
 
 use crate::Case;
@@ -287,14 +289,41 @@ impl<'ast> Visit<'ast> for TraceCalls {
 
 /// Whether a skipped or traced field is what the rules want, and how many are traced.
 fn traced_fields(input: &syn::DeriveInput) -> usize {
-    let fields: Vec<&syn::Field> = match &input.data {
+    let traced =
+        |field: &&&syn::Field| field.attrs.is_empty() && !matches!(field.ty, syn::Type::BareFn(_));
+    fields(input).iter().filter(traced).count()
+}
+
+fn fields(input: &syn::DeriveInput) -> Vec<&syn::Field> {
+    match &input.data {
         syn::Data::Struct(data) => data.fields.iter().collect(),
         syn::Data::Enum(data) => data.variants.iter().flat_map(|v| &v.fields).collect(),
         syn::Data::Union(_) => Vec::new(),
+    }
+}
+
+/// A skipped field names a parameter that a field that is not skipped names too: the one stays as it is, the other is
+/// rebranded with the type. Other shapes have nothing to refuse.
+fn may_be_refused(input: &syn::DeriveInput) -> bool {
+    let fields = fields(input);
+    let names = |name: &syn::Ident, skipped: bool| {
+        fields
+            .iter()
+            .filter(|field| field.attrs.is_empty() != skipped)
+            .any(|field| mentions(field.ty.to_token_stream(), name))
     };
-    let traced =
-        |field: &&&syn::Field| field.attrs.is_empty() && !matches!(field.ty, syn::Type::BareFn(_));
-    fields.iter().filter(traced).count()
+    input
+        .generics
+        .type_params()
+        .any(|param| names(&param.ident, true) && names(&param.ident, false))
+}
+
+fn mentions(tokens: TokenStream, name: &syn::Ident) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == *name,
+        TokenTree::Group(group) => mentions(group.stream(), name),
+        _ => false,
+    })
 }
 
 fn check_shape(shape: &Shape) {
@@ -307,7 +336,10 @@ fn check_shape(shape: &Shape) {
     let input: syn::DeriveInput =
         syn::parse_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let (file, refused) = expand(&input);
-    assert!(!refused, "refused: {text}");
+    if refused {
+        assert!(may_be_refused(&input), "refused: {text}");
+        return;
+    }
     let mut calls = TraceCalls::default();
     calls.visit_file(&file);
     assert_eq!(calls.calls, traced_fields(&input), "{text}");
