@@ -203,15 +203,17 @@ pub(crate) fn a_thread_holds_up_the_cycle_that_is_asked_for() {
     stage.heap.verify().expect("whole");
 }
 
-/// An object that takes long to look at in a stop, and says when that is.
+/// An object that takes long to look at in a stop, and says when that is; and whether it ever was looked at.
 #[derive(Clone, Debug, Default)]
-struct Watched(Arc<AtomicBool>);
+struct Watched(Arc<AtomicBool>, Arc<AtomicBool>);
 
 impl Watched {
-    /// Begins a stop of some milliseconds and ends it, a few times.
+    /// Begins a stop of some milliseconds and ends it, a few times from when the object is there.
     fn verify(&self, heap: &Heap) {
-        for _ in 0..20 {
+        let mut stops = 0;
+        while stops < 20 {
             heap.verify().expect("whole");
+            stops += usize::from(self.1.load(Ordering::SeqCst));
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -226,6 +228,7 @@ impl Watched {
 unsafe impl Trace for Watched {
     fn trace(&self, _: &mut Tracer<'_>) {
         self.0.store(true, Ordering::SeqCst);
+        self.1.store(true, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(2));
         self.0.store(false, Ordering::SeqCst);
     }
