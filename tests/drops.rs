@@ -14,15 +14,7 @@ use greywave::{Event, Frame, Gc, GcArray, GcLock, Heap, Root, Trace};
 #[path = "stress/support.rs"]
 mod support;
 
-use support::{Collecting, Counted, within};
-
-fn heap() -> Heap {
-    Heap::builder()
-        .verify(true)
-        .poison(true)
-        .build()
-        .expect("a heap")
-}
+use support::{Collecting, Counted, heap, within};
 
 /// Notes its drop in a table with a byte an object.
 #[derive(Trace)]

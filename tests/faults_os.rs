@@ -81,6 +81,16 @@ fn is_usable(heap: &Heap) {
     heap.verify().expect("whole");
 }
 
+/// Makes garbage until it has started so many cycles.
+fn garbage_starts_cycles(heap: &Heap, cycles: u64) {
+    let end = heap.stats().cycles + cycles;
+    let mut m = heap.attach().expect("attached");
+    while heap.stats().cycles < end {
+        let _ = m.alloc_slice(1000, |_| GcCell::<Node<'_>>::null());
+        m.safepoint();
+    }
+}
+
 fn ring(m: &Mutator, len: usize, drops: &Arc<AtomicUsize>) -> Root<Node<'static>> {
     let last = node(m, None, drops);
     let mut first = last;
@@ -180,12 +190,7 @@ fn without_workers_the_collector_marks_alone() {
     within(MINUTE, || {
         is_usable(&heap);
         // Garbage starts cycles by itself, and assists help.
-        let before = heap.stats().cycles;
-        let mut m = heap.attach().expect("attached");
-        while heap.stats().cycles < before + 3 {
-            let _ = m.alloc_slice(1000, |_| GcCell::<Node<'_>>::null());
-            m.safepoint();
-        }
+        garbage_starts_cycles(&heap, 3);
     });
 }
 
@@ -217,12 +222,7 @@ fn collects_while_the_clock_jumps(jumps: &[i64]) {
         for hours in jumps {
             set_clock_ahead(hours * HOUR_NS);
             is_usable(&heap);
-            let before = heap.stats().cycles;
-            let mut m = heap.attach().expect("attached");
-            while heap.stats().cycles < before + 2 {
-                let _ = m.alloc_slice(1000, |_| GcCell::<Node<'_>>::null());
-                m.safepoint();
-            }
+            garbage_starts_cycles(&heap, 2);
         }
     });
     for metric in heap.stats().metrics() {

@@ -14,15 +14,7 @@ use greywave::{Frame, Gc, GcCell, GcLock, Heap, Rebrand, Root, Trace, Tracer};
 #[path = "stress/support.rs"]
 mod support;
 
-use support::{Counted, within};
-
-fn heap() -> Heap {
-    Heap::builder()
-        .verify(true)
-        .poison(true)
-        .build()
-        .expect("a heap")
-}
+use support::{Counted, heap, within};
 
 #[test]
 fn roots_go_from_any_thread_and_after_their_heap() {

@@ -9,15 +9,7 @@ use greywave::{Event, Gc, GcArray, GcCell, Heap, Mutator, Root, Trace, dyn_targe
 #[path = "stress/support.rs"]
 mod support;
 
-use support::{Collecting, Counted, within};
-
-fn heap() -> Heap {
-    Heap::builder()
-        .verify(true)
-        .poison(true)
-        .build()
-        .expect("a heap")
-}
+use support::{Collecting, Counted, heap, within};
 
 #[derive(Trace)]
 struct Leaf {

@@ -284,7 +284,7 @@ fn every_fault_is_caught() {
     }
     println!(
         "{} faults, {ROUNDS} rounds each, in {:?}",
-        TABLE.len(),
+        Fault::ALL.len(),
         start.elapsed()
     );
     NOTES.iter().for_each(|note| println!("- {note}"));

@@ -13,7 +13,7 @@ use greywave::{
 #[path = "stress/support.rs"]
 mod support;
 
-use support::within;
+use support::{heap, within};
 
 /// A node that may lead to itself.
 #[derive(Debug, Trace)]
@@ -192,11 +192,7 @@ fn twin<T: Clone>(value: &T) -> T {
 
 #[test]
 fn clones_of_references_lead_to_the_same_object() {
-    let heap = Heap::builder()
-        .verify(true)
-        .poison(true)
-        .build()
-        .expect("a heap");
+    let heap = heap();
     let mut m = heap.attach().expect("attached");
     let weak_root: WeakRoot<u64> = {
         let number = m.alloc(7_u64);
@@ -223,11 +219,7 @@ struct Holder<'gc> {
 
 #[test]
 fn handles_inside_an_object_are_no_edges_and_go_with_it() {
-    let heap = Heap::builder()
-        .verify(true)
-        .poison(true)
-        .build()
-        .expect("a heap");
+    let heap = heap();
     let mut m = heap.attach().expect("attached");
     let holder: Root<Holder<'static>> = {
         let rooted = m.alloc_str("rooted");
@@ -258,11 +250,7 @@ fn handles_inside_an_object_are_no_edges_and_go_with_it() {
 #[test]
 fn an_array_in_an_array_is_kept_by_its_edge() {
     type Inner = GcArray<u8, u64>;
-    let heap = Heap::builder()
-        .verify(true)
-        .poison(true)
-        .build()
-        .expect("a heap");
+    let heap = heap();
     let mut m = heap.attach().expect("attached");
     let outer: Root<GcArray<(), GcCell<'static, Inner>>> = m.root(m.alloc_array((), 100, |i| {
         GcCell::new(Some(m.alloc_array(i as u8, i, |j| (i * j) as u64)))

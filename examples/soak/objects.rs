@@ -20,7 +20,8 @@ pub(crate) static LEDGER: LazyLock<Ledger> = LazyLock::new(|| Ledger {
     wrong: Mutex::default(),
 });
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks it, also after a panic.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Sets and notes are whole after any panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

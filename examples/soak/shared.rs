@@ -1,13 +1,13 @@
 //! What all parties share: the heap, the board, the clock, and what has gone wrong.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use greywave::{GcCell, GcLock, Heap, Root};
 
-use crate::objects::{Board, LEDGER};
+use crate::objects::{Board, LEDGER, locked};
 
 /// Who does something; each must get on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,20 +147,15 @@ impl Shared {
         }
     }
 
-    fn note(&self) -> MutexGuard<'_, Option<String>> {
-        // A note is whole after any panic.
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Ends everything; the first error is kept.
     pub(crate) fn fail(&self, what: String) {
-        self.note().get_or_insert(what);
+        locked(&self.wrong).get_or_insert(what);
         // Relaxed: as in `is_over`.
         self.stop.store(true, Ordering::Relaxed);
     }
 
     /// The first error of anybody.
     pub(crate) fn wrong(&self) -> Option<String> {
-        self.note().clone().or_else(|| LEDGER.wrong())
+        locked(&self.wrong).clone().or_else(|| LEDGER.wrong())
     }
 }

@@ -16,6 +16,8 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shuttle::thread::JoinHandle;
+
 use crate::base::addr::PAGE_SIZE;
 use crate::gc::alloc::{Wanted, exact_slot};
 use crate::gc::collector::{Collector, Settings};
@@ -168,6 +170,18 @@ impl Mutator {
     fn collect(&self) {
         let number = self.collector.want_cycle();
         self.blocking(|collector| collector.wait_for_cycle(number));
+    }
+
+    /// Asks for `cycles` while the threads run, and waits for those.
+    fn collect_beside(&self, threads: Vec<JoinHandle<()>>, cycles: usize) {
+        for _ in 0..cycles {
+            self.collect();
+        }
+        self.blocking(|_| {
+            for thread in threads {
+                thread.join().expect("no panic");
+            }
+        });
     }
 
     /// A node with these edges, small or large.

@@ -344,7 +344,7 @@ impl MHeap {
                 .get(page as usize)
                 .store(class.as_ptr(), Ordering::Relaxed);
         }
-        self.poison_pages(head, pages);
+        self.close_pages(head, pages);
         span.sweep_gen.birth(self.generation(), cached);
         // Relaxed: a figure.
         self.span_bytes
@@ -429,8 +429,8 @@ impl MHeap {
         }
     }
 
-    /// In poison mode a new span's slots are filled like freed ones.
-    fn poison_pages(&self, head: u32, pages: u32) {
+    /// A new span's slots are closed like freed ones.
+    fn close_pages(&self, head: u32, pages: u32) {
         let (at, bytes) = (
             self.at((head as usize) << PAGE_SHIFT),
             (pages as usize) << PAGE_SHIFT,

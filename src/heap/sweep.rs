@@ -157,8 +157,7 @@ impl MHeap {
                     dead.drop_object(class, at, class.slot);
                 }
             }
-            self.poison_slot(at, class.slot);
-            shadow::close(at, class.slot);
+            self.close_slot(at, class.slot);
         }
     }
 
@@ -180,8 +179,7 @@ impl MHeap {
         if class.drop {
             dead.drop_object(class, self.at(offset), end - offset);
         }
-        self.poison_slot(self.at(offset), end - offset);
-        shadow::close(self.at(offset), end - offset);
+        self.close_slot(self.at(offset), end - offset);
         self.note_freed(class, 1, (end - start) as u64);
         0
     }
@@ -219,12 +217,13 @@ impl MHeap {
         }
     }
 
-    /// Fills a free slot in poison mode.
-    fn poison_slot(&self, at: *mut u8, bytes: usize) {
+    /// Nobody may touch a free slot; in poison mode it is filled.
+    fn close_slot(&self, at: *mut u8, bytes: usize) {
         if self.poison {
             shadow::open(at, bytes);
             // SAFETY: [S2] the slot is free and its span is claimed by the caller, so nobody else touches it.
             unsafe { at.write_bytes(POISON, bytes) };
         }
+        shadow::close(at, bytes);
     }
 }

@@ -205,7 +205,10 @@ pub(crate) fn a_thread_holds_up_the_cycle_that_is_asked_for() {
 
 /// An object that takes long to look at in a stop, and says when that is; and whether it ever was looked at.
 #[derive(Clone, Debug, Default)]
-struct Watched(Arc<AtomicBool>, Arc<AtomicBool>);
+struct Watched {
+    in_stop: Arc<AtomicBool>,
+    was_seen: Arc<AtomicBool>,
+}
 
 impl Watched {
     /// Begins a stop of some milliseconds and ends it, a few times from when the object is there.
@@ -213,24 +216,24 @@ impl Watched {
         let mut stops = 0;
         while stops < 20 {
             heap.verify().expect("whole");
-            stops += usize::from(self.1.load(Ordering::SeqCst));
+            stops += usize::from(self.was_seen.load(Ordering::SeqCst));
             std::thread::sleep(Duration::from_micros(200));
         }
     }
 
     /// In a section.
     fn assert_no_stop(&self) {
-        assert!(!self.0.load(Ordering::SeqCst), "a section in a stop");
+        assert!(!self.in_stop.load(Ordering::SeqCst), "a section in a stop");
     }
 }
 
 // SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it sleeps.
 unsafe impl Trace for Watched {
     fn trace(&self, _: &mut Tracer<'_>) {
-        self.0.store(true, Ordering::SeqCst);
-        self.1.store(true, Ordering::SeqCst);
+        self.in_stop.store(true, Ordering::SeqCst);
+        self.was_seen.store(true, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(2));
-        self.0.store(false, Ordering::SeqCst);
+        self.in_stop.store(false, Ordering::SeqCst);
     }
 }
 

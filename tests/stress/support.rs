@@ -14,6 +14,15 @@ use std::time::{Duration, Instant};
 
 use greywave::{Heap, Trace};
 
+/// A heap that checks each cycle, and whose freed slots are filled.
+pub(crate) fn heap() -> Heap {
+    Heap::builder()
+        .verify(true)
+        .poison(true)
+        .build()
+        .expect("a heap")
+}
+
 /// splitmix64: small, and good enough to drive tests.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);

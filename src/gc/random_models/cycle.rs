@@ -71,20 +71,13 @@ fn program(mutators: usize, turns: usize, cycles: usize, limit: u64) {
     let leaves = [0; 3].map(|_| first.alloc([0; EDGES]));
     let top = first.alloc(leaves);
     first.root(top);
-    let threads: Vec<_> = (0..mutators)
+    let threads = (0..mutators)
         .map(|_| {
             let (collector, shared) = (collector.clone(), first.roots[0].share());
             shuttle::thread::spawn(move || run(&collector, shared, turns))
         })
         .collect();
-    for _ in 0..cycles {
-        first.collect();
-    }
-    first.blocking(|_| {
-        for thread in threads {
-            thread.join().expect("no panic");
-        }
-    });
+    first.collect_beside(threads, cycles);
     first.collect();
     let top = first.roots[0].target();
     node(top);

@@ -101,7 +101,7 @@ fn program(upgraders: usize, turns: usize, cycles: usize) {
     let common = first.alloc([0; EDGES]);
     first.root(common);
     first.renew(common);
-    let threads: Vec<_> = (0..upgraders)
+    let threads = (0..upgraders)
         .map(|_| {
             let (collector, shared) = (collector.clone(), first.roots[0].share());
             shuttle::thread::spawn(move || {
@@ -118,14 +118,7 @@ fn program(upgraders: usize, turns: usize, cycles: usize) {
             })
         })
         .collect();
-    for _ in 0..cycles {
-        first.collect();
-    }
-    first.blocking(|_| {
-        for thread in threads {
-            thread.join().expect("no panic");
-        }
-    });
+    first.collect_beside(threads, cycles);
     upgrade_and_store(&first);
     first.detach();
     collector.shut_down();

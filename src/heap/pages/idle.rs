@@ -13,8 +13,9 @@
 //! **Invariants**
 //! - [I1] A chunk with an idle page has a hint, at the levels at which it has something to take; unless all there is was
 //!   looked at and not taken: in groups nearly all in use, or refused by the system. It gets its hints back with the next
-//!   page that is freed there, and when somebody asks for all that is idle. A hint where there is nothing is taken away by the search that it leads there. So a search
-//!   visits, but for one word for 64 chunks, no more chunks than frees have led it to.
+//!   page that is freed there, and when somebody asks for all that is idle. A hint where there is nothing is taken away by
+//!   the search that it leads there. So a search visits, but for one word for 64 chunks, no more chunks than frees, or who
+//!   asks for all, have led it to.
 //!
 //! **Concurrency.** Part of the page heap, behind its lock.
 
