@@ -1,9 +1,10 @@
 //! What the operating system can do to a heap and a runtime: refuse address space, threads, or memory that is given back;
 //! and let the clock jump. Each time the error is the one promised, or everything goes on, and nothing is lost.
 //!
-//! `cargo test --features internals --test faults_os`. Memory itself cannot be refused: it comes by page faults, from
-//! mappings without a swap reservation, so a system without any ends the process. A bound that is an error instead is
-//! `HeapBuilder::hard_limit`; see `faults_memory.rs`.
+//! `cargo test --features internals --test faults_os`. The right to use memory is refused here by a switch, and by limits
+//! of the system in `address_space.rs`. Where the system grants more than it has, which is its default, memory comes by page
+//! faults, and a system without any ends the process. A bound that is an error instead is `HeapBuilder::hard_limit`; see
+//! `faults_memory.rs`.
 
 #![cfg(feature = "internals")]
 
@@ -41,7 +42,7 @@ impl System {
     }
 
     fn grant_all() {
-        for call in [OsCall::Map, OsCall::Release, OsCall::Thread] {
+        for call in [OsCall::Map, OsCall::Release, OsCall::Thread, OsCall::Commit] {
             refuse(call, 0, 0);
         }
         set_clock_ahead(0);
@@ -131,7 +132,8 @@ fn address_space_that_is_refused_at_each_mapping_in_turn() {
             Err(error) => {
                 let text = error.to_string();
                 assert!(
-                    text.contains("67108864 bytes of address space cannot be had"),
+                    text.contains("67108864 bytes of address space cannot be had")
+                        && text.contains("RLIMIT_AS"),
                     "{text}"
                 );
                 let cause = std::error::Error::source(&error).expect("what the system said");
@@ -167,6 +169,90 @@ fn without_a_size_of_its_own_a_heap_takes_what_it_can_get() {
     let error = Heap::builder().build().expect_err("nothing at all");
     let text = error.to_string();
     assert!(text.starts_with("no reservation from"), "{text}");
+}
+
+#[test]
+fn memory_that_is_refused_at_each_commit_of_a_new_heap_in_turn() {
+    let _system = System::mine();
+    let before = address_space();
+    let mut granted = 0;
+    // What is refused is asked for once more, and exactly.
+    loop {
+        refuse(OsCall::Commit, granted, 2);
+        match small().build() {
+            Ok(heap) => {
+                refuse(OsCall::Commit, 0, 0);
+                is_usable(&heap);
+                break;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains("of memory") && text.contains("RLIMIT_DATA"),
+                    "{text}"
+                );
+            }
+        }
+        granted += 1;
+    }
+    assert!(granted >= 5, "an arena and its tables: {granted}");
+    // Address space is not what is missing: nobody tries a smaller reservation.
+    refuse(OsCall::Commit, 0, 2);
+    let error = Heap::builder().build().expect_err("no memory");
+    assert!(error.to_string().contains("RLIMIT_DATA"), "{error}");
+    refuse(OsCall::Commit, 0, 0);
+    let grown = address_space().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes were not given back");
+}
+
+#[test]
+fn an_arena_that_may_not_grow_is_an_error_of_the_allocation_and_grows_when_it_may() {
+    let _system = System::mine();
+    for granted in [0, 1, 2, 3, 5, 6, 7] {
+        // No check of each cycle: it takes memory of the system's, and ends the process for want of it.
+        let heap = small().verify(false).build().expect("a heap");
+        let mut m = heap.attach().expect("attached");
+        refuse(OsCall::Commit, granted, ALL);
+        let mut kept = Vec::new();
+        let error = loop {
+            match m.try_alloc_slice(100_000, |at| at as u64) {
+                Ok(list) => kept.push(m.root(list)),
+                Err(error) => break error,
+            }
+        };
+        let text = error.to_string();
+        assert!(text.contains("the system refuses"), "{text}");
+        assert!(text.contains("overcommit"), "{text}");
+        // Whoever makes room goes on without the system.
+        kept.truncate(kept.len() / 2);
+        m.collect();
+        let again = m.try_alloc_slice(50_000, |at| at as u64).expect("room");
+        assert_eq!(again[49_999], 49_999);
+        assert!(kept.iter().all(|list| list.get(&m)[99_999] == 99_999));
+        refuse(OsCall::Commit, 0, 0);
+        let more = m.try_alloc_slice(2_000_000, |at| at as u64);
+        assert_eq!(more.expect("memory")[1000], 1000);
+        drop(kept);
+        m.collect();
+        drop(m);
+        heap.verify().expect("whole");
+        is_usable(&heap);
+    }
+}
+
+#[test]
+fn a_limit_of_the_heap_is_not_taken_for_a_refusal_of_the_system() {
+    let _system = System::mine();
+    let heap = small().build().expect("a heap");
+    let m = heap.attach().expect("attached");
+    refuse(OsCall::Commit, 0, ALL);
+    let error = m.try_alloc_slice(1 << 20, |_| 0_u64).expect_err("refused");
+    assert!(error.to_string().contains("the system refuses"), "{error}");
+    refuse(OsCall::Commit, 0, 0);
+    let error = m
+        .try_alloc_slice(1 << 24, |_| 0_u64)
+        .expect_err("too large");
+    assert!(error.to_string().contains("do not fit into"), "{error}");
 }
 
 #[test]

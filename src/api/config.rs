@@ -13,10 +13,23 @@ use crate::gc::trace::{TraceSink, to_standard_error};
 use crate::heap::mheap::{MHeap, Options};
 use crate::sys::cgroup;
 use crate::sys::mem::HUGE_PAGE;
+use crate::sys::space::{self, Asked, Refused};
 use crate::sys::thread;
 
-/// The reservation tried first; address space only.
+/// The largest default reservation; address space only.
 const DEFAULT_RESERVATION: usize = 256 << 30;
+/// The smallest default one. Who can do with less says so.
+const MIN_DEFAULT: usize = 16 << 20;
+/// What a process may address, to judge how much of it is left: 47 bits on x86-64 and most others.
+const ADDRESS_SPACE: u64 = 1 << 47;
+/// A heap takes at most such a part of the address space that other heaps have left: so the first 250 heaps get 256 GiB, the
+/// next 250 half of that, and so on; the two thousandth has 2 GiB.
+const SHARE: u64 = 256;
+/// Address space that a new heap leaves to the rest of the process: the stack of its own thread, arenas of malloc (64 MiB
+/// a thread with glibc), a buffer.
+const TO_SPARE: u64 = 256 << 20;
+/// What a thread's stack may take.
+const STACK: usize = 16 << 20;
 /// The longest time without a cycle (Go's `forcegcperiod`).
 const PERIOD: Duration = Duration::from_secs(120);
 /// The smallest reservation.
@@ -120,7 +133,9 @@ impl HeapBuilder {
 
     /// Address space for objects, in bytes, from 2 MiB to 512 GiB; rounded up to 2 MiB. It is a hard limit on the heap.
     ///
-    /// Default: 256 GiB, or as much of it as can be had. Address space is not memory.
+    /// Default: 256 GiB, or less if the process has many heaps (each takes at most a 256th of what is left) or a limit: then a
+    /// half of what is left at most, and 16 MiB at least. Address space is not memory: it is neither readable nor writable, is
+    /// in no core dump, and counts for no limit but `RLIMIT_AS`, until objects need it; then 1 to 64 MiB at a time.
     pub fn reservation(mut self, bytes: usize) -> Self {
         self.reservation = Some(bytes);
         self
@@ -271,7 +286,14 @@ impl HeapBuilder {
         let heap = reserve(self.reservation, options)?;
         let collector = Collector::new(heap, settings);
         collector.start().map_err(|e| {
-            ConfigError::refused("the collector's thread cannot be started".to_owned(), e)
+            let message = "the collector's thread cannot be started";
+            // The system says "try again" whatever it lacks.
+            match space::is_left(STACK) {
+                Ok(()) => ConfigError::refused(message.to_owned(), e),
+                Err(none) => {
+                    ConfigError::refused(format!("{message}, for want of a stack: {none}"), e)
+                }
+            }
         })?;
         Ok(Heap::from_collector(collector))
     }
@@ -288,26 +310,49 @@ fn reserve(asked: Option<usize>, options: Options) -> Result<MHeap, ConfigError>
             ));
         }
         let bytes = bytes.next_multiple_of(HUGE_PAGE);
-        return MHeap::new(bytes, options).map_err(|e| {
-            ConfigError::refused(
-                format!("a reservation of {bytes} bytes of address space cannot be had"),
-                e,
-            )
-        });
+        return reserve_and_spare(bytes, 0, options)
+            .map_err(|e| refused(format!("a reservation of {bytes} bytes"), e));
     }
-    let mut bytes = DEFAULT_RESERVATION;
+    let largest = default_reservation(space::reserved());
+    let mut bytes = largest;
     loop {
-        match MHeap::new(bytes, options) {
+        // Who cannot have what it wanted takes a half of what is left at most: others will want some.
+        let beside = if bytes < largest { bytes as u64 } else { 0 };
+        match reserve_and_spare(bytes, beside, options) {
             Ok(heap) => return Ok(heap),
-            Err(e) if bytes / 2 < MIN_RESERVATION => {
-                let message = format!(
-                    "no reservation from {DEFAULT_RESERVATION} down to {bytes} bytes of address space can be had"
-                );
-                return Err(ConfigError::refused(message, e));
+            Err(e) if e.asked == Asked::Memory || bytes / 2 < MIN_DEFAULT => {
+                let what = format!("no reservation from {largest} down to {bytes} bytes");
+                return Err(refused(what, e));
             }
             Err(_) => bytes /= 2,
         }
     }
+}
+
+/// What a heap reserves by default when other heaps have `taken` bytes.
+fn default_reservation(taken: u64) -> usize {
+    let share = ADDRESS_SPACE.saturating_sub(taken) / SHARE;
+    let power = share.checked_ilog2().map_or(0, |bits| 1_u64 << bits);
+    (power as usize).clamp(MIN_DEFAULT, DEFAULT_RESERVATION)
+}
+
+/// A heap of `bytes`, if the process keeps `beside` bytes of address space and enough to live on.
+fn reserve_and_spare(bytes: usize, beside: u64, options: Options) -> Result<MHeap, Refused> {
+    let heap = MHeap::new(bytes, options)?;
+    // Under a limit that is tight itself, a part of it has to do.
+    let to_spare = space::address_limit().map_or(TO_SPARE, |limit| TO_SPARE.min(limit / 4));
+    space::is_left(to_spare.max(beside) as usize)?;
+    Ok(heap)
+}
+
+fn refused(what: String, refused: Refused) -> ConfigError {
+    let message = match refused.asked {
+        Asked::Space => format!(
+            "{what} of address space cannot be had with some to spare for the rest of the process: {refused}"
+        ),
+        Asked::Memory => format!("{what} can be used: {refused}"),
+    };
+    ConfigError::refused(message, refused.why)
 }
 
 fn read<T>(
@@ -473,6 +518,24 @@ mod tests {
             .reservation(8 << 20)
             .build_with(|n| (n == "GOGC").then(|| "nonsense".into()));
         assert_eq!(heap.expect("not read").set_gogc(None), Some(7));
+    }
+
+    #[test]
+    fn the_more_heaps_there_are_the_less_a_new_one_reserves() {
+        let mut taken = 0;
+        let sizes: Vec<usize> = (0..2500)
+            .map(|_| {
+                let bytes = default_reservation(taken);
+                // The tables take a 28th beside it.
+                taken += bytes as u64 + bytes as u64 / 28;
+                bytes
+            })
+            .collect();
+        assert!(taken < ADDRESS_SPACE, "all of them fit");
+        assert!(sizes.is_sorted_by(|a, b| a >= b));
+        assert_eq!(sizes[..200], [DEFAULT_RESERVATION; 200]);
+        assert!(sizes[2000] >= 1 << 30, "{}", sizes[2000]);
+        assert_eq!(default_reservation(u64::MAX), MIN_DEFAULT);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::heap::mheap::Shortage;
+
 /// Why a heap could not be made: a setting that cannot be read, or memory or a thread that the OS refuses.
 ///
 /// The message names the thing, the value and what is allowed.
@@ -67,20 +69,21 @@ impl fmt::Display for AttachError {
 
 impl Error for AttachError {}
 
-/// The heap's reservation or hard limit is exhausted; the value that was to be allocated comes back.
+/// The heap's reservation or hard limit is exhausted, or the system refuses memory; the value that was to be allocated
+/// comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AllocError<T> {
     value: T,
     bytes: usize,
-    reserved: usize,
+    shortage: Shortage,
 }
 
 impl<T> AllocError<T> {
-    pub(crate) fn new(value: T, bytes: usize, reserved: usize) -> Self {
+    pub(crate) fn new(value: T, bytes: usize, shortage: Shortage) -> Self {
         Self {
             value,
             bytes,
-            reserved,
+            shortage,
         }
     }
 
@@ -98,7 +101,7 @@ impl<T> AllocError<T> {
         AllocError {
             value: f(self.value),
             bytes: self.bytes,
-            reserved: self.reserved,
+            shortage: self.shortage,
         }
     }
 }
@@ -107,18 +110,26 @@ impl<T> fmt::Debug for AllocError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AllocError")
             .field("bytes", &self.bytes)
-            .field("reserved", &self.reserved)
+            .field("shortage", &self.shortage)
             .finish_non_exhaustive()
     }
 }
 
 impl<T> fmt::Display for AllocError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "out of memory: {} bytes do not fit into the {} bytes that the heap may use",
-            self.bytes, self.reserved
-        )
+        let wanted = self.bytes;
+        match self.shortage {
+            Shortage::Room(room) => write!(
+                f,
+                "out of memory: {wanted} bytes do not fit into the {room} bytes that the heap may use"
+            ),
+            Shortage::Memory { bytes, of } => write!(
+                f,
+                "out of memory: {wanted} bytes cannot be allocated: beside the {of} bytes that objects \
+                 fill, the system refuses {bytes} bytes more (RLIMIT_DATA, or vm.overcommit_memory=2 \
+                 and its limit)"
+            ),
+        }
     }
 }
 

@@ -291,7 +291,7 @@ impl Mutator {
                     return Err(AllocError::new(
                         value,
                         size_of::<T>(),
-                        self.collector().heap.room(),
+                        self.collector().heap.shortage(),
                     ));
                 }
             },

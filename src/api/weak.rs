@@ -71,14 +71,14 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
             return Err(AllocError::new(
                 (),
                 size_of::<WeakCell>(),
-                collector.heap.room(),
+                collector.heap.shortage(),
             ));
         };
         let Some(cell) = NonNull::new(mu.pointer_to(fresh).cast::<WeakCell>()) else {
             return Err(AllocError::new(
                 (),
                 size_of::<WeakCell>(),
-                collector.heap.room(),
+                collector.heap.shortage(),
             ));
         };
         // SAFETY: a fresh slot of 16 bytes at a multiple of 16.

@@ -4,6 +4,7 @@
 //! takes no part in anything clever: no barrier, no buffer, no piece of a list. An object that it reaches and the
 //! concurrent mark missed is a broken collector; the process ends with a report.
 
+use crate::base::addr::PAGE_SHIFT;
 use crate::base::ptr_buf::PtrBuf;
 use crate::gc::collector::Collector;
 use crate::heap::bits::BitTable;
@@ -47,8 +48,9 @@ impl Collector {
         &self,
         mut visit: impl FnMut(usize, ClassRef, From) -> Result<(), String>,
     ) -> Result<(), String> {
-        let seen = BitTable::new(self.heap.reserved())
-            .map_err(|e| format!("no memory for the walk: {e}"))?;
+        // The world is stopped: the arena does not grow under the walk.
+        let end = (self.heap.top() as usize) << PAGE_SHIFT;
+        let seen = BitTable::new(end).map_err(|e| format!("no memory for the walk: {e}"))?;
         let mut buf = PtrBuf::new();
         let mut stack = Vec::new();
         for block in 0..self.roots.jobs() {
@@ -61,8 +63,9 @@ impl Collector {
             let Some(offset) = self.heap.offset_of(address) else {
                 continue;
             };
-            if offset == 0 || !seen.set(offset) {
-                continue; // zero-sized, or visited
+            // Zero-sized, or visited. What is past the end is no object, which `find_object` says.
+            if offset == 0 || (offset < end && !seen.set(offset)) {
+                continue;
             }
             let (class, slot) = match self.heap.find_object(address) {
                 Some((start, class, slot)) if start == offset => (class, slot),

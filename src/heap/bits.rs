@@ -10,11 +10,10 @@
 //! **Concurrency.** Mark words are shared by all markers: set by atomic `or`. Allocation words belong to whoever owns
 //! the span (a mutator that caches it, or the holder of a sweep claim).
 
-use std::io;
-
 use crate::base::addr::{BYTES_PER_WORD, GRANULE, GRANULE_SHIFT, GRANULES_PER_WORD};
 use crate::sys::mem::Table;
 use crate::sys::sabotage::{self, Fault};
+use crate::sys::space::Refused;
 use crate::sys::sync::{AtomicU64, Ordering};
 
 /// One bit for each granule of the arena, by offset.
@@ -57,11 +56,29 @@ impl BitWord {
 }
 
 impl BitTable {
-    /// A clear bitmap for an arena of `bytes`.
+    /// Address space for the bits of an arena of `bytes`, none of which may be asked for yet.
     ///
     /// # Errors
-    /// What the OS says when it refuses the address space.
-    pub(crate) fn new(bytes: usize) -> io::Result<Self> {
+    /// What the OS says when it refuses.
+    pub(crate) fn reserve(bytes: usize) -> Result<Self, Refused> {
+        Ok(Self {
+            words: Table::reserve(bytes / BYTES_PER_WORD)?,
+        })
+    }
+
+    /// Makes the bits of the first `bytes` of the arena usable; those that are new are clear. One call at a time.
+    ///
+    /// # Errors
+    /// What the OS says when it refuses; nothing has changed then.
+    pub(crate) fn commit(&self, bytes: usize) -> Result<(), Refused> {
+        self.words.commit(bytes / BYTES_PER_WORD)
+    }
+
+    /// A clear bitmap for `bytes` of an arena, all of it usable.
+    ///
+    /// # Errors
+    /// What the OS says when it refuses.
+    pub(crate) fn new(bytes: usize) -> Result<Self, Refused> {
         Ok(Self {
             words: Table::new(bytes / BYTES_PER_WORD)?,
         })

@@ -9,9 +9,10 @@
 //! - `[H2]` The page map: every page of a span maps to its first page and class; other pages to no class.
 //! - `[H3]` A page's allocation and mark bits are clear when it belongs to no span.
 //! - `[H4]` A span is in one place: a cursor, one central list, large, or free.
+//! - `[H5]` Pages below `top` are committed, in the arena and in each table [M3]. So an offset that comes from an object or
+//!   a page may be asked about; any other number must be compared with `top` first ([`MHeap::find_object`]).
 
-use std::io;
-use std::sync::atomic::{AtomicPtr, AtomicU32 as StdAtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32 as StdAtomicU32, AtomicU64 as StdAtomicU64};
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::heap::bits::BitTable;
@@ -28,6 +29,7 @@ use crate::sys::lock::{Rank, Ranked};
 use crate::sys::mem::{Reservation, Table, os_page};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::shadow;
+use crate::sys::space::{Asked, Refused};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// How the arena grows: at least this many pages at a time (4 MiB).
@@ -40,9 +42,27 @@ const SWEEP_BUDGET: usize = 20;
 /// Spans of fewer pages than this come from the mutator's page cache.
 const CACHED_PAGES: u32 = 16;
 
-/// The reservation is exhausted.
+/// How far ahead of its top the arena is committed: to a multiple of an eighth of itself, within these pages (1 and
+/// 64 MiB). A call for each of the six spaces costs some microseconds; what is committed and not used costs nothing but
+/// under strict overcommit.
+const COMMIT_STEP: (u32, u32) = if crate::sys::MODELLED {
+    (1, 1)
+} else {
+    (128, 8192)
+};
+
+/// The reservation or the hard limit is exhausted, or the system refuses memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfPages;
+
+/// Why the last request for pages failed, for the text of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    /// So many bytes are all that objects may fill.
+    Room(usize),
+    /// The system refused so many bytes of memory when objects filled `of` bytes.
+    Memory { bytes: u64, of: u64 },
+}
 
 /// How a heap treats its memory.
 #[derive(Clone, Copy, Debug)]
@@ -106,37 +126,40 @@ pub(crate) struct MHeap {
     huge_pages: bool,
     /// The most pages that may be in use, page 0 included.
     most_pages: u32,
+    /// Bytes that the system refused when the arena was to grow last; 0 if it did not.
+    refused: StdAtomicU64,
 }
 
 impl MHeap {
     /// A heap over a reservation of `bytes`.
     ///
     /// # Errors
-    /// What the OS says when it refuses the reservation or a table for it.
-    pub(crate) fn new(bytes: usize, options: Options) -> io::Result<Self> {
+    /// What the OS says when it refuses the reservation or a table for it, or the memory for their first pages.
+    pub(crate) fn new(bytes: usize, options: Options) -> Result<Self, Refused> {
         let arena = Reservation::new(bytes)?;
-        let mark = BitTable::new(bytes)?;
-        // Zero-sized objects live at offset 0: always marked, never an object of a span.
-        mark.set(0);
         let pages = bytes / PAGE_SIZE;
         let mut classes = Classes::new();
         let fixed = (0..SizeClass::COUNT)
             .map(|c| classes.add(Kind::Object, SizeClass(c as u8).size(), None))
             .collect();
         let weak = classes.add(Kind::WeakCell, WEAK_CELL_SLOT, None);
-        let capacity = u32::try_from(pages).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let capacity = u32::try_from(pages).map_err(|_| Refused {
+            asked: Asked::Space,
+            bytes,
+            why: std::io::ErrorKind::OutOfMemory.into(),
+        })?;
         let mut page_heap = PageHeap::new(capacity, (os_page() / PAGE_SIZE).max(1) as u32);
         // [H1]
         page_heap.grow(1);
         let _ = page_heap.alloc(1, 1);
-        Ok(Self {
+        let this = Self {
             // Exposed: a slot that a cursor gives out becomes a pointer from its address alone.
             base: arena.base().expose_provenance(),
-            mark,
-            alloc: BitTable::new(bytes)?,
-            class_of: Table::new(pages)?,
-            head_of: Table::new(pages)?,
-            spans: Table::new(pages)?,
+            mark: BitTable::reserve(bytes)?,
+            alloc: BitTable::reserve(bytes)?,
+            class_of: Table::reserve(pages)?,
+            head_of: Table::reserve(pages)?,
+            spans: Table::reserve(pages)?,
             pages: Ranked::new(Rank::Pages, page_heap),
             backing: Backing::new(),
             top: AtomicU32::new(1),
@@ -153,8 +176,56 @@ impl MHeap {
             huge_pages: options.huge_pages,
             most_pages: u32::try_from(options.hard_limit.div_ceil(PAGE_SIZE as u64))
                 .map_or(u32::MAX, |pages| pages.saturating_add(1)),
+            refused: StdAtomicU64::new(0),
             arena,
-        })
+        };
+        this.commit_some(1)?;
+        // Zero-sized objects live at offset 0: always marked, never an object of a span.
+        this.mark.set(0);
+        Ok(this)
+    }
+
+    /// Makes the first `pages` pages usable, in the arena and in each table [H5]. The caller holds the lock of the page
+    /// heap.
+    fn commit(&self, pages: u32) -> Result<(), Refused> {
+        let bytes = (pages as usize) << PAGE_SHIFT;
+        self.mark.commit(bytes)?;
+        self.alloc.commit(bytes)?;
+        self.class_of.commit(pages as usize)?;
+        self.head_of.commit(pages as usize)?;
+        self.spans.commit(pages as usize)?;
+        self.arena.commit(bytes)
+    }
+
+    /// The same, and some pages ahead if the system grants them.
+    fn commit_some(&self, pages: u32) -> Result<(), Refused> {
+        let most = (self.reserved() >> PAGE_SHIFT) as u32;
+        let step = (pages / 8).clamp(COMMIT_STEP.0, COMMIT_STEP.1);
+        let ahead = pages.next_multiple_of(step).min(most);
+        if pages <= self.committed() {
+            return Ok(());
+        }
+        match self.commit(ahead) {
+            Err(_) if pages < ahead => self.commit(pages),
+            answer => answer,
+        }
+    }
+
+    /// Pages of the arena that are committed; those of the tables are before them.
+    fn committed(&self) -> u32 {
+        (self.arena.committed() >> PAGE_SHIFT) as u32
+    }
+
+    /// Why a request for pages failed just now.
+    pub(crate) fn shortage(&self) -> Shortage {
+        // Relaxed (both): figures.
+        match self.refused.load(Ordering::Relaxed) {
+            0 => Shortage::Room(self.room()),
+            bytes => Shortage::Memory {
+                bytes,
+                of: self.span_bytes.load(Ordering::Relaxed),
+            },
+        }
     }
 
     // ---- addresses -------------------------------------------------------------------------------------------
@@ -213,6 +284,9 @@ impl MHeap {
     /// Any address is allowed; whether the slot is allocated is not asked. O(1).
     pub(crate) fn find_object(&self, address: usize) -> Option<(usize, ClassRef, usize)> {
         let offset = self.offset_of(address)?;
+        if offset >> PAGE_SHIFT >= self.top() as usize {
+            return None; // [H5]
+        }
         let class = self.class_at(offset)?;
         let head = self.head_at(offset);
         let start = (head as usize) << PAGE_SHIFT;
@@ -403,6 +477,8 @@ impl MHeap {
         align: u32,
     ) -> Result<(PageRun, u32), OutOfPages> {
         if pages > self.most_pages.saturating_sub(heap.in_use_pages()) {
+            // Relaxed: a figure.
+            self.refused.store(0, Ordering::Relaxed);
             return Err(OutOfPages);
         }
         let mut grown = 0;
@@ -413,9 +489,12 @@ impl MHeap {
             let top = heap.top().0;
             let room = heap.capacity() - top;
             if room == 0 {
+                // Relaxed: a figure.
+                self.refused.store(0, Ordering::Relaxed);
                 return Err(OutOfPages);
             }
-            let grow = pages.saturating_add(align - 1).max(GROW_PAGES).min(room);
+            let least = pages.saturating_add(align - 1).min(room);
+            let grow = self.commit_for(top, least, least.max(GROW_PAGES).min(room))?;
             heap.grow(grow);
             grown += grow;
             // Release: publishes the zeroed records of the new pages; pairs with `top`.
@@ -427,6 +506,19 @@ impl MHeap {
                     .want_huge_pages((from + bytes) & !((256 << 20) - 1));
             }
         }
+    }
+
+    /// Commits what the arena needs to grow from `top` by `most` pages, or by `least` if the system grants no more; says by
+    /// how many. The caller holds the lock of the page heap.
+    fn commit_for(&self, top: u32, least: u32, most: u32) -> Result<u32, OutOfPages> {
+        let grown = match self.commit_some(top + most) {
+            Ok(()) => Ok(most),
+            Err(_) => self.commit_some(top + least).map(|()| least),
+        };
+        // Relaxed: a figure.
+        let refused = grown.as_ref().map_or_else(|r| r.bytes as u64, |_| 0);
+        self.refused.store(refused, Ordering::Relaxed);
+        grown.map_err(|_| OutOfPages)
     }
 
     /// A new span's slots are closed like freed ones.

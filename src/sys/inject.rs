@@ -21,6 +21,8 @@ pub enum OsCall {
     Release,
     /// A thread.
     Thread,
+    /// The right to use address space that was reserved.
+    Commit,
 }
 
 /// Calls that are still to be granted, and how many are refused after them.
@@ -32,12 +34,12 @@ struct Plan {
 }
 
 #[cfg(feature = "internals")]
-static PLANS: [Plan; 3] = [const {
+static PLANS: [Plan; 4] = [const {
     Plan {
         granted: AtomicU32::new(0),
         refused: AtomicU32::new(0),
     }
-}; 3];
+}; 4];
 
 /// Nanoseconds by which the clock is ahead of the system's.
 #[cfg(feature = "internals")]

@@ -1,20 +1,18 @@
-//! Address space: one big reservation for objects, and zeroed tables beside it.
+//! One big reservation for objects, and zeroed tables beside it.
 //!
-//! Both are private anonymous mappings without a swap reservation: pages appear, zeroed, when they are first touched.
+//! Both are spaces (`sys/space.rs`): address space, of which a first part is committed and may be used.
 //!
 //! **Invariants**
-//! - `[M1]` A mapping is at `base .. base + len`, readable and writable, until its owner is dropped.
 //! - `[M2]` A [`Table`] has room for `len` values of `T`, and all-zero bytes are a valid `T` ([`ZeroValid`]).
+//! - `[M3]` Nobody asks a table for a value that is not committed. An index comes from an object or from a page below the
+//!   arena's top, and the top rises when the tables' parts for it are committed (`heap/mheap.rs`).
 
-use std::io;
 #[cfg(not(any(loom, shuttle)))]
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-#[cfg(not(miri))]
-use memmap2::{MmapOptions, MmapRaw as Mapping};
-
 use crate::sys::inject::{OsCall, is_refused};
+use crate::sys::space::{Refused, Space};
 
 /// The alignment of a reservation's base: a huge page.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -22,58 +20,66 @@ pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// One contiguous range of address space.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    map: Mapping,
+    space: Space,
     skip: usize,
     len: usize,
 }
 
 impl Reservation {
-    /// Reserves `len` bytes at a multiple of [`HUGE_PAGE`].
+    /// Reserves `len` bytes at a multiple of [`HUGE_PAGE`], none of which may be touched.
     ///
     /// # Errors
     /// What the OS says when it refuses.
-    pub(crate) fn new(len: usize) -> io::Result<Self> {
-        let map = map_zeroed(
-            len.checked_add(HUGE_PAGE)
-                .ok_or(io::ErrorKind::OutOfMemory)?,
-        )?;
-        let start = map.as_mut_ptr().addr();
+    pub(crate) fn new(len: usize) -> Result<Self, Refused> {
+        let all = len
+            .checked_add(HUGE_PAGE)
+            .ok_or_else(|| Refused::space(len, std::io::ErrorKind::OutOfMemory.into()))?;
+        let space = Space::reserve(all)?;
+        let start = space.start().addr();
         let skip = start.next_multiple_of(HUGE_PAGE) - start;
         // Tagged words keep 48 bits of an address. User space ends below that unless a process asks for more.
         if (start + skip + len) as u64 > 1 << 48 {
-            return Err(io::Error::other("the address space found is above 2^48"));
+            let why = std::io::Error::other("the address space found is above 2^48");
+            return Err(Refused::space(len, why));
         }
-        Ok(Self { map, skip, len })
+        Ok(Self { space, skip, len })
     }
 
     pub(crate) fn base(&self) -> *mut u8 {
-        // `skip` is below HUGE_PAGE and the mapping is HUGE_PAGE longer than `len`.
-        self.map.as_mut_ptr().wrapping_add(self.skip)
+        // `skip` is below HUGE_PAGE and the space is HUGE_PAGE longer than `len`.
+        self.space.start().wrapping_add(self.skip)
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Asks for huge pages in `from .. from + len` (bytes from the base). A refusal costs speed only.
+    /// Makes the first `bytes` usable; one call at a time.
+    ///
+    /// # Errors
+    /// What the OS says when it refuses; nothing has changed then.
+    pub(crate) fn commit(&self, bytes: usize) -> Result<(), Refused> {
+        self.space.commit(self.skip + bytes)
+    }
+
+    /// How many bytes from the base may be used.
+    pub(crate) fn committed(&self) -> usize {
+        self.space
+            .committed()
+            .saturating_sub(self.skip)
+            .min(self.len)
+    }
+
+    /// Asks for huge pages in `from .. from + len` (bytes from the base, committed). A refusal costs speed only.
     pub(crate) fn want_huge_pages(&self, from: usize, len: usize) {
-        #[cfg(all(target_os = "linux", not(miri)))]
-        {
-            debug_assert!(from + len <= self.len);
-            let _ = self
-                .map
-                .advise_range(memmap2::Advice::HugePage, self.skip + from, len);
-        }
-        #[cfg(not(all(target_os = "linux", not(miri))))]
-        let _ = (from, len);
+        self.space.want_huge_pages(self.skip + from, len);
     }
 
     /// Gives the memory behind `from .. from + len` (bytes from the base, multiples of [`os_page`]) back to the OS; false
     /// when the OS refuses. The addresses stay ours, and the next write to one brings memory again. What they read as
     /// until then: see [`RELEASED_READS_ZERO`].
     ///
-    /// Not by `memmap2`: it rounds the start of an unaligned range down, to bytes that somebody else may be using, and
-    /// does not look where the range ends. The system call refuses such a range.
+    /// The system call refuses a range that is not aligned.
     ///
     /// # Safety
     /// 1. Nobody else reads or writes the range during the call, and nobody needs what was in it.
@@ -86,7 +92,7 @@ impl Reservation {
             #[cfg(unix)]
             Some(advice) if !is_refused(OsCall::Release) => {
                 let at = self.base().wrapping_add(from).cast();
-                // SAFETY: [M1] inside the mapping, just checked; clause 1.
+                // SAFETY: [M1] inside the space, just checked; clause 1.
                 unsafe { libc::madvise(at, len, advice) == 0 }
             }
             _ => false,
@@ -177,26 +183,44 @@ unsafe impl ZeroValid for crate::sys::checker::sync::atomic::AtomicU64 {}
 #[cfg(not(any(loom, shuttle)))]
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    map: Mapping,
+    space: Space,
     len: usize,
     elements: PhantomData<T>,
 }
 
 #[cfg(not(any(loom, shuttle)))]
 impl<T: ZeroValid> Table<T> {
-    /// A table of `len` zeroed values.
+    /// Address space for a table of `len` values, none of which may be asked for yet.
     ///
     /// # Errors
     /// What the OS says when it refuses.
-    pub(crate) fn new(len: usize) -> io::Result<Self> {
+    pub(crate) fn reserve(len: usize) -> Result<Self, Refused> {
         let bytes = len
             .checked_mul(size_of::<T>())
-            .ok_or(io::ErrorKind::OutOfMemory)?;
+            .ok_or_else(|| Refused::space(usize::MAX, std::io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self {
-            map: map_zeroed(bytes.max(1))?,
+            space: Space::reserve(bytes.max(1))?,
             len,
             elements: PhantomData,
         })
+    }
+
+    /// Makes the first `len` values usable; those that are new are zeroed. One call at a time.
+    ///
+    /// # Errors
+    /// What the OS says when it refuses; nothing has changed then.
+    pub(crate) fn commit(&self, len: usize) -> Result<(), Refused> {
+        self.space.commit(len.saturating_mul(size_of::<T>()))
+    }
+
+    /// A table of `len` zeroed values, all of them usable.
+    ///
+    /// # Errors
+    /// What the OS says when it refuses.
+    pub(crate) fn new(len: usize) -> Result<Self, Refused> {
+        let this = Self::reserve(len)?;
+        this.commit(len)?;
+        Ok(this)
     }
 
     /// The value at `index`. O(1).
@@ -213,28 +237,28 @@ impl<T: ZeroValid> Table<T> {
     /// 1. `index` is below the table's length.
     #[inline]
     pub(crate) unsafe fn get_unchecked(&self, index: usize) -> &T {
-        let start: *const T = self.map.as_ptr().cast();
-        // SAFETY: [M2] and clause 1: the element is inside the mapping.
+        debug_assert!(
+            (index + 1) * size_of::<T>() <= self.space.committed(),
+            "[M3] value {index} is not committed"
+        );
+        let start: *const T = self.space.start().cast_const().cast();
+        // SAFETY: [M2] and clause 1: the element is inside the space.
         let at = unsafe { start.add(index) };
-        // SAFETY: [M2] zeroed or written as a `T` since; shared access only, `T: Sync`.
+        // SAFETY: [M2] [M3] zeroed or written as a `T` since; shared access only, `T: Sync`.
         unsafe { &*at }
     }
 
     /// Asks the processor to fetch the value at `index`; any index is harmless.
     #[inline]
     pub(crate) fn prefetch(&self, index: usize) {
-        prefetch(self.map.as_ptr().cast::<T>().wrapping_add(index).cast());
+        let start = self.space.start().cast_const();
+        prefetch(start.cast::<T>().wrapping_add(index).cast());
     }
 
-    /// Asks for huge pages behind the first `len` values.
+    /// Asks for huge pages behind the first `len` values, which are committed.
     pub(crate) fn want_huge_pages(&self, len: usize) {
-        #[cfg(all(target_os = "linux", not(miri)))]
-        {
-            let bytes = (len.min(self.len) * size_of::<T>()) & !(4096 - 1);
-            let _ = self.map.advise_range(memmap2::Advice::HugePage, 0, bytes);
-        }
-        #[cfg(not(all(target_os = "linux", not(miri))))]
-        let _ = len;
+        let bytes = (len.min(self.len) * size_of::<T>()) & !(os_page() - 1);
+        self.space.want_huge_pages(0, bytes);
     }
 }
 
@@ -245,7 +269,16 @@ pub(crate) struct Table<T>(Box<[T]>);
 
 #[cfg(any(loom, shuttle))]
 impl<T: ZeroValid> Table<T> {
-    pub(crate) fn new(len: usize) -> io::Result<Self> {
+    pub(crate) fn reserve(len: usize) -> Result<Self, Refused> {
+        Self::new(len)
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "as in a normal build")]
+    pub(crate) fn commit(&self, _: usize) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    pub(crate) fn new(len: usize) -> Result<Self, Refused> {
         Ok(Self((0..len).map(|_| T::default()).collect()))
     }
 
@@ -271,70 +304,6 @@ pub(crate) fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-#[cfg(not(miri))]
-fn map_zeroed(len: usize) -> io::Result<Mapping> {
-    if is_refused(OsCall::Map) {
-        return Err(io::ErrorKind::OutOfMemory.into());
-    }
-    MmapOptions::new()
-        .len(len)
-        .no_reserve_swap()
-        .map_anon()
-        .map(Mapping::from)
-}
-
-#[cfg(miri)]
-fn map_zeroed(len: usize) -> io::Result<Mapping> {
-    Mapping::new(len)
-}
-
-/// What stands for a mapping where there is none: zeroed memory, all of it there at once, so not much.
-#[cfg(miri)]
-#[derive(Debug)]
-struct Mapping {
-    start: std::ptr::NonNull<u8>,
-    layout: std::alloc::Layout,
-}
-
-#[cfg(miri)]
-impl Mapping {
-    const MOST: usize = 24 << 20;
-
-    fn new(len: usize) -> io::Result<Self> {
-        if len > Self::MOST {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        let layout = std::alloc::Layout::from_size_align(len, 4096).map_err(io::Error::other)?;
-        // SAFETY: the callers ask for a byte at least.
-        let start = std::ptr::NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
-        let start = start.ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, layout })
-    }
-
-    fn as_ptr(&self) -> *const u8 {
-        self.start.as_ptr()
-    }
-
-    fn as_mut_ptr(&self) -> *mut u8 {
-        self.start.as_ptr()
-    }
-}
-
-#[cfg(miri)]
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: from `new`, with that layout.
-        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
-    }
-}
-
-// SAFETY: [M1] bytes; who may touch which is the owner's affair, as with a mapping.
-#[cfg(miri)]
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-#[cfg(miri)]
-unsafe impl Sync for Mapping {}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -344,10 +313,11 @@ mod tests {
     #[test]
     fn a_reservation_is_aligned_and_writable_at_both_ends() {
         let r = Reservation::new(64 << 20).expect("64 MiB of address space");
+        r.commit(r.len()).expect("memory");
         assert_eq!(r.base().addr() % HUGE_PAGE, 0);
         for at in [0, r.len() - 1] {
             let p = r.base().wrapping_add(at);
-            // SAFETY: [M1] inside the mapping, which nobody else uses.
+            // SAFETY: [M1] committed, and inside the space, which nobody else uses.
             unsafe { p.write(7) };
             // SAFETY: as above.
             assert_eq!(unsafe { p.read() }, 7);
@@ -358,9 +328,10 @@ mod tests {
     #[cfg(unix)]
     fn released_memory_can_be_used_again_and_its_neighbours_keep_theirs() {
         let r = Reservation::new(64 << 20).expect("64 MiB of address space");
+        r.commit(1 << 20).expect("memory");
         let page = os_page();
         let write = |at: usize| {
-            // SAFETY: [M1] inside the mapping, which nobody else uses.
+            // SAFETY: [M1] committed, and inside the space, which nobody else uses.
             unsafe { r.base().wrapping_add(at).write(7) }
         };
         // SAFETY: as above.
@@ -392,6 +363,16 @@ mod tests {
         assert_eq!(t.get(99_999).load(Ordering::Relaxed), 0);
         t.get(50_000).store(3, Ordering::Relaxed);
         assert_eq!(t.get(50_000).load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    #[cfg(all(debug_assertions, not(shuttle)))]
+    #[should_panic(expected = "value 4096 is not committed")]
+    fn a_value_that_is_not_committed_is_not_given() {
+        let t: Table<AtomicU64> = Table::reserve(1 << 20).expect("a table");
+        t.commit(4096).expect("memory");
+        let _ = t.get(4095);
+        let _ = t.get(os_page().max(4096 * 8) / 8);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) mod model;
 pub(crate) mod random_model;
 pub(crate) mod sabotage;
 pub(crate) mod shadow;
+pub(crate) mod space;
 pub(crate) mod sync;
 pub(crate) mod thread;
 

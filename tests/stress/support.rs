@@ -184,6 +184,21 @@ pub(crate) fn child(test: &str, what: &str, variables: &[(&str, &str)]) -> Outpu
     command.output().expect("this program runs again")
 }
 
+/// As [`child`], under a limit that the shell sets: `limit` is an option of `ulimit`, and `kib` its value.
+#[cfg(unix)]
+pub(crate) fn limited_child(test: &str, what: &str, limit: &str, kib: u64) -> Output {
+    let inner = child_command(test, what);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit $1 $2 && shift 2 && exec \"$@\"", "sh", limit])
+        .arg(kib.to_string())
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env(CHILD, what)
+        .env("RUST_BACKTRACE", "0");
+    command.output().expect("there is a shell")
+}
+
 /// As [`child`], but a process that is not done after `limit` is ended. `None` for the status then; and what it wrote.
 pub(crate) fn child_within(
     test: &str,
