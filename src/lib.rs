@@ -44,7 +44,7 @@ pub use crate::api::{
     weak::Weak,
     word::{GcWord, KindAt, KindList, KindOf, Word, WordKinds},
 };
-pub use crate::gc::events::{Event, PauseSummary};
+pub use crate::gc::events::{Event, PauseSummary, ThreadActivity};
 pub use crate::object::trace::{
     At, BrandedBy, Collect, Rebrand, RebrandTarget, TargetAt, Trace, Tracer,
 };

@@ -490,6 +490,7 @@ fn a_thread_that_does_not_reach_a_safepoint_is_named() {
                 waited,
                 thread,
                 attached_at,
+                ..
             } = event
             {
                 assert!(attached_at.file().ends_with("limits.rs"));

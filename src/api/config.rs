@@ -46,7 +46,7 @@ const MAX_RESERVATION: usize = (1 << 26) * PAGE_SIZE;
 /// | `GOGC` | growth in percent before the next cycle, or `off` | 100 |
 /// | `GOMEMLIMIT` | bytes, with `KiB`, `MiB`, `GiB` or `TiB` if you like, `auto` ([`memory_limit_from_container`](HeapBuilder::memory_limit_from_container)), or `off` | off |
 /// | `GOMAXPROCS` | processors the collector may use | all |
-/// | `GREYWAVE` | comma list of `stress=1`, `verify=1`, `poison=1`, `hugepages=1`, `gcstoptheworld=1`, `gctrace=1` | none |
+/// | `GREYWAVE` | comma list of `stress=1`, `verify=1`, `poison=1`, `hugepages=1`, `gcstoptheworld=1`, `gctrace=1`, `quiet=1` | none |
 ///
 /// # Examples
 /// ```
@@ -68,6 +68,7 @@ pub struct HeapBuilder {
     poison: Option<bool>,
     huge_pages: Option<bool>,
     stop_the_world: Option<bool>,
+    quiet: Option<bool>,
     sink: Option<EventSink>,
     trace: Option<TraceSink>,
 }
@@ -86,6 +87,7 @@ impl fmt::Debug for HeapBuilder {
             .field("poison", &self.poison)
             .field("huge_pages", &self.huge_pages)
             .field("stop_the_world", &self.stop_the_world)
+            .field("quiet", &self.quiet)
             .finish_non_exhaustive()
     }
 }
@@ -177,6 +179,22 @@ impl HeapBuilder {
     /// Marks with the world stopped: for telling a bug of concurrency from another.
     pub fn stop_the_world(mut self, on: bool) -> Self {
         self.stop_the_world = Some(on);
+        self
+    }
+
+    /// Writes no warnings to standard error.
+    ///
+    /// By default the heap writes one line there when a thread has kept the collector waiting for 1 s, or something else
+    /// goes wrong for which there is no error to return, and again after 2, 4, 8 .. s. Where
+    /// [`on_event`](Self::on_event) is set, that gets the events, and no line is written.
+    ///
+    /// # Examples
+    /// ```
+    /// let heap = greywave::Heap::builder().quiet(true).build()?;
+    /// # Ok::<(), greywave::ConfigError>(())
+    /// ```
+    pub fn quiet(mut self, on: bool) -> Self {
+        self.quiet = Some(on);
         self
     }
 
@@ -275,6 +293,7 @@ impl HeapBuilder {
             stress: self.stress.unwrap_or(debug.stress),
             verify: self.verify.unwrap_or(debug.verify),
             stop_the_world: self.stop_the_world.unwrap_or(debug.stop_the_world),
+            quiet: self.quiet.unwrap_or(debug.quiet),
             sink: self.sink,
             trace: self.trace.or_else(|| debug.gctrace.then(to_standard_error)),
         };
@@ -438,13 +457,14 @@ struct Debug {
     huge_pages: bool,
     stop_the_world: bool,
     gctrace: bool,
+    quiet: bool,
     /// A line of the scheduler's every so many milliseconds; 0: none.
     schedtrace: u32,
 }
 
 impl Debug {
     fn read(list: &str) -> Result<Self, ConfigError> {
-        const ALLOWED: &str = "a comma list of stress, verify, poison, hugepages, gcstoptheworld, gctrace, each =0 or =1, and schedtrace=MILLISECONDS";
+        const ALLOWED: &str = "a comma list of stress, verify, poison, hugepages, gcstoptheworld, gctrace, quiet, each =0 or =1, and schedtrace=MILLISECONDS";
         let mut debug = Self::default();
         for item in list.split(',').map(str::trim).filter(|i| !i.is_empty()) {
             let refused = || ConfigError::unreadable("GREYWAVE", item, ALLOWED);
@@ -464,6 +484,7 @@ impl Debug {
                 "poison" => debug.poison = on,
                 "hugepages" => debug.huge_pages = on,
                 "gctrace" => debug.gctrace = on,
+                "quiet" => debug.quiet = on,
                 "gcstoptheworld" => debug.stop_the_world = on,
                 _ => return Err(refused()),
             }

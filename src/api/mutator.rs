@@ -20,6 +20,8 @@ use crate::heap::span_class::ClassKey;
 use crate::object::trace::{At, BrandedBy, Collect};
 use crate::object::type_info::{Sized_, TypeInfo};
 use crate::sys::fatal::fatal_args;
+#[cfg(feature = "sched")]
+use crate::sys::os_thread::OsThread;
 
 /// A thread's licence to touch the heap; a thread has at most one.
 ///
@@ -90,16 +92,17 @@ impl Mutator {
         Self {
             state: collector
                 .world
-                .register(built_at, collector.settings.stress),
+                .register_for_proc(built_at, collector.settings.stress),
             heap: heap.clone(),
             exit_note: std::ptr::null_mut(),
             not_shared: PhantomData,
         }
     }
 
-    /// A section begins on this thread.
+    /// A section of the G at `task` begins on this thread.
     #[cfg(feature = "sched")]
-    pub(crate) fn enter_section(&mut self) {
+    pub(crate) fn enter_section(&mut self, thread: OsThread, task: usize) {
+        self.state().note_section(thread, task);
         self.enter();
         current::set_current(Some(Current {
             mutator: self.state,

@@ -375,7 +375,8 @@ impl<'a> Section<'a> {
         let host = own.unwrap_or_else(|| worker.shared().take_host());
         let mut host = host.downcast::<Host>().ok();
         if let Some(host) = &mut host {
-            host.0.enter_section();
+            host.0
+                .enter_section(worker.os_thread, worker.running_address());
         }
         Self { worker, host }
     }

@@ -6,14 +6,14 @@
 //! - `[G2]` Every object allocated while marking runs is black: marked, and not scanned in this cycle.
 //! - `[G3]` An object's plain fields are written before its address is first stored with Release, and never after.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize as StdAtomicUsize;
 use std::time::Duration;
 
 use crate::gc::assist::AssistQueue;
-use crate::gc::events::{Event, EventSink, Figures};
+use crate::gc::events::{EventSink, Figures};
 use crate::gc::frames::FrameTable;
+use crate::gc::late::TaskLists;
 use crate::gc::mark::MarkEnv;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
@@ -23,7 +23,7 @@ use crate::gc::seats::Seats;
 use crate::gc::trace::TraceSink;
 use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
-use crate::gc::world::{Laggard, World};
+use crate::gc::world::World;
 use crate::heap::mheap::{MHeap, Paint};
 use crate::object::trace::{LockView, Tracer};
 use crate::sys::clock::Moment;
@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) verify: bool,
     pub(crate) stop_the_world: bool,
     pub(crate) sink: Option<EventSink>,
+    /// Troubles are not written to standard error.
+    pub(crate) quiet: bool,
     /// Where a line for each cycle goes.
     pub(crate) trace: Option<TraceSink>,
 }
@@ -172,6 +174,8 @@ pub(crate) struct Collector {
     /// Pages below this one have not been looked at by mutators that sweep.
     pub(crate) sweep_down: AtomicU32,
     pub(crate) threads: Unranked<Vec<JoinHandle<()>>>,
+    /// Who knows the names of Gs.
+    pub(crate) tasks: TaskLists,
 }
 
 static NEXT_ID: StdAtomicUsize = StdAtomicUsize::new(1);
@@ -231,6 +235,7 @@ impl Collector {
             sliced_ns: AtomicU64::new(0),
             sweep_down: AtomicU32::new(0),
             threads: Unranked::new(Vec::new()),
+            tasks: TaskLists::new(),
         })
     }
 
@@ -245,26 +250,6 @@ impl Collector {
             pool: &self.pool,
             locks: LockView::Concurrent { cycle },
         }
-    }
-
-    pub(crate) fn tell(&self, event: &Event) {
-        if let Some(sink) = &self.settings.sink {
-            // The sink is user code: its panic (told by the panic hook) must not take the collector's thread with it.
-            let _ = catch_unwind(AssertUnwindSafe(|| sink(event)));
-        }
-    }
-
-    pub(crate) fn tell_laggard(&self, laggard: Laggard) {
-        let Laggard {
-            waited,
-            thread,
-            attached_at,
-        } = laggard;
-        self.tell(&Event::SlowSafepoint {
-            waited,
-            thread,
-            attached_at,
-        });
     }
 
     // ---- asking for cycles -----------------------------------------------------------------------------------

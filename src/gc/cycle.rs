@@ -231,8 +231,10 @@ impl Collector {
         body: impl FnOnce(&Self, &mut Timing),
     ) {
         let start = Moment::now();
-        self.world
-            .stop(request, |laggard| self.tell_laggard(laggard));
+        let mut watch = self.watch();
+        self.world.stop(request, |waited| {
+            self.look_at_laggards(&mut watch, request, waited);
+        });
         let stopping = start.elapsed_ns();
         {
             let _turn = self.turnstile.lock();
@@ -254,8 +256,10 @@ impl Collector {
                 .ask_handshake(|mutator| self.act_for_blocked(mutator));
             drop(turn);
         }
-        self.world
-            .wait_for_handshake(|laggard| self.tell_laggard(laggard));
+        let mut watch = self.watch();
+        self.world.wait_for_handshake(|waited| {
+            self.look_at_laggards(&mut watch, Request::Handshake, waited);
+        });
     }
 
     /// Stop 1: Off -> Mark.

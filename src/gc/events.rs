@@ -11,14 +11,24 @@ use hdrhistogram::Histogram;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A mutator keeps a phase change waiting: it has not reached a safepoint for over 10 ms. Told again every 10 ms.
+    /// A mutator keeps the collector waiting: it has not reached a safepoint for over 10 ms. Told again each time that the
+    /// wait has doubled. Without a sink, a line on standard error tells of it from 1 s on.
+    #[non_exhaustive]
     SlowSafepoint {
         /// How long the collector has waited so far.
         waited: Duration,
-        /// The name of the mutator's thread, or its id.
+        /// The name of the thread that uses the mutator just now, or its id.
         thread: String,
-        /// Where [`Heap::attach`](crate::Heap::attach) was called.
+        /// The number by which the operating system knows that thread (Linux).
+        os_thread: Option<u64>,
+        /// Where [`Heap::attach`](crate::Heap::attach) was called; for a G, where it was spawned.
         attached_at: &'static Location<'static>,
+        /// Whether it is a G, inside `with`.
+        is_g: bool,
+        /// The name of that G, if it has one.
+        g: Option<String>,
+        /// What the thread does.
+        activity: ThreadActivity,
     },
     /// The `Drop` of a dead object panicked; the panic was caught and the object counts as dropped.
     DropPanic {
@@ -64,6 +74,162 @@ pub enum Event {
         /// and assists.
         utilization: f64,
     },
+}
+
+impl Event {
+    /// Whether it tells of a trouble, not of the ordinary course of things.
+    pub(crate) fn is_trouble(&self) -> bool {
+        !matches!(self, Self::CycleEnd { .. })
+    }
+
+    /// Whether it is written to standard error where nobody takes events. A panic has been told by the panic hook; what
+    /// concerns the limit is for `stats`.
+    pub(crate) fn has_a_line(&self) -> bool {
+        matches!(self, Self::SlowSafepoint { .. })
+    }
+}
+
+impl fmt::Display for Event {
+    /// One line: who, since when, where, and what usually helps.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SlowSafepoint {
+                waited,
+                thread,
+                os_thread,
+                attached_at,
+                is_g,
+                g,
+                activity,
+            } => {
+                write!(f, "the collector has waited {} for ", Seconds(*waited))?;
+                match (is_g, g) {
+                    (true, Some(name)) => {
+                        write!(f, "the G \"{name}\", spawned at {attached_at}, on ")?
+                    }
+                    (true, None) => write!(f, "a G, spawned at {attached_at}, on ")?,
+                    (false, _) => {}
+                }
+                write!(f, "thread \"{thread}\"")?;
+                if let Some(number) = os_thread {
+                    write!(f, " ({number})")?;
+                }
+                if !is_g {
+                    write!(f, ", attached at {attached_at}")?;
+                }
+                write!(
+                    f,
+                    ", to reach a safepoint; every thread of the heap may have to wait for it. It {activity}. "
+                )?;
+                f.write_str(activity.remedy(*is_g))
+            }
+            Self::DropPanic { type_name, message } => {
+                write!(f, "the drop of a {type_name} panicked: {message}")
+            }
+            Self::LimitUnmet {
+                needed_bytes,
+                limit_bytes,
+                ..
+            } => write!(
+                f,
+                "the memory limit of {limit_bytes} bytes cannot be met: {needed_bytes} bytes live, or cannot be given back"
+            ),
+            Self::CycleEnd {
+                cycle, live_bytes, ..
+            } => write!(f, "cycle {cycle} is over: {live_bytes} bytes live"),
+        }
+    }
+}
+
+/// What a thread that keeps others waiting does; see [`Event::SlowSafepoint`]. As far as the operating system tells: Linux.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ThreadActivity {
+    /// It runs, and does not poll: a `safepoint` is missing in a loop.
+    Computes {
+        /// Processor time that it has had ..
+        on_processor: Duration,
+        /// .. in this time.
+        over: Duration,
+    },
+    /// It would run, and gets no processor: others have them. More threads than processors compute.
+    WaitsForProcessor {
+        /// Processor time that it has had ..
+        on_processor: Duration,
+        /// .. in this time.
+        over: Duration,
+    },
+    /// It sleeps: what it waits for is to be wrapped in [`Mutator::blocking`](crate::Mutator::blocking).
+    Sleeps {
+        /// The system call that it sleeps in.
+        call: String,
+    },
+    /// It has ended.
+    Ended,
+    /// The system does not tell.
+    Unknown,
+}
+
+impl ThreadActivity {
+    /// What usually helps.
+    fn remedy(&self, is_g: bool) -> &'static str {
+        match (self, is_g) {
+            (Self::Computes { .. }, _) => {
+                "Call `safepoint` in its loop, where no `Gc` is live, or end its stay in the heap"
+            }
+            (Self::WaitsForProcessor { .. }, _) => {
+                "More threads compute than there are processors; nothing is wrong with this one"
+            }
+            (Self::Sleeps { .. }, true) => {
+                "Wait outside `with`, or wrap what it waits for in the mutator's `blocking`; did it forget a lock's guard?"
+            }
+            (Self::Sleeps { .. }, false) => {
+                "Wrap what it waits for in the mutator's `blocking` (also a join, a foreign lock, rayon's parallel \
+                 iterators and scopes), or drop the mutator before; was a mutator or a lock's guard forgotten?"
+            }
+            (Self::Ended | Self::Unknown, _) => {
+                "Call `safepoint` in loops, wrap what waits in the mutator's `blocking`, and drop the mutator at the end"
+            }
+        }
+    }
+}
+
+impl fmt::Display for ThreadActivity {
+    /// What "it" does, as the rest of a sentence.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = |part: &Duration, of: &Duration| {
+            (100.0 * part.as_secs_f64() / of.as_secs_f64().max(1e-9)).min(100.0)
+        };
+        match self {
+            Self::Computes { on_processor, over } => {
+                let share = share(on_processor, over);
+                write!(f, "computes ({share:.0} % of the time on a processor)")
+            }
+            Self::WaitsForProcessor { on_processor, over } => {
+                let share = share(on_processor, over);
+                write!(
+                    f,
+                    "wants to run and waits for a processor (it had one {share:.0} % of the time)"
+                )
+            }
+            Self::Sleeps { call } => write!(f, "sleeps in {call}"),
+            Self::Ended => f.write_str("has ended"),
+            Self::Unknown => f.write_str("does something that the system does not tell"),
+        }
+    }
+}
+
+/// A time as people say it.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 >= Duration::from_secs(1) {
+            write!(f, "{:.1} s", self.0.as_secs_f64())
+        } else {
+            write!(f, "{} ms", self.0.as_millis())
+        }
+    }
 }
 
 /// Takes events, on the collector's thread.

@@ -13,11 +13,13 @@ pub(crate) mod collector;
 pub(crate) mod cycle;
 pub(crate) mod events;
 pub(crate) mod frames;
+pub(crate) mod late;
 pub(crate) mod lock_word;
 pub(crate) mod mark;
 #[cfg(all(test, loom))]
 mod models;
 pub(crate) mod mutator;
+pub(crate) mod notice;
 pub(crate) mod pacing;
 #[cfg(all(test, shuttle))]
 mod random_models;

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::base::ptr_buf::PtrBuf;
@@ -11,6 +12,7 @@ use crate::gc::roots::RootSlot;
 use crate::gc::state_word::StateWord;
 use crate::heap::mcache::MCache;
 use crate::heap::mheap::Paint;
+use crate::sys::os_thread::OsThread;
 
 /// What the mutator's own thread works with.
 ///
@@ -47,8 +49,14 @@ pub(crate) struct Local {
 pub(crate) struct MutatorState {
     pub(crate) word: StateWord,
     pub(crate) local: Local,
+    /// Where it was attached, or its runtime built.
     pub(crate) attached_at: &'static Location<'static>,
-    pub(crate) thread: String,
+    /// The name of the thread that attached it; a P's mutator has none of its own.
+    pub(crate) thread: Option<String>,
+    /// The thread that runs it, or ran it last; see `OsThread`. For reports.
+    os_thread: AtomicU32,
+    /// The address of the G whose section it is in, or was in last; 0: none. For reports.
+    task: AtomicUsize,
 }
 
 /// A registered mutator.
@@ -75,11 +83,22 @@ impl MutatorRef {
 }
 
 impl MutatorState {
+    /// The mutator of this thread.
     pub(crate) fn new(word: StateWord, attached_at: &'static Location<'static>) -> Self {
         let current = std::thread::current();
         let thread = current
             .name()
             .map_or_else(|| format!("{:?}", current.id()), str::to_owned);
+        Self {
+            thread: Some(thread),
+            // Relaxed: for reports.
+            os_thread: AtomicU32::new(OsThread::current().to_raw()),
+            ..Self::of_nobody(word, attached_at)
+        }
+    }
+
+    /// A mutator that goes from thread to thread.
+    pub(crate) fn of_nobody(word: StateWord, attached_at: &'static Location<'static>) -> Self {
         Self {
             word,
             local: Local {
@@ -96,7 +115,40 @@ impl MutatorState {
                 external: Cell::new(0),
             },
             attached_at,
-            thread,
+            thread: None,
+            os_thread: AtomicU32::new(0),
+            task: AtomicUsize::new(0),
+        }
+    }
+
+    /// The G at `task` is about to use the mutator on `thread`.
+    #[cfg(feature = "sched")]
+    #[inline]
+    pub(crate) fn note_section(&self, thread: OsThread, task: usize) {
+        // Relaxed (both): for reports, which look again at the end whether they were of one moment.
+        self.os_thread.store(thread.to_raw(), Ordering::Relaxed);
+        self.task.store(task, Ordering::Relaxed);
+    }
+
+    /// The thread that runs it.
+    pub(crate) fn os_thread(&self) -> OsThread {
+        // Relaxed: as above.
+        OsThread::from_raw(self.os_thread.load(Ordering::Relaxed))
+    }
+
+    /// The G whose section it is in; 0: none.
+    pub(crate) fn task(&self) -> usize {
+        // Relaxed: as above.
+        self.task.load(Ordering::Relaxed)
+    }
+
+    /// A name for the thread that runs it.
+    pub(crate) fn thread_name(&self) -> String {
+        match &self.thread {
+            Some(name) => name.clone(),
+            None => {
+                (self.os_thread().name()).unwrap_or_else(|| "a thread of the runtime".to_owned())
+            }
         }
     }
 }

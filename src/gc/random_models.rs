@@ -94,6 +94,7 @@ fn settings(limit: u64) -> Settings {
         stop_the_world: false,
         // A heap without room collects again and again; a schedule with priorities would let nobody else run.
         sink: Some(Arc::new(|_| yield_now())),
+        quiet: true,
         trace: None,
     }
 }

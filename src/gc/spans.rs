@@ -1,4 +1,7 @@
-//! The `tracing` feature: a span for each phase of a cycle, an event for each stop. Without the feature, nothing.
+//! The `tracing` feature: a span for each phase of a cycle, an event for each stop, a warning for each trouble. Without
+//! the feature, nothing.
+
+use crate::gc::events::Event;
 
 /// A phase that is being timed.
 #[derive(Debug)]
@@ -36,4 +39,12 @@ pub(crate) fn assisted(bytes: u64, cpu_ns: u64) {
     tracing::trace!(target: "greywave", bytes, cpu_ns, "assist");
     #[cfg(not(feature = "tracing"))]
     let _ = (bytes, cpu_ns);
+}
+
+/// Something goes wrong.
+pub(crate) fn warn(event: &Event) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "greywave", "{event}");
+    #[cfg(not(feature = "tracing"))]
+    let _ = event;
 }

@@ -6,6 +6,7 @@ use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::gc::check::From;
 use crate::gc::collector::Collector;
 use crate::gc::mutator::MutatorRef;
+use crate::gc::state_word::Request;
 use crate::gc::weak::WeakCell;
 use crate::heap::span::SweepState;
 use crate::heap::span_class::{ClassRef, Kind};
@@ -32,7 +33,10 @@ impl Collector {
     /// # Errors
     /// The first broken invariant, in words.
     pub(crate) fn verify(&self, me: Option<MutatorRef>) -> Result<(), String> {
-        self.world.stop_to_verify(me);
+        let mut watch = self.watch();
+        self.world.stop_to_verify(me, |waited| {
+            self.look_at_laggards(&mut watch, Request::StopToVerify, waited);
+        });
         let outcome = {
             let _turn = self.turnstile.lock();
             self.verify_stopped()
@@ -70,7 +74,7 @@ impl Collector {
                 if !matches!(state, SweepState::Cached | SweepState::CachedStale) {
                     problem = Some(format!(
                         "the span at page {head} is cached by {} but {state:?}",
-                        mutator.thread
+                        mutator.thread_name()
                     ));
                 }
                 if places.cached.insert(head, run).is_some() {

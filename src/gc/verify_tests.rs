@@ -72,6 +72,7 @@ impl Scene {
             verify: true,
             stop_the_world: false,
             sink: None,
+            quiet: true,
             trace: None,
         };
         let collector = Collector::new(heap, settings);

@@ -15,6 +15,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use crate::gc::assist::FIRST_CREDIT;
+use crate::gc::late::{LOOK, Laggard};
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
 use crate::sys::MODELLED;
@@ -29,8 +30,8 @@ const SPINS: u32 = if MODELLED { 0 } else { 400 };
 /// How often the collector looks before it sleeps: those that run answer at their next poll, and a processor that went
 /// idle takes longer to come back than a stop should last.
 const LOOKS: u32 = if MODELLED { 0 } else { 400 };
-/// How often the asker looks for a mutator that keeps it waiting.
-pub(crate) const WATCHDOG: Duration = Duration::from_millis(10);
+/// How long a stopped mutator sleeps before it looks for itself whether the stop is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The mutators and what is asked of them now.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl Pending {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Waits for zero; calls `late` each time [`WATCHDOG`] has passed.
+    /// Waits for zero; calls `late` each time [`LOOK`] has passed, with how long it has waited.
     fn wait(&self, mut late: impl FnMut(Duration)) {
         let start = Moment::now();
         for _ in 0..LOOKS {
@@ -106,7 +107,7 @@ impl Pending {
         }
         let mut guard = self.lock.lock();
         while !self.is_zero() {
-            if self.zero.wait_for(&mut guard, WATCHDOG).timed_out() && !self.is_zero() {
+            if self.zero.wait_for(&mut guard, LOOK).timed_out() && !self.is_zero() {
                 late(Duration::from_nanos(start.elapsed_ns()));
             }
         }
@@ -124,14 +125,6 @@ pub(crate) struct World {
     open: Condvar,
     /// Mutators that run user code, for the number of idle processors.
     running: AtomicUsize,
-}
-
-/// A mutator that keeps a stop or handshake waiting.
-#[derive(Clone, Debug)]
-pub(crate) struct Laggard {
-    pub(crate) thread: String,
-    pub(crate) attached_at: &'static Location<'static>,
-    pub(crate) waited: Duration,
 }
 
 impl World {
@@ -172,9 +165,28 @@ impl World {
         attached_at: &'static Location<'static>,
         stress: bool,
     ) -> MutatorRef {
+        self.register_as(attached_at, stress, MutatorState::new)
+    }
+
+    /// Registers a mutator that goes from thread to thread.
+    #[cfg(feature = "sched")]
+    pub(crate) fn register_for_proc(
+        &self,
+        built_at: &'static Location<'static>,
+        stress: bool,
+    ) -> MutatorRef {
+        self.register_as(built_at, stress, MutatorState::of_nobody)
+    }
+
+    fn register_as(
+        &self,
+        attached_at: &'static Location<'static>,
+        stress: bool,
+        make: fn(StateWord, &'static Location<'static>) -> MutatorState,
+    ) -> MutatorRef {
         let mut registry = self.registry.lock();
         let word = StateWord::attaching(registry.stopping, registry.verifying, stress);
-        let state = MutatorState::new(word, attached_at);
+        let state = make(word, attached_at);
         let marking = registry.marking && !sabotage::is_on(Fault::AttachedWithoutBarrier);
         state.local.marking.set(marking);
         state.local.cycle.set(registry.cycle);
@@ -312,7 +324,7 @@ impl World {
         }
         let mut gate = self.gate.lock();
         while !done() {
-            self.open.wait_for(&mut gate, WATCHDOG);
+            self.open.wait_for(&mut gate, LOOK_AGAIN);
         }
     }
 
@@ -320,7 +332,7 @@ impl World {
 
     /// Asks every mutator to stop for a phase change ([`Request::Stop`] or [`Request::StopToEnd`]) and waits until all
     /// have. Only the collector's thread.
-    pub(crate) fn stop(&self, request: Request, late: impl FnMut(Laggard)) {
+    pub(crate) fn stop(&self, request: Request, late: impl FnMut(Duration)) {
         self.stops.add();
         {
             let mut registry = self.registry.lock();
@@ -328,7 +340,7 @@ impl World {
             self.ask_all(&registry, request, &self.stops, None);
         }
         self.stops.acknowledge();
-        self.wait_for(&self.stops, request, late);
+        self.stops.wait(late);
     }
 
     /// The stop is over: whoever looks may go on. [`open_gate`](Self::open_gate) wakes the others.
@@ -347,7 +359,7 @@ impl World {
     ///
     /// `me` may hold `Gc`s, so for a phase change it goes on counting as running; for another verifier, which only
     /// reads as well, it counts as stopped while it waits here.
-    pub(crate) fn stop_to_verify(&self, me: Option<MutatorRef>) {
+    pub(crate) fn stop_to_verify(&self, me: Option<MutatorRef>, late: impl FnMut(Duration)) {
         while !self.try_become_verifier(me) {
             match me {
                 None => self.wait_until(|| !self.registry.lock().verifying),
@@ -361,7 +373,7 @@ impl World {
                 }
             }
         }
-        self.wait_for(&self.verify_stops, Request::StopToVerify, |_| {});
+        self.verify_stops.wait(late);
     }
 
     fn try_become_verifier(&self, me: Option<MutatorRef>) -> bool {
@@ -420,25 +432,27 @@ impl World {
         }
     }
 
-    fn wait_for(&self, pending: &Pending, request: Request, mut late: impl FnMut(Laggard)) {
-        pending.wait(|waited| {
-            for laggard in self.laggards(request, waited) {
-                late(laggard);
-            }
-        });
-    }
-
-    fn laggards(&self, request: Request, waited: Duration) -> Vec<Laggard> {
+    /// Those that have not answered `request` yet.
+    pub(crate) fn laggards(&self, request: Request) -> Vec<Laggard> {
         let registry = self.registry.lock();
-        registry
-            .iter()
-            .filter(|m| m.word.is_running_with(request))
-            .map(|m| Laggard {
-                thread: m.thread.clone(),
-                attached_at: m.attached_at,
-                waited,
-            })
-            .collect()
+        let late = |m: &&MutatorRef| {
+            // SAFETY: 1. registered, and the registry's lock is held. 2. only the word is used.
+            let state = unsafe { m.get() };
+            state.word.is_running_with(request)
+        };
+        let all = registry.mutators.iter().filter(late);
+        all.map(|&mutator| {
+            // SAFETY: 1. as above. 2. only what never changes, and atomics.
+            let state = unsafe { mutator.get() };
+            Laggard {
+                mutator,
+                os_thread: state.os_thread(),
+                thread: state.thread_name(),
+                attached_at: state.attached_at,
+                task: state.task(),
+            }
+        })
+        .collect()
     }
 
     /// Asks every mutator to act once; `act_for` is called for those the collector acts for. Then
@@ -466,9 +480,9 @@ impl World {
     }
 
     /// Waits until every mutator has acted.
-    pub(crate) fn wait_for_handshake(&self, late: impl FnMut(Laggard)) {
+    pub(crate) fn wait_for_handshake(&self, late: impl FnMut(Duration)) {
         if !sabotage::is_on(Fault::HandshakeNotAwaited) {
-            self.wait_for(&self.handshakes, Request::Handshake, late);
+            self.handshakes.wait(late);
         }
     }
 }

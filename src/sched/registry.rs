@@ -184,6 +184,23 @@ impl Registry {
         }
         out
     }
+
+    /// What `read` reads of the G at that address, if it is one of these. No reference is taken, so none is dropped here.
+    pub(crate) fn find<R>(&self, address: usize, read: impl Fn(&Header) -> R) -> Option<R> {
+        self.shards.iter().find_map(|shard| {
+            let list = shard.list.lock();
+            let mut at: Option<NonNull<Header>> = list.first();
+            while let Some(header) = at {
+                if header.as_ptr().addr() == address {
+                    // SAFETY: in the list, whose lock is held, so the list's reference keeps it.
+                    return Some(read(unsafe { header.as_ref() }));
+                }
+                // SAFETY: as above.
+                at = unsafe { list.next(header) };
+            }
+            None
+        })
+    }
 }
 
 impl Drop for Registry {

@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gc::late::{Task, Tasks};
 use crate::sched::shared::Shared;
 use crate::sched::sysmon::SURE_AFTER;
 use crate::sched::task::GRef;
@@ -80,6 +81,20 @@ pub enum DeadlockPolicy {
     Always,
     /// Never.
     Never,
+}
+
+impl Tasks for Shared {
+    fn describe(self: Arc<Self>, task: usize) -> Option<Task> {
+        let found = self.registry.find(task, |g| Task {
+            name: g.name.as_ref().map(ToString::to_string),
+            spawned_at: g.spawned_at,
+        });
+        // Its last reference must not go on the collector's thread, which its mutators wait for as they leave the heap.
+        if let Some(last) = Arc::into_inner(self) {
+            let _ = thread::spawn("greywave-end".to_owned(), move || drop(last));
+        }
+        found
+    }
 }
 
 impl Shared {

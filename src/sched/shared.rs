@@ -15,11 +15,12 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::gc::collector::Collector;
 use crate::gc::events::Pauses;
+use crate::gc::late::Tasks;
 use crate::gc::trace::TraceSink;
 use crate::sched::block_on::Main;
 use crate::sched::blocking::CallQueue;
@@ -186,6 +187,8 @@ impl Shared {
             all_ended: Condvar::new(),
             keeps_itself: AtomicU8::new(1),
         });
+        let tasks: Weak<dyn Tasks> = Arc::<Self>::downgrade(&shared);
+        shared.collector.tasks.add(tasks);
         // [A6] Given back by `let_itself_go`.
         #[allow(clippy::mem_forget, reason = "the runtime's reference to itself")]
         std::mem::forget(shared.clone());

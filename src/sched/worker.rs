@@ -13,6 +13,7 @@ use crate::sched::shared::Shared;
 use crate::sched::task::state::{Begin, Pause};
 use crate::sched::task::{GRef, Header};
 use crate::sched::wait::WaitReason;
+use crate::sys::os_thread::OsThread;
 use crate::sys::sync::{AtomicUsize, Ordering};
 
 /// One wake-up in so many is timed.
@@ -22,6 +23,8 @@ const SAMPLE: u32 = 64;
 #[derive(Debug)]
 pub(crate) struct Worker {
     shared: Arc<Shared>,
+    /// The thread, for reports.
+    pub(crate) os_thread: OsThread,
     pub(crate) machine: Arc<Machine>,
     /// The P that it holds.
     proc: Cell<Option<usize>>,
@@ -42,6 +45,7 @@ pub(crate) struct Worker {
 pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
     let worker = Worker {
         shared,
+        os_thread: OsThread::current(),
         machine,
         proc: Cell::new(None),
         running: Cell::new(None),
@@ -140,6 +144,11 @@ impl Worker {
             // SAFETY: set while the G is polled, which keeps it.
             unsafe { header.as_ref() }.set_wait(reason, on);
         }
+    }
+
+    /// The address of the G that is being polled; 0: none.
+    pub(crate) fn running_address(&self) -> usize {
+        self.running.get().map_or(0, |g| g.as_ptr().addr())
     }
 
     /// Whether a G is being polled.

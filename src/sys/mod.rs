@@ -8,6 +8,7 @@ pub(crate) mod lock;
 pub(crate) mod mem;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
+pub(crate) mod os_thread;
 #[cfg(all(test, shuttle))]
 pub(crate) mod random_model;
 pub(crate) mod sabotage;

@@ -212,7 +212,7 @@ impl Verifiers {
     /// User code, then a look at the whole heap, then user code again: `Collector::verify` on an attached thread.
     fn verify(&self, number: usize, mutator: MutatorRef) {
         self.own[number].set(1);
-        self.scene.world.stop_to_verify(Some(mutator));
+        self.scene.world.stop_to_verify(Some(mutator), |_| {});
         let _ = self.own[1 - number].get();
         self.scene.user_code();
         self.scene.world.start_after_verify();
