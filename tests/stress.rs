@@ -128,6 +128,7 @@ played! {
         an_upgrade_comes_after_marking
         weak_references_know_the_dead
         workers_are_waited_for
+        a_worker_comes_late
         waiting_allocations_are_paid
         assists_give_back_what_they_do_not_finish;
     spans:

@@ -191,12 +191,13 @@ impl Collector {
 
     /// Scans about `work` bytes; `None` if nothing is queued.
     fn scan_piece(&self, local: &Local, work: u64) -> Option<u64> {
-        let buf = self.pool.join_with_work();
-        if buf.is_none() && !(self.has_root_jobs() && self.pool.join()) {
-            return None;
-        }
+        let (joined, buf) = match self.pool.join_with_work() {
+            Some((joined, buf)) => (joined, Some(buf)),
+            None if self.has_root_jobs() => (self.pool.join()?, None),
+            None => return None,
+        };
         let before = thread::cpu_time_ns();
-        let env = self.mark_env(local.cycle.get());
+        let env = self.marks(&joined);
         let mut marker = local.marker.borrow_mut();
         let marker = marker.get_or_insert_with(|| Box::new(Marker::new()));
         match buf {
@@ -204,10 +205,10 @@ impl Collector {
             None => self.scan_roots(marker, env),
         }
         marker.drain(env, work);
-        marker.give_all(env);
+        marker.give_all(&self.heap, &self.pool);
         let done = marker.take_done();
         self.count_marked(done);
-        self.pool.leave();
+        drop(joined);
         let spent = thread::cpu_time_ns().saturating_sub(before);
         // Relaxed: a figure.
         self.pacing.assist_ns.fetch_add(spent, Ordering::Relaxed);

@@ -47,8 +47,13 @@ impl Collector {
         buf.push(address);
     }
 
-    /// Reports everything that `trace` finds to the barrier: a lock's old content, a frame before it is opened.
+    /// Reports everything that `trace` finds to the barrier: a lock's old content, a frame before it is opened. The mutator
+    /// is Running, and marking runs: the cycle that its record names cannot end meanwhile.
     pub(crate) fn shade_all_later(&self, local: &Local, trace: impl FnOnce(&mut Tracer<'_>)) {
+        debug_assert!(
+            local.marking.get(),
+            "a report to the barrier outside marking"
+        );
         let cycle = local.cycle.get();
         let mut buf = local.barrier.borrow_mut();
         let mut spill = SpillBarrier {
@@ -74,11 +79,11 @@ impl Collector {
     }
 
     fn shade_buffer(&self, local: &Local, buf: &mut PtrBuf) {
-        let env = self.mark_env(local.cycle.get());
+        debug_assert!(local.marking.get(), "a barrier's buffer outside marking");
         let mut marker = local.marker.borrow_mut();
         let marker = marker.get_or_insert_with(|| Box::new(Marker::new()));
-        marker.shade_buffer(env, buf);
+        marker.shade_buffer(&self.heap, buf);
         self.count_marked(marker.take_done());
-        marker.give_all(env);
+        marker.give_all(&self.heap, &self.pool);
     }
 }

@@ -14,7 +14,6 @@ use crate::gc::assist::AssistQueue;
 use crate::gc::events::{EventSink, Figures};
 use crate::gc::frames::FrameTable;
 use crate::gc::late::TaskLists;
-use crate::gc::mark::MarkEnv;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
@@ -25,7 +24,7 @@ use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
 use crate::gc::world::World;
 use crate::heap::mheap::{MHeap, Paint};
-use crate::object::trace::{LockView, Tracer};
+use crate::object::trace::Tracer;
 use crate::sys::clock::Moment;
 use crate::sys::lock::{Condvar, Rank, Ranked, Unranked};
 use crate::sys::sabotage::{self, Fault};
@@ -241,15 +240,6 @@ impl Collector {
 
     pub(crate) fn sources(&self) -> [&dyn RootSource; 2] {
         [&self.roots, &self.frames]
-    }
-
-    /// What marking works on, in the cycle of that number.
-    pub(crate) fn mark_env(&self, cycle: u32) -> MarkEnv<'_> {
-        MarkEnv {
-            heap: &self.heap,
-            pool: &self.pool,
-            locks: LockView::Concurrent { cycle },
-        }
     }
 
     // ---- asking for cycles -----------------------------------------------------------------------------------

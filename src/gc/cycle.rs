@@ -95,10 +95,16 @@ impl Collector {
         self.mailbox.lock().shutdown = true;
         self.mail.notify_all();
         self.pool.end();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for handle in threads {
-            // A worker does not panic; if it did, there is nothing left to save here.
-            let _ = handle.join();
+        // The collector's thread starts the others in its first cycle, which may be now: once it has ended, none comes.
+        loop {
+            let threads = std::mem::take(&mut *self.threads.lock());
+            if threads.is_empty() {
+                return;
+            }
+            for handle in threads {
+                // A worker does not panic; if it did, there is nothing left to save here.
+                let _ = handle.join();
+            }
         }
     }
 
@@ -181,9 +187,14 @@ impl Collector {
             self.stopped(Request::Stop, &mut timing, |c, t| {
                 c.begin_marking(t);
                 c.pool.open();
-                c.mark_until_quiet(marker);
-                c.weak.try_terminate();
-                c.try_end_marking(t);
+                loop {
+                    c.mark_until_quiet(marker);
+                    c.weak.try_terminate();
+                    // A worker may have come, and not be gone yet.
+                    if c.try_end_marking(t) {
+                        break;
+                    }
+                }
             });
         } else {
             self.stopped(Request::Stop, &mut timing, Self::begin_marking);
@@ -192,7 +203,7 @@ impl Collector {
             self.seats.open(self.pacing.workers);
             self.mark_concurrently(marker, &mut timing);
         }
-        self.pool.close();
+        self.pool.tell_closed();
         self.seats.close();
         self.assists.release_all();
         let mark_ns = timing.began.elapsed_ns();
@@ -276,6 +287,7 @@ impl Collector {
         }
         let cycle = registry.cycle;
         drop(registry);
+        self.pool.begin(cycle);
         self.weak.begin_marking();
         // Relaxed (all): the mutators see them when they leave the stop, the workers when they join.
         for (source, limit) in self.sources().iter().zip(&self.job_limits) {
@@ -293,10 +305,11 @@ impl Collector {
     /// Marks with whoever joins until no work is queued and nobody is active.
     fn mark_until_quiet(&self, marker: &mut Marker) {
         loop {
-            let worked = self.may_mark(0).is_some() && self.pool.join();
-            if worked {
-                self.work(0, marker);
-                self.pool.leave();
+            let may_mark = self.may_mark(0).is_some();
+            let joined = may_mark.then(|| self.pool.join()).flatten();
+            let worked = joined.is_some();
+            if let Some(joined) = joined {
+                self.work(0, marker, &joined);
             }
             self.revise_pace();
             if self.pool.is_quiet() && !self.has_root_jobs() {
@@ -313,6 +326,7 @@ impl Collector {
     }
 
     /// Stop 2: looks at every buffer and the queue again; if nothing is there, Mark -> Off. Says whether it is over.
+    #[must_use = "marking goes on if it is not over"]
     fn try_end_marking(&self, timing: &mut Timing) -> bool {
         let registry = self.world.registry();
         for mutator in registry.iter() {
@@ -321,19 +335,13 @@ impl Collector {
             }
         }
         drop(registry);
-        let quiet = self.pool.is_quiet() || sabotage::is_on(Fault::QueueNotSeenAtEnd);
-        if !quiet || self.weak.was_reset() {
+        // The decision, of all who have a say in it. From here on nobody joins, and no upgrade shades.
+        if !self.pool.close_if_quiet(|| self.weak.declare_dead()) {
             self.weak.begin_marking();
             return false;
         }
         if self.settings.verify {
             self.check_marks();
-        }
-        // Relaxed: the world is stopped. Without weak cells nobody is asked; those made from now on name what lives.
-        if self.uses_weak.load(Ordering::Relaxed) != 0 {
-            self.weak.declare_dead();
-        } else {
-            self.weak.idle();
         }
         let mut registry = self.world.registry();
         registry.marking = false;
@@ -348,7 +356,8 @@ impl Collector {
             source.end();
         }
         self.heap.advance_generation();
-        // Relaxed: set before the first cell was published, and the world is stopped.
+        // Relaxed: set before the first cell was published, and the world is stopped. Without weak cells nobody is asked;
+        // those made from now on name what lives.
         if self.uses_weak.load(Ordering::Relaxed) == 0 {
             self.weak.idle();
             self.heap.set_sweep_open(true);

@@ -19,7 +19,7 @@
 
 use crate::base::addr::PAGE_SHIFT;
 use crate::base::ptr_buf::PtrBuf;
-use crate::gc::work::{WORK_BUF, WorkBuf, WorkPool};
+use crate::gc::work::{Joined, WORK_BUF, WorkBuf, WorkPool};
 use crate::heap::bits::BitWord;
 use crate::heap::mheap::MHeap;
 use crate::heap::span_class::{ClassRef, Kind};
@@ -58,12 +58,32 @@ impl Batch {
     }
 }
 
-/// What marking works on.
+/// What marking works on, for a member of the pool; its cycle is the one that the member has joined.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MarkEnv<'a> {
-    pub(crate) heap: &'a MHeap,
-    pub(crate) pool: &'a WorkPool,
-    pub(crate) locks: LockView,
+    heap: &'a MHeap,
+    joined: &'a Joined<'a>,
+}
+
+impl<'a> MarkEnv<'a> {
+    pub(crate) fn new(heap: &'a MHeap, joined: &'a Joined<'a>) -> Self {
+        Self { heap, joined }
+    }
+
+    /// The number of the cycle.
+    pub(crate) fn cycle(self) -> u32 {
+        self.joined.cycle()
+    }
+
+    pub(crate) fn joined(self) -> &'a Joined<'a> {
+        self.joined
+    }
+
+    fn locks(self) -> LockView {
+        LockView::Concurrent {
+            cycle: self.cycle(),
+        }
+    }
 }
 
 /// The queues of one worker.
@@ -237,14 +257,14 @@ impl Marker {
             core: &mut self.core,
             heap: env.heap,
         };
-        report(&mut Tracer::new(&mut self.found, &mut spill, env.locks));
+        report(&mut Tracer::new(&mut self.found, &mut spill, env.locks()));
         self.core.advance(env.heap, &mut self.found);
     }
 
-    /// Shades the addresses in `buf` and empties it.
-    pub(crate) fn shade_buffer(&mut self, env: MarkEnv<'_>, buf: &mut PtrBuf) {
-        self.core.advance(env.heap, buf);
-        self.core.mark_ready(env.heap);
+    /// Shades the addresses in `buf` and empties it. Nothing is scanned, so the caller need not be a member of the pool.
+    pub(crate) fn shade_buffer(&mut self, heap: &MHeap, buf: &mut PtrBuf) {
+        self.core.advance(heap, buf);
+        self.core.mark_ready(heap);
     }
 
     /// Scans until nothing is left or about `budget` bytes have been scanned.
@@ -310,7 +330,7 @@ impl Marker {
                 core: &mut self.core,
                 heap,
             };
-            let mut tracer = Tracer::new(&mut self.found, &mut spill, env.locks);
+            let mut tracer = Tracer::new(&mut self.found, &mut spill, env.locks());
             // SAFETY: [O1] [K1] the objects were published before their addresses were found, their spans' class names
             // their type, and `slot` is the size of their slots.
             unsafe { (info.trace_each)(run, heap.at(0), class.slot, &mut tracer) };
@@ -342,7 +362,7 @@ impl Marker {
             core: &mut self.core,
             heap,
         };
-        let mut tracer = Tracer::new(&mut self.found, &mut spill, env.locks);
+        let mut tracer = Tracer::new(&mut self.found, &mut spill, env.locks());
         match work {
             Some((items, len)) => {
                 let (from, to) = piece_range(items, len, piece);
@@ -366,16 +386,17 @@ impl Marker {
     /// with a worker whose thread may lose its processor at any moment.
     fn share(&mut self, env: MarkEnv<'_>) {
         let len = self.core.stack.len();
-        if len > WORK_BUF || len >= SHARE_MIN && env.pool.is_hungry() {
+        let pool = env.joined.pool();
+        if len > WORK_BUF || len >= SHARE_MIN && pool.is_hungry() {
             let keep = self.core.stack.split_off(len - len / 2);
-            env.pool.put(std::mem::replace(&mut self.core.stack, keep));
+            pool.put(std::mem::replace(&mut self.core.stack, keep));
         }
     }
 
     /// Gives everything to the pool.
-    pub(crate) fn give_all(&mut self, env: MarkEnv<'_>) {
+    pub(crate) fn give_all(&mut self, heap: &MHeap, pool: &WorkPool) {
         debug_assert!(self.found.is_empty(), "a trace is going on");
-        self.core.mark_ready(env.heap);
+        self.core.mark_ready(heap);
         let Core { stack, next, .. } = &mut self.core;
         if sabotage::is_on(Fault::BatchLost) {
             next.len = 0;
@@ -383,8 +404,16 @@ impl Marker {
         stack.extend_from_slice(next.as_slice());
         next.len = 0;
         if !self.core.stack.is_empty() {
-            env.pool.put(std::mem::take(&mut self.core.stack));
+            pool.put(std::mem::take(&mut self.core.stack));
         }
+    }
+
+    /// Whether no grey object is in hand: what a marker kept beyond its cycle, the next one would take for marked.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Core {
+            stack, next, ready, ..
+        } = &self.core;
+        self.found.is_empty() && stack.is_empty() && next.len == 0 && ready.is_empty()
     }
 }
 

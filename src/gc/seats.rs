@@ -6,7 +6,9 @@
 //! The collector's own threads mark in the background only where no P has done so for a while: each may be with a G that
 //! does not let go.
 //!
-//! A seat is given back before its holder leaves the pool, so all are back when marking ends.
+//! A seat belongs to a cycle: only a member of the pool takes one, and it gives it back before it leaves, which the types
+//! hold ([`Seat`] borrows [`Joined`]). The pool closes when nobody is a member, and seats are opened after it and closed
+//! after it: so none is lost, none is given back to another cycle, and all are back when marking ends.
 
 #![cfg_attr(
     not(feature = "sched"),
@@ -19,6 +21,7 @@
 
 use crate::gc::collector::Collector;
 use crate::gc::mark::Marker;
+use crate::gc::work::Joined;
 use crate::gc::worker::Turn;
 use crate::pace::workers::Workers;
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -36,15 +39,44 @@ pub(crate) struct Seats {
     free: AtomicU32,
     /// When a P last marked, in nanoseconds since marking began.
     last_ns: AtomicU64,
+    /// How many there are in this cycle, as in `free`.
+    opened: AtomicU32,
     /// Runtimes whose Ps take seats.
     hosts: AtomicUsize,
 }
 
-/// One place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seat {
+enum Place {
     Dedicated,
     Slices,
+}
+
+/// One place, of a member of the pool; it is free again when this is dropped.
+#[must_use = "it is given back at once otherwise"]
+#[derive(Debug)]
+struct Seat<'j> {
+    seats: &'j Seats,
+    place: Place,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let one = match self.place {
+            Place::Dedicated => 1,
+            Place::Slices => SLICES,
+        };
+        // Relaxed: a count of places; nothing is handed over with it.
+        self.seats.free.fetch_add(one, Ordering::Relaxed);
+    }
+}
+
+/// The place to take when `free` are, and what is free then.
+fn choose(free: u32, slices_are_due: bool) -> Option<(u32, Place)> {
+    if !free.is_multiple_of(SLICES) {
+        Some((free - 1, Place::Dedicated))
+    } else {
+        (free >= SLICES && slices_are_due).then(|| (free - SLICES, Place::Slices))
+    }
 }
 
 impl Seats {
@@ -52,6 +84,7 @@ impl Seats {
         Self {
             free: AtomicU32::new(0),
             last_ns: AtomicU64::new(0),
+            opened: AtomicU32::new(0),
             hosts: AtomicUsize::new(0),
         }
     }
@@ -73,14 +106,18 @@ impl Seats {
         if self.hosts.load(Ordering::Relaxed) > 0 {
             let slices = if workers.fractional > 0.0 { SLICES } else { 0 };
             let free = workers.dedicated.min(SLICES - 1) + slices;
+            self.opened.store(free, Ordering::Relaxed);
             self.free.store(free, Ordering::Relaxed);
         }
     }
 
-    /// Marking is over.
+    /// Marking is over: the pool is closed.
     pub(crate) fn close(&self) {
-        // Relaxed: a hint.
-        self.free.store(0, Ordering::Relaxed);
+        // Relaxed: only the collector's thread opens and closes.
+        let opened = self.opened.swap(0, Ordering::Relaxed);
+        // Relaxed: each member has given its seat back before it left the pool, whose lock orders that with this.
+        let free = self.free.swap(0, Ordering::Relaxed);
+        debug_assert_eq!(free, opened, "a seat was lost, or given back twice");
     }
 
     /// Whether background marking is for Ps to do, `elapsed_ns` after marking began.
@@ -97,35 +134,26 @@ impl Seats {
         self.free.load(Ordering::Relaxed) != 0
     }
 
-    fn take(&self, slices_are_due: bool) -> Option<Seat> {
-        let choose = |free: u32| {
-            if !free.is_multiple_of(SLICES) {
-                Some((free - 1, Seat::Dedicated))
-            } else {
-                (free >= SLICES && slices_are_due).then(|| (free - SLICES, Seat::Slices))
-            }
-        };
+    /// Whether there is one to take.
+    fn can_take(&self, slices_are_due: bool) -> bool {
+        // Relaxed: a hint.
+        choose(self.free.load(Ordering::Relaxed), slices_are_due).is_some()
+    }
+
+    /// Takes one, for a member of the pool.
+    fn take<'j>(&'j self, _: &'j Joined<'_>, slices_are_due: bool) -> Option<Seat<'j>> {
         // Relaxed (both): a count of places; nothing is handed over with it.
         let mut free = self.free.load(Ordering::Relaxed);
         loop {
-            let (left, seat) = choose(free)?;
+            let (left, place) = choose(free, slices_are_due)?;
             match self
                 .free
                 .compare_exchange_weak(free, left, Ordering::Relaxed, Ordering::Relaxed)
             {
-                Ok(_) => return Some(seat),
+                Ok(_) => return Some(Seat { seats: self, place }),
                 Err(now) => free = now,
             }
         }
-    }
-
-    fn give(&self, seat: Seat) {
-        let one = match seat {
-            Seat::Dedicated => 1,
-            Seat::Slices => SLICES,
-        };
-        // Relaxed: as above.
-        self.free.fetch_add(one, Ordering::Relaxed);
     }
 }
 
@@ -142,20 +170,23 @@ impl Collector {
         if !self.pool.seems_to_have_work() && !self.has_root_jobs() {
             return false;
         }
-        let Some(seat) = self.seats.take(self.slice_is_due()) else {
+        let slices_are_due = self.slice_is_due();
+        if !self.seats.can_take(slices_are_due) {
+            return false;
+        }
+        let Some(joined) = self.pool.join() else {
             return false;
         };
-        if !self.pool.join() {
-            // Marking has ended, and closed the seats before or closes them after this: a seat too many is taken away.
+        let Some(seat) = self.seats.take(&joined, slices_are_due) else {
             return false;
-        }
-        if seat == Seat::Dedicated {
+        };
+        if seat.place == Place::Dedicated {
             is_leaving();
         }
-        let env = self.mark_env(self.cycle_number());
-        let index = match seat {
-            Seat::Dedicated => usize::MAX,
-            Seat::Slices => self.pacing.workers.dedicated as usize,
+        let env = self.marks(&joined);
+        let index = match seat.place {
+            Place::Dedicated => usize::MAX,
+            Place::Slices => self.pacing.workers.dedicated as usize,
         };
         let mut since = thread::cpu_time_ns();
         loop {
@@ -164,21 +195,30 @@ impl Collector {
             let now = self.pacing.mark_elapsed_ns();
             // Relaxed: a hint.
             self.seats.last_ns.store(now, Ordering::Relaxed);
-            if seat == Seat::Slices || !more || !goes_on() {
+            if seat.place == Place::Slices || !more || !goes_on() {
                 break;
             }
         }
-        marker.give_all(env);
+        marker.give_all(&self.heap, &self.pool);
         self.account(index, Turn::Background, &mut since, marker);
-        self.seats.give(seat);
-        self.pool.leave();
+        drop(seat);
+        drop(joined);
         true
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::gc::work::WorkPool;
+
+    /// A pool in which marking runs.
+    fn open_pool() -> WorkPool {
+        let pool = WorkPool::new();
+        pool.begin(1);
+        pool.open();
+        pool
+    }
 
     #[test]
     fn seats_are_taken_once_and_come_back() {
@@ -191,17 +231,18 @@ mod tests {
         assert!(!seats.is_any_free(), "nobody would take them");
         seats.add_host();
         seats.open(workers);
-        assert_eq!(seats.take(false), Some(Seat::Dedicated));
-        assert_eq!(seats.take(true), Some(Seat::Dedicated));
-        assert_eq!(seats.take(false), None);
-        assert_eq!(seats.take(true), Some(Seat::Slices));
-        assert_eq!(seats.take(true), None);
-        assert!(!seats.is_any_free());
-        seats.give(Seat::Slices);
-        seats.give(Seat::Dedicated);
-        assert_eq!(seats.take(true), Some(Seat::Dedicated));
+        let pool = open_pool();
+        let joined = pool.join().expect("it is open");
+        let take = |due| seats.take(&joined, due);
+        let places = [take(false), take(true), take(false), take(true), take(true)];
+        let names = places.each_ref().map(|s| s.as_ref().map(|s| s.place));
+        let (dedicated, slices) = (Some(Place::Dedicated), Some(Place::Slices));
+        assert_eq!(names, [dedicated, dedicated, None, slices, None]);
+        assert!(!seats.is_any_free() && !seats.can_take(true));
+        drop(places);
+        assert_eq!(take(true).map(|s| s.place), dedicated);
         seats.close();
-        assert_eq!(seats.take(true), None);
+        assert!(take(true).is_none());
     }
 
     #[test]
@@ -215,5 +256,98 @@ mod tests {
         assert!(!seats.are_for_hosts(GRACE_NS));
         seats.remove_host();
         assert!(!seats.are_for_hosts(0));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::gc::work::WorkPool;
+    use crate::sys::model::explore;
+    use crate::sys::sync::yield_now;
+
+    /// When a P takes its seat.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Takes {
+        AsAMember,
+        /// Before it has joined, and whether it joins or not.
+        BeforeItJoins,
+    }
+
+    struct Scene {
+        pool: WorkPool,
+        seats: Seats,
+    }
+
+    impl Scene {
+        /// `Collector::mark_in_a_seat`, of a P that may come at any time.
+        fn mark_in_a_seat(&self, takes: Takes) {
+            if !self.seats.can_take(true) {
+                return;
+            }
+            if takes == Takes::BeforeItJoins {
+                // Relaxed: as in `take`.
+                self.seats.free.fetch_sub(SLICES, Ordering::Relaxed);
+                let joined = self.pool.join();
+                if joined.is_some() {
+                    // Relaxed: as in the drop of a seat.
+                    self.seats.free.fetch_add(SLICES, Ordering::Relaxed);
+                }
+                return;
+            }
+            let Some(joined) = self.pool.join() else {
+                return;
+            };
+            let seat = self.seats.take(&joined, true);
+            drop(seat);
+        }
+
+        fn run_cycle(&self, cycle: u32) {
+            let workers = Workers {
+                dedicated: 0,
+                fractional: 0.25,
+            };
+            self.pool.begin(cycle);
+            self.pool.open();
+            self.seats.open(workers);
+            while !self.pool.close_if_quiet(|| true) {
+                yield_now();
+            }
+            self.seats.close();
+        }
+    }
+
+    fn seats_over_two_cycles(takes: Takes) {
+        explore(3, move |order| {
+            let scene = Arc::new(Scene {
+                pool: WorkPool::new(),
+                seats: Seats::new(),
+            });
+            scene.seats.add_host();
+            let (here, there) = (scene.clone(), scene);
+            order.race(
+                move || {
+                    here.mark_in_a_seat(takes);
+                    here.mark_in_a_seat(takes);
+                },
+                move || {
+                    there.run_cycle(1);
+                    there.run_cycle(2);
+                },
+            );
+        });
+    }
+
+    #[test]
+    fn loom_seats_come_back_before_marking_ends() {
+        seats_over_two_cycles(Takes::AsAMember);
+    }
+
+    #[test]
+    #[should_panic(expected = "a seat was lost")]
+    fn loom_seat_that_is_taken_before_joining_fails() {
+        seats_over_two_cycles(Takes::BeforeItJoins);
     }
 }

@@ -11,8 +11,9 @@
 //! | Dead | none if it is from before: it will be cleared; strong if it was allocated since |
 //!
 //! **Invariants**
-//! - `[V1]` Term → Dead happens in a stop, so no upgrade sees both. Dead → Idle happens after the census and before any
-//!   mark bit is cleared, perhaps in the middle of an upgrade.
+//! - `[V1]` Term → Dead happens in a stop, so no upgrade sees both; by a compare-exchange, as a part of the decision
+//!   that marking is over, so no upgrade that has put the state back is overlooked. Dead → Idle happens after the
+//!   census and before any mark bit is cleared, perhaps in the middle of an upgrade.
 //! - `[V2]` An upgrade reads the state before the target: after Idle, the target it reads is cleared if dead.
 //! - `[V3]` While the state is Dead nothing is swept: marks are complete, and a span from before the end of marking is
 //!   unswept, so what is in another span is young.
@@ -73,10 +74,13 @@ impl WeakState {
         self.0.load(Ordering::Acquire) != TERM
     }
 
-    /// Marking is over (world stopped).
-    pub(crate) fn declare_dead(&self) {
-        // Release: pairs with the Acquire in `decide`: the marks are complete.
-        self.0.store(DEAD, Ordering::Release);
+    /// Marking is over, unless an upgrade has put the state back since [`try_terminate`](Self::try_terminate): Term -> Dead.
+    /// Says whether. A part of the decision that closes the work pool.
+    pub(crate) fn declare_dead(&self) -> bool {
+        // Release: pairs with the Acquire in `decide`: the marks are complete. Relaxed on failure: marking goes on.
+        self.0
+            .compare_exchange(TERM, DEAD, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// The census is over; nothing has been swept yet.

@@ -5,6 +5,27 @@
 //! handshake at termination is for those).
 //!
 //! One lock guards it all. It is taken once for hundreds of objects, and makes the end of marking a plain condition.
+//!
+//! A pool is closed, begun (the world is stopped for the first time in a cycle; work may be put), or open (workers may
+//! join). Marking ends where [`close_if_quiet`](WorkPool::close_if_quiet) sees that nothing is left: it decides and
+//! closes under one lock. If a worker could still join after the decision, it would mark with the number of a cycle that
+//! is over, perhaps far into the next one, and take every `GcLock` for logged.
+//!
+//! **Who marks, and why only in the cycle that it believes to be in.** Objects are scanned by members only: a
+//! [`MarkEnv`](crate::gc::mark::MarkEnv) is made from a [`Joined`], and takes the cycle from it.
+//! - The threads of workers, the collector's own, Ps on seats and without work, and assists are members while they mark,
+//!   and the cycle does not end under them: [K3].
+//! - A mutator that opens a frame, or is the first to write to a lock in a cycle, reports what is in there to its
+//!   barrier's buffer, and a mutator whose buffer is full marks what is in it. It is no member. But its `marking` and its
+//!   `cycle` are written at stops only; it is Running, and comes to no safepoint in the middle of that.
+//! - The collector's thread does the same for a mutator that it holds, in a handshake or a stop. It is the one that ends
+//!   cycles. After the end of marking all buffers are empty, until the next stop 1.
+//! - An upgrade of a weak reference and the drop of a root put an address into the buffer of a Running mutator. A root
+//!   that is dropped without a mutator is not shaded; it stays a root until marking is over.
+//!
+//! **Invariants**
+//! - `[K3]` While a [`Joined`] lives, marking runs, in the cycle that it names.
+//! - `[K4]` Nothing is put while the pool is closed; when a cycle begins, the queue is empty.
 
 use std::time::Duration;
 
@@ -13,6 +34,7 @@ use crate::sys::clock::Moment;
 use crate::sys::lock::{Condvar, Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicUsize, Ordering};
+use crate::sys::thread;
 
 /// Objects in a shared buffer.
 pub(crate) const WORK_BUF: usize = if MODELLED || cfg!(miri) { 4 } else { 512 };
@@ -20,13 +42,66 @@ pub(crate) const WORK_BUF: usize = if MODELLED || cfg!(miri) { 4 } else { 512 };
 /// Grey objects, by address.
 pub(crate) type WorkBuf = Vec<usize>;
 
+/// Where the pool is in the cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nobody marks.
+    Closed,
+    /// Work may be put; nobody may join yet.
+    Begun,
+    Open,
+}
+
 #[derive(Debug)]
 struct Queue {
     full: Vec<WorkBuf>,
     active: usize,
-    open: bool,
+    phase: Phase,
+    /// The number of the cycle that has begun, or was last.
+    cycle: u32,
     /// The heap goes: nobody waits any more.
     ended: bool,
+}
+
+impl Queue {
+    fn is_quiet(&self) -> bool {
+        self.full.is_empty() && self.active <= sabotage::pick(Fault::EndsOneWorkerEarly, 1, 0)
+    }
+
+    fn has_work(&self) -> bool {
+        self.phase == Phase::Open && !self.full.is_empty()
+    }
+}
+
+/// A place among those who mark, and the cycle that they mark in. Whoever has it has left when it is dropped, with nothing
+/// in hand. [K3]
+#[must_use = "it is left at once otherwise"]
+#[derive(Debug)]
+pub(crate) struct Joined<'p> {
+    pool: &'p WorkPool,
+    cycle: u32,
+}
+
+impl Joined<'_> {
+    /// The number of the cycle.
+    pub(crate) fn cycle(&self) -> u32 {
+        self.cycle
+    }
+
+    pub(crate) fn pool(&self) -> &WorkPool {
+        self.pool
+    }
+
+    /// Takes a buffer.
+    pub(crate) fn take(&self) -> Option<WorkBuf> {
+        self.pool.take()
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        self.pool.leave();
+    }
 }
 
 /// See the module's head.
@@ -50,7 +125,8 @@ impl WorkPool {
                 Queue {
                     full: Vec::new(),
                     active: 0,
-                    open: false,
+                    phase: Phase::Closed,
+                    cycle: 0,
                     ended: false,
                 },
             ),
@@ -61,15 +137,51 @@ impl WorkPool {
         }
     }
 
-    /// Marking begins: workers may join.
+    /// Cycle number `cycle` begins. The world is stopped.
+    pub(crate) fn begin(&self, cycle: u32) {
+        let mut queue = self.queue.lock();
+        debug_assert_eq!(queue.phase, Phase::Closed, "the last cycle has not ended");
+        debug_assert!(
+            queue.active == 0 && queue.full.is_empty(),
+            "[K3] [K4] the last cycle has left something behind"
+        );
+        queue.phase = Phase::Begun;
+        queue.cycle = cycle;
+    }
+
+    /// Workers may join.
     pub(crate) fn open(&self) {
-        self.queue.lock().open = true;
+        let mut queue = self.queue.lock();
+        debug_assert_eq!(queue.phase, Phase::Begun);
+        queue.phase = Phase::Open;
+        drop(queue);
         self.changed.notify_all();
     }
 
-    /// Marking is over.
+    /// The end of marking: closes the pool if no buffer is queued, nobody is active, and `agreed` agrees, all at one moment.
+    /// Says whether. Nobody is woken; see [`tell_closed`](Self::tell_closed).
+    #[must_use = "marking goes on if it is not over"]
+    pub(crate) fn close_if_quiet(&self, agreed: impl FnOnce() -> bool) -> bool {
+        let mut queue = self.queue.lock();
+        let is_over = (queue.is_quiet() || sabotage::is_on(Fault::QueueNotSeenAtEnd)) && agreed();
+        if is_over && !sabotage::is_on(Fault::PoolClosedLate) {
+            queue.phase = Phase::Closed;
+        }
+        is_over
+    }
+
+    /// Closes the pool whoever is in it, as if it were not a part of the decision.
+    #[cfg(loom)]
     pub(crate) fn close(&self) {
-        self.queue.lock().open = false;
+        self.queue.lock().phase = Phase::Closed;
+    }
+
+    /// Wakes who waits for the end of marking. Not in the stop that ends it: they would take the processor from it.
+    pub(crate) fn tell_closed(&self) {
+        if sabotage::is_on(Fault::PoolClosedLate) {
+            thread::sleep(Duration::from_millis(5));
+            self.queue.lock().phase = Phase::Closed;
+        }
         self.changed.notify_all();
     }
 
@@ -79,6 +191,7 @@ impl WorkPool {
             return;
         }
         let mut queue = self.queue.lock();
+        debug_assert_ne!(queue.phase, Phase::Closed, "[K4] no cycle marks");
         queue.full.push(buf);
         // Relaxed: a hint.
         self.available.store(queue.full.len(), Ordering::Relaxed);
@@ -104,30 +217,41 @@ impl WorkPool {
     }
 
     /// Joins the workers, if marking is open.
-    pub(crate) fn join(&self) -> bool {
-        let mut queue = self.queue.lock();
-        if queue.open {
-            queue.active += 1;
+    pub(crate) fn join(&self) -> Option<Joined<'_>> {
+        self.joined(&mut self.queue.lock())
+    }
+
+    fn joined(&self, queue: &mut Queue) -> Option<Joined<'_>> {
+        if queue.phase != Phase::Open && !sabotage::is_on(Fault::JoinedWithoutCycle) {
+            return None;
         }
-        queue.open
+        queue.active += 1;
+        let last = queue.cycle.wrapping_sub(1);
+        Some(Joined {
+            pool: self,
+            cycle: sabotage::pick(Fault::StaleCycle, last, queue.cycle),
+        })
     }
 
     /// Joins and takes a buffer, if there is one.
-    pub(crate) fn join_with_work(&self) -> Option<WorkBuf> {
+    pub(crate) fn join_with_work(&self) -> Option<(Joined<'_>, WorkBuf)> {
         // Relaxed: a hint; an assist that comes too late has missed nothing.
         if self.available.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut queue = self.queue.lock();
+        if queue.full.is_empty() {
+            return None;
+        }
+        let joined = self.joined(&mut queue)?;
         let buf = queue.full.pop()?;
         // Relaxed: a hint.
         self.available.store(queue.full.len(), Ordering::Relaxed);
-        queue.active += 1;
-        Some(buf)
+        Some((joined, buf))
     }
 
-    /// Takes a buffer; the caller is active.
-    pub(crate) fn take(&self) -> Option<WorkBuf> {
+    /// Takes a buffer, for a member.
+    fn take(&self) -> Option<WorkBuf> {
         // Relaxed: a hint; `leave` looks under the lock.
         if self.available.load(Ordering::Relaxed) == 0 {
             return None;
@@ -139,8 +263,8 @@ impl WorkPool {
         buf
     }
 
-    /// A worker with nothing left goes.
-    pub(crate) fn leave(&self) {
+    /// A member with nothing left goes.
+    fn leave(&self) {
         let mut queue = self.queue.lock();
         queue.active -= 1;
         if queue.active == 0 {
@@ -153,8 +277,7 @@ impl WorkPool {
     /// Whether work is queued.
     #[cfg(feature = "sched")]
     pub(crate) fn has_work(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.open && !queue.full.is_empty()
+        self.queue.lock().has_work()
     }
 
     /// Whether somebody is active.
@@ -164,8 +287,7 @@ impl WorkPool {
 
     /// Whether no buffer is queued and nobody is active.
     pub(crate) fn is_quiet(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.full.is_empty() && queue.active <= sabotage::pick(Fault::EndsOneWorkerEarly, 1, 0)
+        self.queue.lock().is_quiet()
     }
 
     /// Waits until there is a buffer, or nobody is active, or `limit` has passed. For the collector's own thread.
@@ -195,7 +317,7 @@ impl WorkPool {
             let waited = Duration::from_nanos(start.elapsed_ns());
             let left = limit.saturating_sub(waited);
             let is_quiet = queue.full.is_empty() && queue.active == 0;
-            if !queue.open || !is_quiet || left.is_zero() {
+            if queue.phase != Phase::Open || !is_quiet || left.is_zero() {
                 return left;
             }
             queue.wait_on(&self.changed, left);
@@ -205,11 +327,10 @@ impl WorkPool {
     /// Waits for work: marking is open and a buffer is queued. False after [`end`](Self::end) or when `limit` has passed.
     pub(crate) fn wait_for_work(&self, limit: Duration) -> bool {
         let mut queue = self.queue.lock();
-        let has_work = queue.open && !queue.full.is_empty();
-        if !queue.ended && !has_work {
+        if !queue.ended && !queue.has_work() {
             self.wait(&mut queue, limit);
         }
-        queue.open && !queue.full.is_empty()
+        queue.has_work()
     }
 
     fn wait(&self, queue: &mut crate::sys::lock::Held<'_, Queue>, limit: Duration) {

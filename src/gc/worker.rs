@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::gc::collector::Collector;
 use crate::gc::mark::{Drained, MarkEnv, Marker};
+use crate::gc::work::Joined;
 use crate::sys::MODELLED;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{Ordering, yield_now};
@@ -97,10 +98,9 @@ impl Collector {
                 thread::sleep(PATIENCE);
             } else if (self.has_root_jobs() || self.pool.wait_for_work(PATIENCE))
                 && self.may_mark(index).is_some()
-                && self.pool.join()
+                && let Some(joined) = self.join_late()
             {
-                self.work(index, &mut marker);
-                self.pool.leave();
+                self.work(index, &mut marker, &joined);
             } else {
                 // In the first stop there are root jobs, and nobody may join yet.
                 yield_now();
@@ -108,22 +108,46 @@ impl Collector {
         }
     }
 
-    /// Marks until nothing is left, or this worker is not wanted any more. The caller has joined.
-    pub(crate) fn work(&self, index: usize, marker: &mut Marker) {
-        let cycle = self.cycle_number();
-        let env = self.mark_env(cycle);
+    /// A worker joins. It may lose its processor before, so it may come at any time.
+    fn join_late(&self) -> Option<Joined<'_>> {
+        if sabotage::is_on(Fault::PoolClosedLate) || sabotage::is_on(Fault::JoinedWithoutCycle) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.pool.join()
+    }
+
+    /// What a member of the pool marks with. [K3] is looked at.
+    pub(crate) fn marks<'a>(&'a self, joined: &'a Joined<'a>) -> MarkEnv<'a> {
+        self.check_cycle(joined.cycle());
+        MarkEnv::new(&self.heap, joined)
+    }
+
+    /// [K3] Marking runs, in cycle `cycle`.
+    fn check_cycle(&self, cycle: u32) {
+        if cfg!(debug_assertions) {
+            let registry = self.world.registry();
+            let is_right = registry.marking && registry.cycle == cycle;
+            let now = (registry.marking, registry.cycle);
+            assert!(is_right, "marks in cycle {cycle}, but now it is {now:?}");
+        }
+    }
+
+    /// Marks until nothing is left, or this worker is not wanted any more.
+    pub(crate) fn work(&self, index: usize, marker: &mut Marker, joined: &Joined<'_>) {
+        let env = self.marks(joined);
         let mut since = thread::cpu_time_ns();
         while let Some(turn) = self.may_mark(index) {
             let more = self.work_a_quantum(marker, env);
             self.account(index, turn, &mut since, marker);
             if !more {
+                debug_assert!(marker.is_empty());
                 return;
             }
             if index == 0 {
                 self.revise_pace();
             }
         }
-        marker.give_all(env);
+        marker.give_all(&self.heap, &self.pool);
         self.account(index, Turn::Idle, &mut since, marker);
     }
 
@@ -136,15 +160,13 @@ impl Collector {
     /// Marks for one quantum on a P without work; true if there was something to mark.
     #[cfg(feature = "sched")]
     pub(crate) fn mark_for_a_while(&self, marker: &mut Marker) -> bool {
-        if !self.pool.join() {
+        let Some(joined) = self.join_late() else {
             return false;
-        }
-        let env = self.mark_env(self.cycle_number());
+        };
         let mut since = thread::cpu_time_ns();
-        let more = self.work_a_quantum(marker, env);
-        marker.give_all(env);
+        let more = self.work_a_quantum(marker, self.marks(&joined));
+        marker.give_all(&self.heap, &self.pool);
         self.account(usize::MAX, Turn::Idle, &mut since, marker);
-        self.pool.leave();
         more
     }
 
@@ -153,9 +175,8 @@ impl Collector {
         if let Some((source, job)) = self.next_root_job()
             && !sabotage::is_on(Fault::RootsNotScanned)
         {
-            let cycle = self.cycle_number();
             marker.shade_all(env, |tracer| {
-                self.sources()[source].scan(job, cycle, tracer)
+                self.sources()[source].scan(job, env.cycle(), tracer)
             });
         }
     }
@@ -170,11 +191,12 @@ impl Collector {
     }
 
     fn mark_a_quantum(&self, marker: &mut Marker, env: MarkEnv<'_>) -> bool {
+        self.check_cycle(env.cycle());
         self.scan_roots(marker, env);
         if marker.drain(env, QUANTUM) == Drained::Budget || self.has_root_jobs() {
             return true;
         }
-        match self.pool.take() {
+        match env.joined().take() {
             Some(buf) => {
                 marker.load(buf);
                 true

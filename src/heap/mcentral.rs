@@ -18,7 +18,7 @@ pub(crate) struct Central {
 /// Spans by first page.
 #[derive(Debug)]
 pub(crate) struct Sets {
-    generation: u32,
+    generation: u64,
     /// Swept, with free slots.
     pub(crate) partial: Vec<u32>,
     /// Swept, no free slot.

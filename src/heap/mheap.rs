@@ -111,7 +111,7 @@ pub(crate) struct MHeap {
     fixed: Box<[ClassRef]>,
     weak: ClassRef,
     /// Written when the world is stopped, at the end of marking.
-    generation: AtomicU32,
+    generation: AtomicU64,
     /// 0 while nobody may sweep: marking, or the census of weak references.
     sweep_open: AtomicU32,
     /// Claims being swept by mutators just now.
@@ -166,7 +166,7 @@ impl MHeap {
             classes: Ranked::new(Rank::Classes, classes),
             fixed,
             weak,
-            generation: AtomicU32::new(HeapGen::FIRST.0),
+            generation: AtomicU64::new(HeapGen::FIRST.0),
             sweep_open: AtomicU32::new(1),
             sweeping: AtomicUsize::new(0),
             span_bytes: AtomicU64::new(0),
@@ -341,7 +341,8 @@ impl MHeap {
 
     /// All swept spans become unswept. The caller has stopped the world and finished the last sweep.
     pub(crate) fn advance_generation(&self) {
-        let next = self.generation().next();
+        let now = self.generation();
+        let next = sabotage::pick(Fault::GenerationKept, now, now.next());
         // Relaxed: as in `generation`.
         self.generation.store(next.0, Ordering::Relaxed);
         self.swept_pages.store(0, Ordering::Relaxed);

@@ -2,21 +2,26 @@
 //!
 //! The record of a span is at the index of its first page; `page map` (in `mheap`) leads from any page to it.
 //!
-//! The *sweep generation* says where a span stands in the cycle. The heap's own generation `g` grows by 2 at each end
-//! of marking (after Go's `mspan.sweepgen`):
+//! The *sweep generation* says where a span stands in the cycle. The heap's own generation `g` grows by 4 at each end
+//! of marking (after Go's `mspan.sweepgen`, which grows by 2):
 //!
 //! | span's generation | state | who may touch the allocation bits |
 //! |---|---|---|
 //! | 0 | free: no span here | – |
-//! | g − 2 | unswept | whoever claims it |
-//! | g − 1 | being swept | the holder of [`SweepClaim`] |
+//! | g − 4 | unswept | whoever claims it |
+//! | g − 2 | being swept | the holder of [`SweepClaim`] |
 //! | g | swept, in a central set or large | the central lock |
-//! | g + 1 | cached since before this sweep (stale) | the mutator that caches it |
-//! | g + 3 | cached | the mutator that caches it |
+//! | g + 2 | cached since before this sweep (stale) | the mutator that caches it |
+//! | g + 6 | cached | the mutator that caches it |
+//!
+//! The heap's generation is odd and has 64 bits, which no program uses up. A span has its low 32 bits, so they wrap, after
+//! 2^30 cycles. All of them are odd, so that no span is ever taken for free. And a span is never one of an older generation
+//! than these: [S3].
 //!
 //! **Invariants**
 //! - `[S1]` Only this file writes a sweep generation.
 //! - `[S2]` At most one thread holds a [`SweepClaim`] on a span; while it does, the span's bits and record are its own.
+//! - `[S3]` When the heap's generation changes, every span is swept or cached: the sweep of the last cycle is over.
 
 use crate::sys::mem::ZeroValid;
 use crate::sys::sabotage::{self, Fault};
@@ -24,20 +29,33 @@ use crate::sys::sync::{AtomicU32, Ordering};
 
 /// The heap's sweep generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HeapGen(pub(crate) u32);
+pub(crate) struct HeapGen(pub(crate) u64);
+
+/// From one generation to the next.
+const STEP: u64 = 4;
+/// What a span's generation has, and the heap's has not, in that state; the swept ones have the heap's.
+const UNSWEPT: i32 = -4;
+const SWEEPING: i32 = -2;
+const STALE: i32 = 2;
+const CACHED: i32 = 6;
+/// The generation of no span; those of spans are odd.
+const FREE: u32 = 0;
 
 impl HeapGen {
-    /// The first one: far enough from 0, which means "free".
-    pub(crate) const FIRST: Self = Self(4);
+    pub(crate) const FIRST: Self = Self(STEP + 1);
 
-    /// The next cycle's; skips what a free span's 0 could be mistaken for.
+    /// The next cycle's.
     pub(crate) fn next(self) -> Self {
-        let next = self.0.wrapping_add(2);
-        if !(Self::FIRST.0..=u32::MAX - 4).contains(&next) {
-            Self::FIRST
-        } else {
-            Self(next)
-        }
+        Self(self.0 + STEP)
+    }
+
+    /// The generation of a span in that state.
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the low half is what a span has"
+    )]
+    fn of_span(self, state: i32) -> u32 {
+        (self.0 as u32).wrapping_add_signed(state)
     }
 }
 
@@ -63,27 +81,27 @@ impl SweepState {
 
 /// The sweep generation of one span.
 #[derive(Debug)]
-#[cfg_attr(any(loom, shuttle), derive(Default))]
+#[cfg_attr(any(test, loom, shuttle), derive(Default))]
 pub(crate) struct SweepGen(AtomicU32);
 
 impl SweepGen {
     #[cfg(any(test, loom))]
     pub(crate) fn unswept(heap: HeapGen) -> Self {
-        Self(AtomicU32::new(heap.0 - 2))
+        Self(AtomicU32::new(heap.of_span(UNSWEPT)))
     }
 
     pub(crate) fn state(&self, heap: HeapGen) -> SweepState {
         // Acquire: pairs with the Release in `finish_sweep`, `cache` and `uncache`: what they wrote is seen.
         let span = self.0.load(Ordering::Acquire);
-        if span == 0 {
+        if span == FREE {
             return SweepState::Free;
         }
-        match span.wrapping_sub(heap.0).cast_signed() {
-            -2 => SweepState::Unswept,
-            -1 => SweepState::Sweeping,
+        match span.wrapping_sub(heap.of_span(0)).cast_signed() {
+            UNSWEPT => SweepState::Unswept,
+            SWEEPING => SweepState::Sweeping,
             0 => SweepState::Swept,
-            1 => SweepState::CachedStale,
-            3 => SweepState::Cached,
+            STALE => SweepState::CachedStale,
+            CACHED => SweepState::Cached,
             _ => SweepState::Impossible,
         }
     }
@@ -97,35 +115,40 @@ impl SweepGen {
         // AcqRel: sees the bits as the last owner left them (Release in `uncache`), and orders our reads after the
         // claim. Relaxed on failure: nothing is read then.
         self.0
-            .compare_exchange(heap.0 - 2, heap.0 - 1, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(
+                heap.of_span(UNSWEPT),
+                heap.of_span(SWEEPING),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
             .is_ok()
             .then_some(SweepClaim { span: self, heap })
     }
 
     /// A new span, born swept and cached by its maker.
     pub(crate) fn birth(&self, heap: HeapGen, cached: bool) {
-        let state = if cached { heap.0 + 3 } else { heap.0 };
+        let state = heap.of_span(if cached { CACHED } else { 0 });
         // Release: publishes the record; pairs with the Acquire in `state`.
         self.0.store(state, Ordering::Release);
     }
 
     /// Swept -> cached, by the mutator that took the span from its central set.
     pub(crate) fn cache(&self, heap: HeapGen) {
-        let cached = sabotage::pick(Fault::SweptWhileCached, heap.0 - 2, heap.0 + 3);
+        let cached = sabotage::pick(Fault::SweptWhileCached, UNSWEPT, CACHED);
         // Release: as in `birth`.
-        self.0.store(cached, Ordering::Release);
+        self.0.store(heap.of_span(cached), Ordering::Release);
     }
 
     /// Cached -> swept, or stale -> unswept; says which. By the mutator that caches it (or for it, while it is held).
     pub(crate) fn uncache(&self, heap: HeapGen) -> SweepState {
         let state = self.state(heap);
         let next = if state == SweepState::CachedStale {
-            heap.0 - 2
+            UNSWEPT
         } else {
-            heap.0
+            0
         };
         // Release: publishes the allocation bits; pairs with the Acquire in `try_claim` and `state`.
-        self.0.store(next, Ordering::Release);
+        self.0.store(heap.of_span(next), Ordering::Release);
         state
     }
 }
@@ -142,19 +165,21 @@ impl SweepClaim<'_> {
     /// The span is swept.
     pub(crate) fn finish_sweep(self) {
         // Release: publishes the new allocation bits; pairs with the Acquire in `state` and `cache`'s caller.
-        self.span.0.store(self.heap.0, Ordering::Release);
+        self.span.0.store(self.heap.of_span(0), Ordering::Release);
     }
 
     /// The span is swept and goes straight to the caller's mcache.
     pub(crate) fn finish_cached(self) {
         // Release: as in `finish_sweep`.
-        self.span.0.store(self.heap.0 + 3, Ordering::Release);
+        self.span
+            .0
+            .store(self.heap.of_span(CACHED), Ordering::Release);
     }
 
     /// Nothing in the span lives: there is no span here any more.
     pub(crate) fn finish_free(self) {
         // Release: as in `finish_sweep`.
-        self.span.0.store(0, Ordering::Release);
+        self.span.0.store(FREE, Ordering::Release);
     }
 }
 
@@ -181,7 +206,7 @@ mod tests {
 
     #[test]
     fn generations_name_the_states() {
-        let g = HeapGen(10);
+        let g = HeapGen(13);
         let s = SweepGen::unswept(g);
         assert_eq!(s.state(g), SweepState::Unswept);
         let claim = s.try_claim(g).expect("nobody else claims");
@@ -194,18 +219,27 @@ mod tests {
         assert_eq!(s.state(g.next()), SweepState::CachedStale);
         assert_eq!(s.uncache(g.next()), SweepState::CachedStale);
         assert_eq!(s.state(g.next()), SweepState::Unswept);
-        assert_eq!(s.state(HeapGen(100)), SweepState::Impossible);
+        assert_eq!(s.state(HeapGen(101)), SweepState::Impossible);
     }
 
+    /// Where the 32 bits of a span begin anew, the table holds as elsewhere, and nothing is taken for free.
     #[test]
-    fn generations_wrap_past_free() {
-        let mut g = HeapGen(u32::MAX - 9);
-        for _ in 0..10 {
+    fn generations_of_spans_wrap() {
+        let mut g = HeapGen((1 << 32) - 15);
+        let (swept, cached) = (SweepGen::default(), SweepGen::default());
+        swept.birth(g, false);
+        cached.birth(g, true);
+        while g.0 < (1 << 32) + 16 {
+            assert_eq!(SweepGen::default().state(g), SweepState::Free, "{g:?}");
+            assert_eq!(swept.state(g), SweepState::Swept, "{g:?}");
+            assert_eq!(cached.state(g), SweepState::Cached, "{g:?}");
             g = g.next();
-            assert!(
-                g.0 >= 4 && g.0 < u32::MAX - 3 && g.0.is_multiple_of(2),
-                "{g:?}"
-            );
+            assert_eq!(swept.state(g), SweepState::Unswept, "{g:?}");
+            assert_eq!(cached.state(g), SweepState::CachedStale, "{g:?}");
+            assert!(SweepGen::default().try_claim(g).is_none(), "{g:?}");
+            swept.try_claim(g).expect("unswept").finish_sweep();
+            assert_eq!(cached.uncache(g), SweepState::CachedStale);
+            cached.try_claim(g).expect("unswept").finish_cached();
         }
     }
 }
@@ -218,7 +252,7 @@ mod loom_tests {
     use super::*;
     use crate::sys::model::{Plain, explore};
 
-    const NOW: HeapGen = HeapGen(10);
+    const NOW: HeapGen = HeapGen(13);
 
     /// Two sweepers; the span's bits are plain. Returns whether each one swept.
     fn two_sweepers(claim: fn(&SweepGen) -> Option<SweepClaim<'_>>) {
@@ -249,7 +283,7 @@ mod loom_tests {
         two_sweepers(|span| {
             (span.state(NOW) == SweepState::Unswept).then(|| {
                 // Release: as in `finish_sweep`.
-                span.0.store(NOW.0 - 1, Ordering::Release);
+                span.0.store(NOW.of_span(SWEEPING), Ordering::Release);
                 SweepClaim { span, heap: NOW }
             })
         });

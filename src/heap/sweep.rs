@@ -170,9 +170,9 @@ impl MHeap {
     ) -> usize {
         let offset = start + self.object_at((start >> PAGE_SHIFT) as u32);
         let marked_at = sabotage::pick(Fault::LargeSweptByItsSpan, start, offset);
+        // Release: as for small objects. Of a dead one the page map is cleared, which an upgrade reads, too.
+        fence(Ordering::Release);
         if self.mark.test(marked_at) {
-            // Release: as for small objects.
-            fence(Ordering::Release);
             self.mark.clear(offset);
             return 1;
         }

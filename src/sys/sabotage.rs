@@ -84,6 +84,12 @@ faults! {
     EndsOneWorkerEarly
     /// The stop that ends marking flushes the buffers, and does not look at the queue that they went to.
     QueueNotSeenAtEnd
+    /// The end of marking is decided in the last stop, and the pool is closed some time after it.
+    PoolClosedLate
+    /// A worker joins the pool whether marking runs or not.
+    JoinedWithoutCycle
+    /// Whoever joins the pool is told the number of the cycle before.
+    StaleCycle
     /// What workers scan pays nobody who waits for it.
     CreditLost
 
@@ -110,6 +116,8 @@ faults! {
     SweptWhileCached
     /// Every other span waits for the next cycle with its sweep.
     SweptLate
+    /// The heap's generation stays as it is at the end of marking.
+    GenerationKept
     /// Cached spans from before the end of marking are not given back.
     StaleCacheKept
     /// The sweep does not clear mark bits.

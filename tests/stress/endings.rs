@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use greywave::{Gc, GcCell, Mutator, Root, Trace, WeakRoot};
+use greywave::{Gc, GcCell, GcLock, Mutator, Root, Trace, WeakRoot};
 use parking_lot::Mutex;
 
 use crate::directed::{DEPTH, Item, grow, leaves, new_item, new_item_before};
@@ -200,6 +200,34 @@ pub(crate) fn workers_are_waited_for() {
         for tree in trees.iter() {
             let last = tree.below.next.get().expect("two in a row");
             assert_eq!((tree.below.check(), last.check()), (i as u64, i as u64));
+        }
+    }
+    heap.verify().expect("whole");
+}
+
+#[derive(Trace)]
+struct Locked<'gc> {
+    items: GcLock<Vec<Gc<'gc, Item<'gc>>>>,
+}
+
+/// Workers come and go in cycle after cycle, some when marking has just ended. Each marks in the cycle that it has joined,
+/// so what only the content of locks leads to stays.
+pub(crate) fn a_worker_comes_late() {
+    let heap = checked().gogc(None).workers(4).build().expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    let _forest = m.root(forest(&m));
+    let locked = m.root(m.alloc_slice(64, |i| {
+        let items = (0..4).map(|j| new_item(&m, i as u64 * 4 + j)).collect();
+        m.alloc(Locked {
+            items: GcLock::new(items),
+        })
+    }));
+    for _ in 0..40 {
+        m.collect();
+        for (i, locked) in locked.get(&m).iter().enumerate() {
+            for (j, item) in locked.items.read().iter().enumerate() {
+                assert_eq!(item.check(), (i * 4 + j) as u64);
+            }
         }
     }
     heap.verify().expect("whole");

@@ -1,4 +1,4 @@
-//! The end of marking: the last worker out, and what still sits in a barrier buffer.
+//! The end of marking: the last worker out, the next cycle's workers, and what still sits in a barrier buffer.
 //! The real `WorkPool` and `World`; the rest stands for `Collector::work`, `Collector::mark_until_quiet`,
 //! `Collector::mark_concurrently` and `Collector::try_end_marking`.
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::{Edge, Marks, Objects, attach, bit, objects, safepoint, state};
+use super::{CYCLE, Edge, Marks, Objects, attach, bit, objects, safepoint, state};
 use crate::gc::state_word::Request;
 use crate::gc::work::WorkPool;
 use crate::gc::world::World;
@@ -25,11 +25,11 @@ const LAST: usize = 3;
 
 /// `Collector::work`: takes buffers until there are none; `scanned` is the worker's own set.
 fn work(pool: &WorkPool, scanned: &Plain<u64>, gives: Gives) {
-    if !pool.join() {
+    let Some(joined) = pool.join() else {
         return;
-    }
+    };
     let mut late = Vec::new();
-    while let Some(buf) = pool.take() {
+    while let Some(buf) = joined.take() {
         for object in buf {
             scanned.add(object);
             if object == LAST {
@@ -41,14 +41,13 @@ fn work(pool: &WorkPool, scanned: &Plain<u64>, gives: Gives) {
             }
         }
     }
-    pool.leave();
+    drop(joined);
     pool.put(late);
 }
 
 fn last_worker_out(gives: Gives) {
     explore(3, move |order| {
-        let pool = Arc::new(WorkPool::new());
-        pool.open();
+        let pool = open_pool();
         pool.put(vec![1]);
         let sets = Arc::new([Plain::new(0), Plain::new(0)]);
         let (here, there) = (pool.clone(), pool.clone());
@@ -68,9 +67,17 @@ fn last_worker_out(gives: Gives) {
                 assert_eq!(all, bit(1) | bit(2) | bit(3), "quiet with work left");
             },
         );
-        pool.close();
-        assert!(!pool.join(), "closed");
+        assert!(pool.close_if_quiet(|| true));
+        assert!(pool.join().is_none(), "closed");
     });
+}
+
+/// A pool in which marking runs.
+fn open_pool() -> Arc<WorkPool> {
+    let pool = Arc::new(WorkPool::new());
+    pool.begin(CYCLE);
+    pool.open();
+    pool
 }
 
 #[test]
@@ -82,6 +89,97 @@ fn loom_last_worker_out_against_new_work() {
 #[should_panic(expected = "quiet with work left")]
 fn loom_worker_that_gives_after_it_left_fails() {
     last_worker_out(Gives::AfterItHasLeft);
+}
+
+/// When the pool is closed.
+#[derive(Clone, Copy, PartialEq)]
+enum Closes {
+    /// Where it is decided that marking is over.
+    WithTheDecision,
+    /// After it.
+    AfterTheDecision,
+}
+
+/// What a worker must find while it marks: the number of the cycle, which changes only where nobody marks.
+struct Cycles {
+    pool: WorkPool,
+    number: Plain<u32>,
+}
+
+impl Cycles {
+    /// `Collector::run_worker`, once: it may come at any time.
+    fn come_and_go(&self) {
+        let joined = match self.pool.join_with_work() {
+            Some((joined, _buf)) => joined,
+            None => match self.pool.join() {
+                Some(joined) => joined,
+                None => return,
+            },
+        };
+        let number = self.number.get();
+        assert_eq!(joined.cycle(), number, "joined another cycle");
+    }
+
+    /// `Collector::run_cycle`.
+    fn run_cycle(&self, cycle: u32, closes: Closes) {
+        self.number.set(cycle);
+        self.pool.begin(cycle);
+        // A mutator's barrier.
+        self.pool.put(vec![1]);
+        self.pool.open();
+        loop {
+            while let Some((joined, _)) = self.pool.join_with_work() {
+                assert_eq!(joined.cycle(), cycle);
+            }
+            let is_over = match closes {
+                Closes::WithTheDecision => self.pool.close_if_quiet(|| true),
+                Closes::AfterTheDecision => {
+                    let is_over = self.pool.is_quiet();
+                    if is_over {
+                        self.pool.close();
+                    }
+                    is_over
+                }
+            };
+            if is_over {
+                break;
+            }
+            thread::yield_now();
+        }
+        self.pool.tell_closed();
+    }
+}
+
+fn workers_over_two_cycles(closes: Closes) {
+    explore(3, move |order| {
+        let cycles = Arc::new(Cycles {
+            pool: WorkPool::new(),
+            number: Plain::new(0),
+        });
+        let (here, there) = (cycles.clone(), cycles);
+        order.race(
+            move || {
+                here.come_and_go();
+                here.come_and_go();
+            },
+            move || {
+                there.run_cycle(CYCLE, closes);
+                there.run_cycle(CYCLE + 1, closes);
+            },
+        );
+    });
+}
+
+#[test]
+fn loom_workers_over_two_cycles() {
+    workers_over_two_cycles(Closes::WithTheDecision);
+}
+
+/// The number is read where it is written.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_pool_that_is_closed_after_the_decision_fails() {
+    workers_over_two_cycles(Closes::AfterTheDecision);
 }
 
 /// What the test for the end of marking looks at.
@@ -98,7 +196,7 @@ const CHILD: usize = 3;
 /// A root's edge leads to MOVED, whose edge leads to CHILD; `black` is an edge of a black object.
 struct Scene {
     world: World,
-    pool: WorkPool,
+    pool: Arc<WorkPool>,
     marks: Marks,
     root: Edge,
     black: Edge,
@@ -131,18 +229,18 @@ impl Scene {
     }
 
     fn drain(&self) {
-        while let Some(buf) = self.pool.join_with_work() {
+        while let Some((_joined, buf)) = self.pool.join_with_work() {
             for object in buf {
                 if object == MOVED {
                     self.shade(CHILD);
                 }
             }
-            self.pool.leave();
         }
     }
 
     fn mark(&self, looks_at: LooksAt) {
         let is_quiet = || looks_at == LooksAt::BuffersOnly || self.pool.is_quiet();
+        let closed = || looks_at == LooksAt::BuffersOnly || self.pool.close_if_quiet(|| true);
         // The root job.
         self.shade(self.root.load());
         loop {
@@ -155,7 +253,7 @@ impl Scene {
                 continue;
             }
             self.world.stop(Request::Stop, |_| {});
-            let over = !self.flush() && is_quiet();
+            let over = !self.flush() && closed();
             if over {
                 self.marking.set(false);
             }
@@ -172,7 +270,7 @@ fn flush_against_termination(looks_at: LooksAt) {
     explore(3, move |order| {
         let scene = Arc::new(Scene {
             world: World::new(),
-            pool: WorkPool::new(),
+            pool: open_pool(),
             marks: Marks::new(0),
             root: Edge::new(MOVED),
             black: Edge::new(0),

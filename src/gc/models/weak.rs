@@ -90,10 +90,8 @@ impl Scene {
     fn try_end_marking(&self) -> bool {
         self.world.stop(Request::Stop, |_| {});
         self.flush();
-        let over = !self.weak.was_reset();
-        if over {
-            self.weak.declare_dead();
-        } else {
+        let over = self.weak.declare_dead();
+        if !over {
             self.weak.begin_marking();
         }
         self.world.withdraw_stop();
