@@ -7,13 +7,14 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Event, Frame, Gc, GcArray, GcLock, Heap, Root, Trace};
 
 #[path = "stress/support.rs"]
 mod support;
 
+use support::patience::until;
 use support::{Collecting, Counted, heap, within};
 
 /// Notes its drop in a table with a byte an object.
@@ -283,10 +284,7 @@ fn the_last_handle_and_a_root_may_go_inside_a_drop() {
         // The heap is past its trigger: a cycle begins, for which nobody waits.
         heap.set_gogc(Some(100));
         drop(heap);
-        let end = Instant::now() + Duration::from_secs(20);
-        while drops.load(Ordering::Relaxed) < 101 && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until("the drop of all", || drops.load(Ordering::Relaxed) >= 101);
         assert_eq!(drops.load(Ordering::Relaxed), 101);
     });
 }

@@ -3,21 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Event, External, Frame, Gc, Heap, MetricKind, Trace};
 
-/// Much longer than anything here takes.
-const LONG: Duration = Duration::from_secs(60);
+#[path = "support/patience.rs"]
+mod patience;
 
-/// Waits until `done`, or panics.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < LONG, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
+use patience::until;
 
 #[derive(Trace)]
 struct Texture {

@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Frame, Gc, GcCell, GcLock, Heap, Rebrand, Root, Trace, Tracer};
 
 #[path = "stress/support.rs"]
 mod support;
 
-use support::{Counted, heap, within};
+use support::{Counted, Watch, heap, within};
 
 #[test]
 fn roots_go_from_any_thread_and_after_their_heap() {
@@ -220,9 +220,8 @@ unsafe impl Trace for Traced {
         // The value itself may go meanwhile, if the collector is broken.
         let state = self.0.clone();
         state.fetch_or(TRACED, Ordering::SeqCst);
-        let start = Instant::now();
-        while state.load(Ordering::SeqCst) & GONE == 0 && start.elapsed() < Duration::from_secs(20)
-        {
+        let watch = Watch::begin();
+        while state.load(Ordering::SeqCst) & GONE == 0 && !watch.is_hopeless() {
             std::thread::yield_now();
         }
         if state.load(Ordering::SeqCst) & (GONE | DROPPED) != GONE {

@@ -4,9 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Heap, Rebrand, Root, Runtime, Trace, Tracer, blocking, chan, go, yield_now};
+
+#[path = "support/patience.rs"]
+mod patience;
+
+use patience::{Watch, until};
 
 /// Counts the objects that Ps have traced, and those that other threads have.
 #[derive(Clone, Debug, Default)]
@@ -48,9 +53,9 @@ fn collect_among_busy_gs(heap: &Heap, procs: usize, is_enough: impl Fn() -> bool
                 })
             })
             .collect();
-        let start = Instant::now();
+        let watch = Watch::begin();
         while !is_enough() {
-            assert!(start.elapsed() < Duration::from_secs(60), "no P has marked");
+            watch.check("marking by a P");
             let heap = heap.clone();
             blocking(move || heap.collect()).await;
         }
@@ -128,11 +133,8 @@ unsafe impl Trace for Gate {
         let arrived = self
             .0
             .compare_exchange(ARMED, HELD, Ordering::SeqCst, Ordering::SeqCst);
-        let start = Instant::now();
-        while arrived.is_ok()
-            && self.0.load(Ordering::SeqCst) == HELD
-            && start.elapsed() < 2 * PATIENCE
-        {
+        let watch = Watch::begin();
+        while arrived.is_ok() && self.0.load(Ordering::SeqCst) == HELD && !watch.is_hopeless() {
             std::thread::sleep(Duration::from_micros(50));
         }
     }
@@ -141,17 +143,6 @@ unsafe impl Trace for Gate {
 // SAFETY: no brand.
 unsafe impl Rebrand<'_> for Gate {
     type To = Self;
-}
-
-/// How long a step may take before the test has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < PATIENCE, "{what} has not come");
-        std::thread::sleep(Duration::from_micros(50));
-    }
 }
 
 /// Of two Ps one marks, and does not come back for a long time: the Gs in its queue run on the other.

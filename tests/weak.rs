@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Gc, GcCell, GcLock, Heap, Root, Trace, Weak, WeakRoot};
 
 #[path = "stress/support.rs"]
 mod support;
 
-use support::{Collecting, Counted, duration, mix, within};
+use support::{Collecting, Counted, Stretch, duration, mix, within};
 
 #[derive(Trace)]
 struct Node<'gc> {
@@ -181,9 +181,9 @@ fn a_new_object_upgrades_at_any_moment_of_a_cycle() {
     let collecting = Collecting::new(&heap);
     within(Duration::from_secs(60), || {
         let mut m = heap.attach().expect("attached");
-        let end = Instant::now() + duration(Duration::from_secs(1), 0.05);
+        let end = Stretch::of(duration(Duration::from_secs(1), 0.05));
         let mut id = 0;
-        while Instant::now() < end {
+        while !end.is_over() {
             for _ in 0..200 {
                 id += 1;
                 let object = m.alloc(Node::new(id));
@@ -216,9 +216,9 @@ fn what_is_upgraded_late_survives() {
                 s.spawn(move || {
                     let mut m = heap.attach().expect("attached");
                     let anchor: Root<Node<'static>> = m.root(m.alloc(Node::new(t)));
-                    let end = Instant::now() + seconds;
+                    let end = Stretch::of(seconds);
                     let mut id = t << 32;
-                    while Instant::now() < end {
+                    while !end.is_over() {
                         id += 1;
                         // A chain that only a weak reference knows.
                         let weak: WeakRoot<Node<'static>> = {

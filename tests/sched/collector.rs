@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Heap, Mutator, Root, blocking, chan, go, sleep, with, yield_now};
 
 use crate::common::{LONG, Node, Stop, is_whole, list, on, run, until};
-use crate::support::{Collecting, within};
+use crate::support::{Collecting, Stretch, within};
 
 /// Starts itself again and again.
 fn respawn(
@@ -27,10 +27,9 @@ fn stops_of_the_world_do_not_meet_in_a_deadlock() {
     run(4, async {
         let (stop, count) = (Stop::default(), Arc::new(AtomicU64::new(0)));
         let _detached = go(respawn(stop.clone(), count.clone()));
-        let end = Instant::now() + Duration::from_secs(2);
         let inside = go(async move {
-            let mut cycles = 0;
-            while cycles < 1_000 && Instant::now() < end {
+            let (mut cycles, stretch) = (0, Stretch::of(Duration::from_secs(2)));
+            while cycles < 1_000 && !(stretch.is_over() && cycles >= 10) {
                 with(Mutator::collect);
                 cycles += 1;
                 yield_now().await;
@@ -39,8 +38,8 @@ fn stops_of_the_world_do_not_meet_in_a_deadlock() {
         });
         let heap = with(|m| m.heap().clone());
         let outside = go(blocking(move || {
-            let mut cycles = 0;
-            while cycles < 1_000 && Instant::now() < end {
+            let (mut cycles, stretch) = (0, Stretch::of(Duration::from_secs(2)));
+            while cycles < 1_000 && !(stretch.is_over() && cycles >= 10) {
                 heap.collect();
                 cycles += 1;
             }
@@ -134,13 +133,13 @@ fn graphs_stay_whole_while_gs_move_from_worker_to_worker() {
             on(&heap, 3)
                 .block_on(async {
                     let (to, from) = chan::<Root<Node<'static>>>(4);
-                    let end = Instant::now() + Duration::from_millis(500);
+                    let stretch = Stretch::of(Duration::from_millis(500));
                     let makers: Vec<_> = (0..8)
                         .map(|_| {
                             let to = to.clone();
                             go(async move {
                                 let mut lists = 0_u32;
-                                while Instant::now() < end {
+                                while !stretch.is_over() {
                                     let root = with(|m| list(m, 30));
                                     yield_now().await;
                                     if lists.is_multiple_of(16) {

@@ -5,12 +5,12 @@
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Frame, Gc, GcArray, GcCell, GcLock, GcOnce, Heap, Mutator, Root, Trace, WeakRoot};
 use parking_lot::Mutex;
 
-use crate::support::{Collecting, Random, mix, within};
+use crate::support::{Collecting, Random, Stretch, mix, within};
 
 /// A binary tree; the leaves are numbered.
 #[derive(Trace)]
@@ -139,11 +139,11 @@ pub(crate) fn heap(stress: bool) -> Heap {
 }
 
 /// Runs `body` on `threads` threads against a collector that never rests.
-fn race(seconds: Duration, threads: u64, body: impl Fn(&Heap, &mut Mutator, u64, Instant) + Sync) {
+fn race(seconds: Duration, threads: u64, body: impl Fn(&Heap, &mut Mutator, u64, Stretch) + Sync) {
     let heap = heap(false);
     within(seconds * 4 + Duration::from_secs(120), || {
         let collecting = Collecting::new(&heap);
-        let end = Instant::now() + seconds;
+        let end = Stretch::of(seconds);
         std::thread::scope(|s| {
             for t in 0..threads {
                 let (heap, body) = (&heap, &body);
@@ -163,7 +163,7 @@ pub(crate) fn subtrees_change_places(seconds: Duration, seed: u64) {
         let mut random = Random::new(seed ^ t);
         let root: Root<Tree<'static>> = m.root(grow(m, DEPTH, &mut 0));
         let n = 1 << DEPTH;
-        while Instant::now() < end {
+        while !end.is_over() {
             for _ in 0..50 {
                 for _ in 0..1 + random.below(25) {
                     exchange(m, root.get(m), &mut random);
@@ -216,7 +216,7 @@ pub(crate) fn roots_go_after_a_get(seconds: Duration) {
             let board: Root<Item<'static>> = m.root(new_item(m, 0));
             let mut id = t << 32;
             let mut on_board = 0;
-            while Instant::now() < end {
+            while !end.is_over() {
                 id += 1;
                 // A list that only the root keeps, from one section to the next.
                 let root = {
@@ -272,7 +272,7 @@ pub(crate) fn frames_open_during_marking(seconds: Duration, seed: u64) {
         let mut frames: Vec<Frame<Vec<Gc<'static, Item<'static>>>>> = Vec::new();
         let board: Root<Item<'static>> = m.root(new_item(m, 0));
         let mut sizes = Vec::new();
-        while Instant::now() < end {
+        while !end.is_over() {
             if frames.len() < 8 {
                 let mut frame = Frame::new(m, Vec::new());
                 {
@@ -375,7 +375,7 @@ pub(crate) fn locks_pass_their_content_on(seconds: Duration, seed: u64) {
                 })
                 .clone()
         };
-        while Instant::now() < end {
+        while !end.is_over() {
             {
                 let bags = root.get(m);
                 let (a, b) = (random.below(4), random.below(4));
@@ -425,7 +425,7 @@ pub(crate) fn a_large_array_is_shuffled(seconds: Duration, seed: u64) {
                 m.alloc_array(7, N, |i| Slot(GcCell::new(Some(new_item(m, i as u64)))));
             m.root(array)
         };
-        while Instant::now() < end {
+        while !end.is_over() {
             for _ in 0..40 {
                 {
                     let array = root.get(m);
@@ -464,7 +464,7 @@ pub(crate) fn late_edges_hold(seconds: Duration) {
     race(seconds, 2, |_, m, t, end| {
         let mut id = t << 32;
         let mut kept: Vec<(Root<Late<'static>>, WeakRoot<Item<'static>>, u64)> = Vec::new();
-        while Instant::now() < end {
+        while !end.is_over() {
             id += 1;
             {
                 let a = m.alloc(Late {
@@ -514,7 +514,7 @@ pub(crate) fn new_objects_stay(seconds: Duration) {
         let ballast: Root<Tree<'static>> = m.root(grow(m, DEPTH, &mut 0));
         let mut frame: Frame<Vec<Gc<'static, Item<'static>>>> = Frame::new(m, Vec::new());
         let mut sections = t << 32;
-        while Instant::now() < end {
+        while !end.is_over() {
             for _ in 0..30 {
                 {
                     let mut open = frame.enter(m);

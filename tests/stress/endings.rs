@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Gc, GcCell, GcLock, Mutator, Root, Trace, WeakRoot};
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use crate::stage::{
     Gate, Gated, Slow, Stage, Steps, assert_kept, checked, keep, until, until_within,
     wait_for_request,
 };
-use crate::support::Random;
+use crate::support::{Random, Stretch};
 
 /// Allocates as much as is free of charge while marking runs, and more: what is queued is marked on this thread.
 fn assist(m: &Mutator) {
@@ -247,8 +247,8 @@ pub(crate) fn neighbours_are_marked_by_two_workers(time: Duration) {
         let bunches = m.alloc_slice(N / 60, |b| m.alloc_slice(60, |i| pairs[b * 60 + i]));
         m.root(bunches)
     };
-    let end = Instant::now() + time;
-    while Instant::now() < end {
+    let end = Stretch::of(time);
+    while !end.is_over() {
         m.collect();
     }
     let sum: u64 = root

@@ -7,13 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Frame, Gc, GcCell, GcLock, GcOnce, Heap, Mutator, Root, WeakRoot};
 use parking_lot::Mutex;
 
 use crate::nodes::{Board, CELLS, Known, Node, Slot, edges, read};
-use crate::support::{Random, mix, within};
+use crate::support::{Random, Stretch, mix, within};
 
 /// How the heap is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ struct Shared {
     next_id: AtomicU64,
     /// Takes roots that a thread without a mutator drops.
     drops: SyncSender<Root<Node<'static>>>,
-    end: Instant,
+    end: Stretch,
     stressed: bool,
 }
 
@@ -410,7 +410,7 @@ impl Worker<'_> {
     /// Some hundred sections with one mutator; returns their number.
     fn stint(&mut self, m: &mut Mutator) -> u64 {
         let mut sections = 0;
-        while Instant::now() < self.shared.end && !self.random.one_in(400) {
+        while !self.shared.end.is_over() && !self.random.one_in(400) {
             for _ in 0..1 + self.random.below(12) {
                 self.change(m);
             }
@@ -448,7 +448,7 @@ pub(crate) fn run(mode: Mode, time: Duration, seed: u64) {
         board: Mutex::new(None),
         next_id: AtomicU64::new(1),
         drops,
-        end: Instant::now() + time,
+        end: Stretch::of(time),
         stressed: mode == Mode::Stressed,
     };
     let sections = AtomicU64::new(0);
@@ -503,7 +503,7 @@ fn work(shared: &Shared, seed: u64) -> u64 {
         framed: Vec::new(),
     };
     let mut sections = 0;
-    while Instant::now() < shared.end {
+    while !shared.end.is_over() {
         sections += worker.stint(&mut m);
         // Away, and here again: roots and frame stay.
         drop(m);

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{BrandedBy, Collect, Gc, GcLock, Heap, Mutator, Root, Trace};
 
 use crate::stage::{checked, until_within};
-use crate::support::{Collecting, Random, mix, within};
+use crate::support::{Collecting, Random, Stretch, mix, within};
 
 /// A list of words that follow from a number.
 #[derive(Trace)]
@@ -86,14 +86,14 @@ pub(crate) fn threads_share_pages(time: Duration) {
     let heap = checked().workers(2).build().expect("a heap");
     within(time * 4 + Duration::from_secs(60), || {
         let collecting = Collecting::new(&heap);
-        let end = Instant::now() + time;
+        let end = Stretch::of(time);
         std::thread::scope(|s| {
             for t in 0..3 {
                 let heap = &heap;
                 s.spawn(move || {
                     let mut m = heap.attach().expect("attached");
                     let mut random = Random::new(t);
-                    while Instant::now() < end {
+                    while !end.is_over() {
                         replace(&mut m, &mut random, 3, |m| m.safepoint());
                         heap.verify().expect("whole");
                     }

@@ -14,6 +14,12 @@ use std::time::{Duration, Instant};
 
 use greywave::{Heap, Trace};
 
+#[path = "../support/patience.rs"]
+pub(crate) mod patience;
+
+#[allow(unused_imports, reason = "each test uses a part")]
+pub(crate) use patience::{PATIENCE, Stopwatch, Stretch, Watch, within};
+
 /// A heap that checks each cycle, and whose freed slots are filled.
 pub(crate) fn heap() -> Heap {
     Heap::builder()
@@ -130,40 +136,17 @@ impl Drop for Collecting {
     }
 }
 
-/// Runs `body`; a process that hangs is ended with a message, so that a deadlock is a failure and not a silence.
-pub(crate) fn within<R>(limit: Duration, body: impl FnOnce() -> R) -> R {
-    let done = Arc::new(AtomicBool::new(false));
-    let watch = {
-        let done = done.clone();
-        let name = std::thread::current().name().unwrap_or("a test").to_owned();
-        std::thread::spawn(move || {
-            let end = Instant::now() + limit;
-            while !done.load(Ordering::Relaxed) {
-                if Instant::now() >= end {
-                    eprintln!("{name} is not done after {limit:?}: it hangs");
-                    std::process::abort();
-                }
-                std::thread::park_timeout(Duration::from_millis(200));
-            }
-        })
-    };
-    struct Done(Arc<AtomicBool>, std::thread::Thread);
-    impl Drop for Done {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-            self.1.unpark();
-        }
-    }
-    let _done = Done(done, watch.thread().clone());
-    body()
-}
-
 /// The variable that tells a test that it is the child.
 const CHILD: &str = "GREYWAVE_TEST_CHILD";
 
 /// Whether this process was started by [`child`] for `what`.
 pub(crate) fn is_child(what: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|v| v == what)
+}
+
+/// Whether this process has a fault put in on purpose (`sabotage.rs`): `FAULT/PROGRAM`, where `none` is no fault.
+pub(crate) fn is_broken() -> bool {
+    std::env::var(CHILD).is_ok_and(|v| v.contains('/') && !v.starts_with("none/"))
 }
 
 fn child_command(test: &str, what: &str) -> Command {

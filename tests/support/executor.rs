@@ -1,5 +1,5 @@
-//! A small executor for tests of futures: threads, one queue, no fairness worth speaking of. A test that does not end
-//! within a minute fails.
+//! A small executor for tests of futures: threads, one queue, no fairness worth speaking of. A test that hangs is
+//! ended by its watchdog.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_secs(60);
+#[path = "patience.rs"]
+mod patience;
+
+use patience::{PATIENCE, Watch};
 
 /// Polls `future` on this thread until it is ready.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
@@ -26,13 +28,13 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let start = Instant::now();
+    let watch = Watch::begin();
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        let left = LIMIT.checked_sub(start.elapsed());
-        thread::park_timeout(left.expect("the test hangs"));
+        watch.check("the output of a future");
+        thread::park_timeout(PATIENCE);
     }
 }
 

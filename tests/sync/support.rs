@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a test may wait for its tasks.
-const PATIENCE: Duration = Duration::from_secs(60);
+#[path = "../support/patience.rs"]
+pub(crate) mod patience;
+
+use patience::{PATIENCE, Watch};
 
 struct Unpark(thread::Thread);
 
@@ -20,18 +23,18 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs `future` on this thread, for at most a minute.
+/// Runs `future` on this thread; a watchdog ends what hangs.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
-    let begin = Instant::now();
+    let watch = Watch::begin();
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return output;
         }
         thread::park_timeout(PATIENCE);
-        assert!(begin.elapsed() < PATIENCE, "a future that never ends");
+        watch.check("the output of a future");
     }
 }
 
@@ -129,10 +132,10 @@ impl Executor {
 
     /// Waits until all tasks have ended; none may have panicked.
     pub(crate) fn finish(self) {
-        let begin = Instant::now();
+        let watch = Watch::begin();
         while self.shared.unfinished.load(Ordering::Acquire) > 0 {
             let left = self.shared.unfinished.load(Ordering::Relaxed);
-            assert!(begin.elapsed() < PATIENCE, "{left} tasks never end");
+            watch.check(&format!("the end of {left} tasks"));
             thread::sleep(Duration::from_micros(200));
         }
         let panics = self.shared.panics.load(Ordering::Relaxed);
