@@ -4,7 +4,17 @@ pub use crate::sys::inject::{OsCall, refuse, set_clock_ahead};
 #[cfg(feature = "sabotage")]
 pub use crate::sys::sabotage::{Fault, break_the_collector};
 
+use crate::Heap;
 use crate::heap::pages::{Effort, PageHeap, PageId};
+
+/// Has a fresh heap count its cycles from `cycle` on, and generations of the sweep from `generation` on. A number of a
+/// cycle has 32 bits, as the generation that a span keeps has.
+///
+/// # Panics
+/// If something was allocated, or a mutator is attached.
+pub fn count_cycles_from(heap: &Heap, cycle: u32, generation: u64) {
+    heap.handle().collector.count_from(cycle, generation);
+}
 
 /// The page allocator, by page numbers.
 #[derive(Debug)]

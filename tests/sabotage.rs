@@ -74,6 +74,7 @@ const PROGRAMS: &[Program] = &[
     plain!(endings::waiting_allocations_are_paid),
     plain!(endings::assists_give_back_what_they_do_not_finish),
     plain!(spans::slots_are_used_again),
+    plain!(spans::counters_begin_anew),
     timed!(spans::threads_share_pages),
     plain!(spans::long_lists_are_scanned_to_the_end),
     plain!(spans::only_free_memory_goes_back),
@@ -152,6 +153,7 @@ const TABLE: &[(Fault, &str)] = &[
     (Fault::PoolClosedLate, "a_worker_comes_late"),
     (Fault::JoinedWithoutCycle, "a_worker_comes_late"),
     (Fault::StaleCycle, "a_worker_comes_late"),
+    (Fault::CycleZero, "counters_begin_anew"),
     (Fault::CreditLost, "waiting_allocations_are_paid"),
     (
         Fault::MutatorForgotten,
@@ -167,6 +169,7 @@ const TABLE: &[(Fault, &str)] = &[
     (Fault::SweptWhileCached, "slots_are_used_again"),
     (Fault::SweptLate, "slots_are_used_again"),
     (Fault::GenerationKept, "the_dead_are_dropped_once"),
+    (Fault::GenerationBeginsAnew, "counters_begin_anew"),
     (Fault::StaleCacheKept, "threads_share_pages"),
     (Fault::MarksKept, "slots_are_used_again"),
     (Fault::ClaimNotExclusive, "threads_share_pages"),

@@ -143,6 +143,12 @@ played! {
         garbage_starts_cycles;
 }
 
+#[cfg(feature = "internals")]
+#[test]
+fn counters_begin_anew() {
+    spans::counters_begin_anew();
+}
+
 #[cfg(feature = "sched")]
 #[test]
 fn no_g_touches_the_heap_in_a_stop() {

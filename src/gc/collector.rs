@@ -238,6 +238,19 @@ impl Collector {
         })
     }
 
+    /// Counts cycles, and generations of the sweep, from there on, for tests of what happens when they begin anew.
+    ///
+    /// # Panics
+    /// If a mutator is attached, or something was allocated.
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn count_from(&self, cycle: u32, generation: u64) {
+        let mut registry = self.world.registry();
+        assert!(registry.iter().next().is_none(), "a mutator is attached");
+        registry.cycle = cycle;
+        drop(registry);
+        self.heap.count_generations_from(generation);
+    }
+
     pub(crate) fn sources(&self) -> [&dyn RootSource; 2] {
         [&self.roots, &self.frames]
     }

@@ -7,6 +7,19 @@
 //! Nothing in a stop depends on the size of the heap, or on the number of objects or roots: it is O(mutators).
 //!
 //! Only this file changes the phase.
+//!
+//! **Numbers of cycles** have 32 bits; after the last one comes 1, for 0 says "never". So a number comes round again after
+//! 2^32 - 1 cycles, more than a year at a hundred a second. Who keeps one, and why an old one is never taken for the
+//! running one:
+//! - The pool and the records of mutators have the number of the running cycle, or of the last: stop 1 writes it.
+//! - A lock or a frame has the number of the cycle in which it was last logged or scanned. Whatever is reachable is traced in
+//!   every cycle, and then has that cycle's number; what is not is freed. One made since has 0, or the number of a cycle
+//!   that ran when it was made or written. So when a cycle begins, all numbers there are the last one's, or 0. An exception is
+//!   a lock whose write guard was forgotten, which keeps its number for ever; `lock_word.rs` is about it.
+//! - A mutator's patience at the end of a cycle: an old one is time only.
+//!
+//! Cycles of the mailbox and of the statistics have 64 bits, as the heap's generation has; `heap/span.rs` is about those of
+//! spans.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -278,7 +291,8 @@ impl Collector {
         // Whoever has asked for this cycle on the way here has got it.
         self.mailbox.lock().triggered = false;
         let mut registry = self.world.registry();
-        registry.cycle = registry.cycle.wrapping_add(1).max(1);
+        let first = sabotage::pick(Fault::CycleZero, 0, 1);
+        registry.cycle = registry.cycle.wrapping_add(1).max(first);
         registry.marking = true;
         for mutator in registry.iter() {
             mutator.local.marking.set(true);

@@ -339,6 +339,21 @@ impl MHeap {
         HeapGen(self.generation.load(Ordering::Relaxed))
     }
 
+    /// The heap's generation is the first odd number from `least` on.
+    ///
+    /// # Panics
+    /// If there is a span.
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn count_generations_from(&self, least: u64) {
+        // Relaxed (both): before the first span.
+        assert_eq!(
+            self.span_bytes.load(Ordering::Relaxed),
+            0,
+            "there is a span"
+        );
+        self.generation.store(least | 1, Ordering::Relaxed);
+    }
+
     /// All swept spans become unswept. The caller has stopped the world and finished the last sweep.
     pub(crate) fn advance_generation(&self) {
         let now = self.generation();

@@ -46,7 +46,11 @@ impl HeapGen {
 
     /// The next cycle's.
     pub(crate) fn next(self) -> Self {
-        Self(self.0 + STEP)
+        let next = self.0 + STEP;
+        if sabotage::is_on(Fault::GenerationBeginsAnew) && next >> 32 != self.0 >> 32 {
+            return Self::FIRST;
+        }
+        Self(next)
     }
 
     /// The generation of a span in that state.

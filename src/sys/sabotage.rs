@@ -90,6 +90,8 @@ faults! {
     JoinedWithoutCycle
     /// Whoever joins the pool is told the number of the cycle before.
     StaleCycle
+    /// When the numbers of cycles begin anew, one has the number 0, which says "never" elsewhere.
+    CycleZero
     /// What workers scan pays nobody who waits for it.
     CreditLost
 
@@ -118,6 +120,8 @@ faults! {
     SweptLate
     /// The heap's generation stays as it is at the end of marking.
     GenerationKept
+    /// The heap's generation begins anew, when the 32 bits of a span are used up, with the first one.
+    GenerationBeginsAnew
     /// Cached spans from before the end of marking are not given back.
     StaleCacheKept
     /// The sweep does not clear mark bits.

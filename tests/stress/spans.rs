@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "internals")]
+use greywave::Frame;
 use greywave::{BrandedBy, Collect, Gc, GcLock, Heap, Mutator, Root, Trace};
 
 use crate::stage::{checked, until_within};
@@ -79,6 +81,49 @@ pub(crate) fn slots_are_used_again() {
         m.collect();
         m.heap().verify().expect("whole");
     });
+}
+
+/// What keeps the number of a cycle or of a generation.
+#[cfg(feature = "internals")]
+#[derive(Trace)]
+struct Shelf<'gc> {
+    blocks: GcLock<Vec<Gc<'gc, Block<'gc>>>>,
+}
+
+/// Numbers of cycles and generations of spans begin anew, in the same cycle and in different ones. What was last touched
+/// before, and what is touched in each cycle, keeps what it leads to; what is dead goes.
+#[cfg(feature = "internals")]
+pub(crate) fn counters_begin_anew() {
+    // A generation is four.
+    for generations_left in [3, 5] {
+        let heap = checked().gogc(None).workers(2).build().expect("a heap");
+        let generation = (1 << 32) - 4 * generations_left;
+        greywave::internals::count_cycles_from(&heap, u32::MAX - 4, generation);
+        let mut m = heap.attach().expect("attached");
+        let mut random = Random::new(generations_left);
+        let mut frame: Frame<Vec<Gc<'static, Block<'static>>>> = Frame::new(&m, Vec::new());
+        let mut shelves: Vec<Root<Shelf<'static>>> = Vec::new();
+        for round in 0..10 {
+            let blocks = (0..8).map(|i| block(&m, i, size(&mut random))).collect();
+            shelves.push(m.root(m.alloc(Shelf {
+                blocks: GcLock::new(blocks),
+            })));
+            let in_frame = block(&m, round, size(&mut random));
+            frame.enter(&m).push(in_frame);
+            // Half of them are written to, each in its turn; the others never.
+            let shelf = shelves[random.below(shelves.len()) / 2 * 2].get(&m);
+            let new = block(&m, 100, size(&mut random));
+            shelf.blocks.write(&m).push(new);
+            let weak = m.root_weak(Gc::downgrade(block(&m, 7, 7), &m));
+            m.collect();
+            assert!(weak.get(&m).is_none(), "round {round}: it was dead");
+            heap.verify().expect("whole");
+            for shelf in &shelves {
+                shelf.get(&m).blocks.read().iter().for_each(|b| check(*b));
+            }
+            frame.enter(&m).iter().for_each(|b| check(*b));
+        }
+    }
 }
 
 /// Several threads, which cache pages and spans and sweep for themselves, while cycles run one after another.
