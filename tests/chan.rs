@@ -7,6 +7,8 @@
 mod cancel;
 #[path = "support/executor.rs"]
 mod executor;
+#[path = "support/foreign.rs"]
+mod foreign;
 #[path = "chan/heap.rs"]
 mod heap;
 #[path = "chan/programs.rs"]
@@ -17,3 +19,5 @@ mod rules;
 mod select;
 #[path = "chan/select_race.rs"]
 mod select_race;
+#[path = "chan/unwinding.rs"]
+mod unwinding;

@@ -188,3 +188,49 @@ fn tags_are_read_as_they_are_written() {
     assert_eq!(defined(text), ["S1", "S2"]);
     assert_eq!(cited(text), [(4, "S1".into()), (5, "S2".into())]);
 }
+
+/// What `line` of the scheduler does with a waker of others that `sched/wakers.rs` should do. Polls may wake the task that
+/// they are polled by; a waker that is kept is a `KeptWaker`.
+fn runs_foreign_code(line: &str) -> Option<&'static str> {
+    let code = line.split("//").next().unwrap_or_default();
+    let in_memory = ["Option<Waker>", "Vec<Waker>", ", Waker)", "Cell<Waker>"];
+    if code.contains("waker().clone()")
+        || code.contains("waker.clone()")
+        || code.contains("clone_from(waker")
+    {
+        return Some("clone it by `KeptWaker::of`");
+    }
+    in_memory
+        .iter()
+        .any(|kept| code.contains(kept))
+        .then_some("keep it as a `KeptWaker`")
+}
+
+/// Wakers of foreign executors are cloned, woken and dropped in one place, which sees to it that no lock is held.
+#[test]
+fn foreign_wakers_are_kept_as_such() {
+    // The joiner's waker is under no lock: the state of its G says whose it is. The main G's is this crate's own.
+    let others = ["task/", "block_on.rs", "wakers.rs", "models.rs", "tests.rs"];
+    let mut bad = Vec::new();
+    for (path, text) in files(&src().join("sched"), ".rs") {
+        let name = path.to_string_lossy();
+        if others.iter().any(|other| name.contains(other)) {
+            continue;
+        }
+        let text = text.split("#[cfg(all(test,").next().unwrap_or_default();
+        for (n, line) in text.lines().enumerate() {
+            if let Some(why) = runs_foreign_code(line) {
+                bad.push(format!("{name}:{}: {why}", n + 1));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn a_waker_that_is_not_kept_as_such_is_found() {
+    assert!(runs_foreign_code("let waker = cx.waker().clone();").is_some());
+    assert!(runs_foreign_code("    waker: Cell<Option<Waker>>,").is_some());
+    assert!(runs_foreign_code("    waiting: VecDeque<(u64, Waker)>,").is_some());
+    assert!(runs_foreign_code("    waker: Option<KeptWaker>, // was Option<Waker>").is_none());
+}

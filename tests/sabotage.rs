@@ -15,6 +15,8 @@ use greywave::internals::{Fault, break_the_collector};
 mod directed;
 #[path = "stress/endings.rs"]
 mod endings;
+#[path = "support/foreign.rs"]
+mod foreign;
 #[path = "stress/graph.rs"]
 mod graph;
 #[path = "stress/nodes.rs"]
@@ -27,6 +29,8 @@ mod stage;
 mod staged;
 #[path = "stress/support.rs"]
 mod support;
+#[path = "stress/waiting.rs"]
+mod waiting;
 
 use support::{PATIENCE, child_within, duration, is_child};
 
@@ -84,6 +88,9 @@ const PROGRAMS: &[Program] = &[
     plain!(spans::the_dead_are_dropped_once),
     plain!(spans::external_bytes_add_up),
     plain!(spans::garbage_starts_cycles),
+    plain!(waiting::a_select_whose_future_panics_leaves),
+    plain!(waiting::a_waker_comes_back_to_its_mutex),
+    plain!(waiting::selects_claim_in_order),
     timed!(directed::subtrees_change_places, 1),
     timed!(directed::new_objects_stay),
     timed!(directed::roots_go_after_a_get),
@@ -186,6 +193,12 @@ const TABLE: &[(Fault, &str)] = &[
     (Fault::AlignmentIgnored, "lists_are_aligned"),
     (Fault::SlotTooSmall, "lists_do_not_overlap"),
     (Fault::TriggerLost, "garbage_starts_cycles"),
+    (
+        Fault::CaseStaysInQueue,
+        "a_select_whose_future_panics_leaves",
+    ),
+    (Fault::WokenUnderLock, "a_waker_comes_back_to_its_mutex"),
+    (Fault::ClaimsOutOfOrder, "selects_claim_in_order"),
 ];
 
 /// Faults that other collectors know and this one cannot have, or has in another form.

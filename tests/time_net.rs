@@ -323,3 +323,157 @@ fn a_runtime_ends_whatever_is_waited_for() {
         assert_eq!(read, 0);
     }
 }
+
+/// Polls once with a waker that nobody hears.
+fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::Pin::new(future).poll(&mut cx).is_pending()
+}
+
+/// What a panic has said.
+fn said(outcome: std::thread::Result<()>) -> String {
+    let payload = outcome.expect_err("it panics");
+    let text = payload.downcast_ref::<&str>().copied();
+    text.map_or_else(
+        || *payload.downcast::<String>().expect("a text"),
+        str::to_owned,
+    )
+}
+
+fn two_runtimes() -> [Runtime; 2] {
+    let heap = Heap::new();
+    [(); 2].map(|()| Runtime::builder(&heap).procs(1).build().expect("a runtime"))
+}
+
+/// A sleep is a moment, whichever runtime it was begun in, and whether that has ended before the wait or ends during it.
+#[test]
+fn a_sleep_goes_on_when_its_runtime_has_ended() {
+    for ends_first in [true, false] {
+        within(LONG, move || {
+            let [first, second] = two_runtimes();
+            let (mut begun,) = first
+                .block_on(async {
+                    let mut begun = sleep(MS * 60);
+                    assert!(is_pending(&mut begun));
+                    (begun,)
+                })
+                .unwrap();
+            let mut first = Some(first);
+            if ends_first {
+                first.take().unwrap().shutdown(LONG).unwrap();
+            }
+            let deadline = begun.deadline();
+            let waits = Arc::new(AtomicBool::new(false));
+            let says = waits.clone();
+            let waiter = std::thread::spawn(move || {
+                second.block_on(async move {
+                    // Still in the heap of the first one, if that is there.
+                    assert!(is_pending(&mut begun) || begun.is_elapsed());
+                    says.store(true, Ordering::Release);
+                    begun.await;
+                    Instant::now()
+                })
+            });
+            while !waits.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            if let Some(first) = first {
+                first.shutdown(LONG).unwrap();
+            }
+            assert!(waiter.join().unwrap().unwrap() >= deadline);
+        });
+    }
+}
+
+#[test]
+fn a_sleep_of_an_ended_runtime_says_so_where_nobody_would_run_it() {
+    let [first, _] = two_runtimes();
+    let (mut begun,) = first
+        .block_on(async {
+            let mut begun = sleep(HOUR);
+            assert!(is_pending(&mut begun));
+            (begun,)
+        })
+        .unwrap();
+    first.shutdown(LONG).unwrap();
+    let poll = std::panic::AssertUnwindSafe(|| {
+        let _ = is_pending(&mut begun);
+    });
+    let text = said(std::panic::catch_unwind(poll));
+    assert!(text.contains("outside a runtime"), "{text}");
+    // It is as any other that does not wait.
+    begun.reset(Duration::ZERO);
+    assert!(!is_pending(&mut begun));
+}
+
+/// Whoever waits for a socket when its runtime ends is told, and so is whoever comes later. What needs no waiting is done.
+#[test]
+fn sockets_of_an_ended_runtime_answer() {
+    within(LONG, || {
+        let [first, second] = two_runtimes();
+        let (listener, ours, theirs, datagrams) = first
+            .block_on(async {
+                let (listener, at) = listen();
+                let ours = TcpStream::connect(at).await.unwrap();
+                let (theirs, _) = listener.accept().await.unwrap();
+                (listener, ours, theirs, UdpSocket::bind(HERE).unwrap())
+            })
+            .unwrap();
+        let listener = Arc::new(listener);
+        let waits = Arc::new(AtomicBool::new(false));
+        let (says, waits_there) = (waits.clone(), listener.clone());
+        let late = second
+            .block_on(async move {
+                let waiter = go(async move {
+                    let mut accept = Box::pin(waits_there.accept());
+                    assert!(is_pending(&mut accept));
+                    says.store(true, Ordering::Release);
+                    accept.await.map(drop)
+                });
+                let end = go(async move {
+                    while !waits.load(Ordering::Acquire) {
+                        yield_now().await;
+                    }
+                    blocking(move || first.shutdown(LONG)).await.unwrap();
+                });
+                end.await.unwrap();
+                let waited = waiter.await.unwrap();
+                let mut buffer = [0; 4];
+                let errors = [
+                    waited.unwrap_err(),
+                    listener.accept().await.map(drop).unwrap_err(),
+                    ours.read(&mut buffer).await.unwrap_err(),
+                    datagrams.recv_from(&mut buffer).await.unwrap_err(),
+                ];
+                for error in errors {
+                    let text = error.to_string();
+                    assert!(
+                        text.contains("runtime in which this socket was made"),
+                        "{text}"
+                    );
+                }
+                // The bytes are there by the time that the other side has gone.
+                theirs.write_all(b"grey").await.unwrap();
+                drop(theirs);
+                while ours.peek(&mut buffer).await.is_err() {
+                    yield_now().await;
+                }
+                ours.read(&mut buffer).await.map(|n| buffer[..n].to_vec())
+            })
+            .unwrap();
+        assert_eq!(late.unwrap(), b"grey");
+    });
+}
+
+/// As many connections wait as the system allows; the standard library's limit is 128.
+#[test]
+fn a_listener_that_is_busy_keeps_its_callers() {
+    let system = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let most = system.map_or(300, |text| text.trim().parse().expect("a number"));
+    let [runtime, _] = two_runtimes();
+    let (_listener, at) = runtime.block_on(async { listen() }).unwrap();
+    let callers: Vec<_> = (0..most.min(300))
+        .map(|_| std::net::TcpStream::connect_timeout(&at, Duration::from_secs(20)))
+        .collect();
+    assert!(callers.iter().all(Result::is_ok));
+}

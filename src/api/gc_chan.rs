@@ -10,7 +10,9 @@ use crate::api::mutator::Mutator;
 use crate::api::root::Root;
 use crate::api::runtime::with;
 use crate::object::trace::{At, Collect, Rebrand, Trace, Tracer};
-use crate::sched::chan::{Receiver, SendError, Sender, TryRecvError, TrySendError, chan};
+use crate::sched::chan::{
+    Receiver, SendError, Sender, TryRecvError, TrySendError, chan, chan_of_tokens,
+};
 
 /// What senders and receivers wait for: one token for each place that is free, one for each item.
 struct Tokens {
@@ -76,13 +78,9 @@ impl<'gc, T> GcChan<'gc, T> {
             "GcChan::new(0): the capacity of a GcChan is at least 1"
         );
         let tokens = Tokens {
-            free: chan(capacity),
+            free: chan_of_tokens(capacity),
             filled: chan(capacity),
         };
-        for _ in 0..capacity {
-            // There is room: nobody else has the channel.
-            let _ = tokens.free.0.try_send(());
-        }
         Self {
             items: GcLock::new(VecDeque::new()),
             tokens: Arc::new(tokens),
@@ -143,10 +141,15 @@ impl<'gc, T> GcChan<'gc, T> {
     fn put(&self, mu: &Mutator, item: Gc<'gc, T>) -> Result<(), SendError<Gc<'gc, T>>> {
         let mut items = self.items.write(mu);
         items.push_back(item);
-        // There is room for as many tokens as there are places. Under the lock, so that a receiver finds the item.
-        if self.tokens.filled.0.try_send(()).is_err() {
+        // There is room for as many tokens as there are places. Under the lock, so that a receiver finds the item; but what
+        // its waker does may need the lock.
+        let Ok(waker) = self.tokens.filled.0.try_send_quietly(()) else {
             items.pop_back();
             return Err(SendError(item));
+        };
+        drop(items);
+        if let Some(waker) = waker {
+            waker.wake();
         }
         Ok(())
     }
@@ -160,20 +163,20 @@ impl<'gc, T> GcChan<'gc, T> {
     }
 }
 
-/// A token of a free place, which goes back if the item that it was for is not made.
-struct Place<'a>(&'a Tokens);
+/// A token that goes back if what it was taken for does not happen: `make` panics, or there is no section to be had.
+struct Token<'a>(&'a Sender<()>);
 
-impl Place<'_> {
+impl Token<'_> {
     #[allow(clippy::mem_forget, reason = "it has nothing but a reference")]
     fn use_up(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Token<'_> {
     fn drop(&mut self) {
-        // As in `take`.
-        let _ = self.0.free.0.try_send(());
+        // There is room: it was taken out.
+        let _ = self.0.try_send(());
     }
 }
 
@@ -200,8 +203,8 @@ impl<T: Collect> Root<GcChan<'static, T>> {
         if tokens.free.1.recv().await.is_none() {
             return Err(SendError(()));
         }
+        let place = Token(&tokens.free.0);
         with(|m| {
-            let place = Place(&tokens);
             let item = make(m);
             place.use_up();
             self.get(m).put(m, item).map_err(|_| SendError(()))
@@ -217,8 +220,11 @@ impl<T: Collect> Root<GcChan<'static, T>> {
     {
         let tokens = self.tokens();
         tokens.filled.1.recv().await?;
+        let filled = Token(&tokens.filled.0);
         with(|m| {
-            let item = self.get(m).take(m)?;
+            let this = self.get(m);
+            filled.use_up();
+            let item = this.take(m)?;
             Some(look(m, item))
         })
     }

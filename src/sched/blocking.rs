@@ -3,42 +3,66 @@
 //! If there is work for the P it is handed on at once. Otherwise it is left Blocked: the M takes it back when a short call
 //! ends, or the monitor gives it away (Go runtime, `entersyscall`, `handoffp`, `exitsyscall` of `proc.go`).
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::sched::context;
 use crate::sched::proc::{Proc, Status};
 use crate::sched::shared::Shared;
 use crate::sched::wait::WaitReason;
+use crate::sched::wakers::{Fresh, KeptWaker, with_clone_if_needed};
 use crate::sched::worker::Worker;
-use crate::sys::lock::Unranked;
+use crate::sys::lock::Brief;
 use crate::sys::sync::Ordering;
 
-/// Gs that wait for a thread, because there are as many as there may be. First in, first out.
+/// Gs that wait for a thread, because there are as many as there may be. First in, first out: by ticket.
 #[derive(Debug, Default)]
 struct Line {
-    waiting: VecDeque<(u64, Waker)>,
-    next_ticket: u64,
+    waiting: BTreeMap<u64, Option<KeptWaker>>,
+    last_ticket: u64,
+}
+
+/// What somebody in the line is told.
+#[derive(Debug)]
+enum Answer {
+    /// There is room.
+    Room,
+    /// It waits, with this ticket.
+    Waits(u64),
 }
 
 impl Line {
-    /// Takes whoever has the ticket out, if it has not been called yet.
-    fn remove(&mut self, ticket: u64) -> Option<Waker> {
-        let place = self.waiting.iter().position(|(of, _)| *of == ticket)?;
-        self.waiting.remove(place).map(|(_, waker)| waker)
+    /// Waits with the ticket that it has, or a new one. None: that needs a clone of its waker.
+    fn wait(&mut self, ticket: Option<u64>, fresh: &mut Fresh<'_>) -> Option<Answer> {
+        if let Some(ticket) = ticket
+            && let Some(waker) = self.waiting.get_mut(&ticket)
+        {
+            return fresh.put_into(waker).then_some(Answer::Waits(ticket));
+        }
+        let mut waker = None;
+        if !fresh.put_into(&mut waker) {
+            return None;
+        }
+        // One that was called and came too late keeps its place before the others.
+        let ticket = ticket.unwrap_or_else(|| {
+            self.last_ticket += 1;
+            self.last_ticket
+        });
+        self.waiting.insert(ticket, waker);
+        Some(Answer::Waits(ticket))
     }
 }
 
 /// See [`Line`].
 #[derive(Debug)]
-pub(crate) struct CallQueue(Unranked<Line>);
+pub(crate) struct CallQueue(Brief<Line>);
 
 impl CallQueue {
     pub(crate) fn new() -> Self {
-        Self(Unranked::new(Line::default()))
+        Self(Brief::new(Line::default()))
     }
 
     /// Waits, with the ticket that it has or a new one, unless `reserve` finds room: `None`. Under the lock, so that a call
@@ -47,39 +71,36 @@ impl CallQueue {
         &self,
         ticket: Option<u64>,
         cx: &Context<'_>,
-        reserve: impl FnOnce() -> bool,
+        mut reserve: impl FnMut() -> bool,
     ) -> Option<u64> {
-        let mut line = self.0.lock();
-        if reserve() {
-            // It may have come by itself, and still be in the line.
-            if let Some(ticket) = ticket {
-                line.remove(ticket);
+        // It may have come by itself, and still be in the line.
+        let mut stale = None;
+        let answer = with_clone_if_needed(cx.waker(), |fresh| {
+            let mut line = self.0.lock();
+            if reserve() {
+                stale = ticket.and_then(|ticket| line.waiting.remove(&ticket));
+                return Some(Answer::Room);
             }
-            return None;
-        }
-        let ticket = ticket.unwrap_or_else(|| {
-            line.next_ticket += 1;
-            line.next_ticket
+            line.wait(ticket, fresh)
         });
-        let waker = cx.waker().clone();
-        match line.waiting.iter_mut().find(|(of, _)| *of == ticket) {
-            Some((_, old)) => *old = waker,
-            None => line.waiting.push_back((ticket, waker)),
+        drop(stale);
+        match answer {
+            Answer::Room => None,
+            Answer::Waits(ticket) => Some(ticket),
         }
-        Some(ticket)
     }
 
     /// Whoever has the ticket waits no more; if it had been called already, the next one is.
     fn leave(&self, ticket: u64) {
-        let waker = self.0.lock().remove(ticket);
+        let waker = self.0.lock().waiting.remove(&ticket);
         if waker.is_none() {
             self.wake_one();
         }
     }
 
     fn wake_one(&self) {
-        let first = self.0.lock().waiting.pop_front();
-        if let Some((_, waker)) = first {
+        let first = self.0.lock().waiting.pop_first();
+        if let Some((_, Some(waker))) = first {
             waker.wake();
         }
     }

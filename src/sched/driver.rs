@@ -16,9 +16,14 @@
 //! not fallen asleep yet. Only a deadline that became the first of its heap needs to ask: behind an earlier one it is
 //! covered, because the poller wakes for that one and looks again.
 //!
+//! When the runtime ends, the driver is closed: whoever waits for time or a socket is woken, finds that, and waits no more.
+//! Each heap of timers and each socket has a flag of its own for this under its own lock. So somebody who comes meanwhile is
+//! either there to be woken, or sees the flag. (A [`Sleep`](crate::time::Sleep) goes over to the runtime that polls it.)
+//!
 //! **Concurrency**: `turn` says whether a thread is the poller, and guards nothing but that role. The locks of `scratch`
 //! and `sources` are held for a moment, and never while a waker runs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
@@ -29,9 +34,10 @@ use std::time::{Duration, Instant};
 use polling::{Event, Events, Poller};
 
 use crate::sched::timer::{Key, Moved, NEVER, Timers};
+use crate::sched::wakers::{KeptWaker, Wakers};
 use crate::sys::clock;
 use crate::sys::fatal::fatal_args;
-use crate::sys::lock::Unranked;
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, fence, yield_now};
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -111,10 +117,10 @@ impl Deadlines {
         self.until.store(0, Ordering::Relaxed);
     }
 
-    /// Adds a timer to that P's; also returns whether the poller would sleep over it.
-    fn insert(&self, proc_index: usize, when: u64, waker: Waker) -> (Key, bool) {
-        let (key, next) = self.of(proc_index).insert(when, waker);
-        (key, self.is_slept_over(when, next))
+    /// Adds a timer to that P's; also returns whether the poller would sleep over it. None if they have been closed.
+    fn insert(&self, proc_index: usize, when: u64, waker: KeptWaker) -> Option<(Key, bool)> {
+        let (key, next) = self.of(proc_index).insert(when, waker)?;
+        Some((key, self.is_slept_over(when, next)))
     }
 
     /// Moves a timer of that P's, if it has not fired; also returns whether the poller would sleep over it.
@@ -140,27 +146,43 @@ impl Deadlines {
 /// What the poller hands events to.
 pub(crate) trait Pollable: Send + Sync {
     /// Something happened. Appends who is to be woken. Called under a lock: runs no waker.
-    fn on_event(&self, poller: &Poller, event: Event, woken: &mut Vec<Waker>);
+    fn on_event(&self, poller: &Poller, event: Event, woken: &mut Wakers);
+
+    /// Nothing will happen any more. Appends who waits; who comes later is told. Called under a lock.
+    fn close(&self, woken: &mut Wakers);
 }
 
-/// Sockets by their number.
+/// Sockets by their number, which is not used again while the numbers last. The memory of a crowd goes with it.
 #[derive(Default)]
 struct Sources {
-    by_key: Vec<Option<Arc<dyn Pollable>>>,
-    free: Vec<usize>,
+    by_key: BTreeMap<usize, Arc<dyn Pollable>>,
+    last: usize,
+    closed: bool,
+}
+
+impl Sources {
+    fn new_key(&mut self) -> usize {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            // The poller keeps the highest number for itself.
+            if self.last != usize::MAX && !self.by_key.contains_key(&self.last) {
+                return self.last;
+            }
+        }
+    }
 }
 
 /// What a poll works with; kept from one to the next, and taken out meanwhile.
 struct Scratch {
     events: Events,
-    woken: Vec<Waker>,
+    woken: Wakers,
 }
 
 impl Scratch {
     fn new() -> Box<Self> {
         Box::new(Self {
             events: Events::with_capacity(EVENTS),
-            woken: Vec::new(),
+            woken: Wakers::new(),
         })
     }
 }
@@ -196,8 +218,8 @@ pub(crate) struct Driver {
     /// [`ONCE`] if a sleep is to end that has not ended or not begun yet, [`FOR_GOOD`] if none is to begin any more. (The OS
     /// keeps a break only until the next poll, even if that one did not sleep.)
     broken: AtomicUsize,
-    scratch: Unranked<Option<Box<Scratch>>>,
-    sources: Unranked<Sources>,
+    scratch: Brief<Option<Box<Scratch>>>,
+    sources: Brief<Sources>,
     /// How many wakers sockets hold.
     waiters: AtomicUsize,
 }
@@ -222,8 +244,8 @@ impl Driver {
             poller: Poller::new()?,
             turn: AtomicUsize::new(FREE),
             broken: AtomicUsize::new(0),
-            scratch: Unranked::new(Some(Scratch::new())),
-            sources: Unranked::new(Sources::default()),
+            scratch: Brief::new(Some(Scratch::new())),
+            sources: Brief::new(Sources::default()),
             waiters: AtomicUsize::new(0),
         })
     }
@@ -273,9 +295,19 @@ impl Driver {
         self.break_sleep(ONCE);
     }
 
-    /// From now on no poll sleeps: the runtime ends.
+    /// From now on no poll sleeps, and nobody can wait here: the runtime ends. Wakes whoever does. May be called again.
     pub(crate) fn close(&self) {
         self.break_sleep(FOR_GOOD);
+        self.deadlines.timers.iter().for_each(Timers::close);
+        let mut woken = Wakers::new();
+        let mut sources = self.sources.lock();
+        if !std::mem::replace(&mut sources.closed, true) {
+            for source in sources.by_key.values() {
+                source.close(&mut woken);
+            }
+        }
+        drop(sources);
+        self.remove_waiters(woken.len());
     }
 
     fn break_sleep(&self, how: usize) {
@@ -307,9 +339,7 @@ impl Driver {
         self.wait(timeout, &mut scratch);
         drop(turn);
         let count = scratch.woken.len();
-        for waker in scratch.woken.drain(..) {
-            waker.wake();
-        }
+        scratch.woken.wake();
         // Another poll may have made one of its own meanwhile; either will do.
         let spare = self.scratch.lock().replace(scratch);
         drop(spare);
@@ -351,8 +381,8 @@ impl Driver {
         }
         let sources = self.sources.lock();
         for event in scratch.events.iter() {
-            // A socket may have gone since; another with its number is woken for nothing.
-            if let Some(Some(source)) = sources.by_key.get(event.key) {
+            // A socket may have gone since.
+            if let Some(source) = sources.by_key.get(&event.key) {
                 source.on_event(&self.poller, event, &mut scratch.woken);
             }
         }
@@ -370,13 +400,18 @@ impl Driver {
         (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(now())))
     }
 
-    /// Adds a timer to that P's.
-    pub(crate) fn start_timer(&self, proc_index: usize, when: u64, waker: Waker) -> Key {
-        let (key, is_slept_over) = self.deadlines.insert(proc_index, when, waker);
+    /// Adds a timer to that P's. None if the driver has been closed.
+    pub(crate) fn start_timer(
+        &self,
+        proc_index: usize,
+        when: u64,
+        waker: KeptWaker,
+    ) -> Option<Key> {
+        let (key, is_slept_over) = self.deadlines.insert(proc_index, when, waker)?;
         if is_slept_over {
             self.break_poll();
         }
-        key
+        Some(key)
     }
 
     /// Moves a timer of that P's, if it has not fired; its key may change.
@@ -388,7 +423,7 @@ impl Driver {
         Some(key)
     }
 
-    /// Sees to it that the timer wakes `waker`; false if it has fired.
+    /// Sees to it that the timer wakes `waker`; false if it has fired, or the driver has been closed.
     pub(crate) fn refresh_timer(&self, proc_index: usize, key: Key, waker: &Waker) -> bool {
         self.deadlines.of(proc_index).refresh(key, waker)
     }
@@ -403,28 +438,21 @@ impl Driver {
         &self.poller
     }
 
-    /// Gives the socket that `make` makes its number.
+    /// Gives the socket that `make` makes its number, and tells it whether the driver has been closed.
     pub(crate) fn add_source<S: Pollable + 'static>(
         &self,
-        make: impl FnOnce(usize) -> Arc<S>,
+        make: impl FnOnce(usize, bool) -> Arc<S>,
     ) -> Arc<S> {
         let mut sources = self.sources.lock();
-        let key = sources.free.pop().unwrap_or_else(|| {
-            sources.by_key.push(None);
-            sources.by_key.len() - 1
-        });
-        let source = make(key);
-        sources.by_key[key] = Some(source.clone());
+        let key = sources.new_key();
+        let source = make(key, sources.closed);
+        sources.by_key.insert(key, source.clone());
         source
     }
 
     /// Takes a socket's number back.
     pub(crate) fn remove_source(&self, key: usize) {
-        let gone = {
-            let mut sources = self.sources.lock();
-            sources.free.push(key);
-            sources.by_key[key].take()
-        };
+        let gone = self.sources.lock().by_key.remove(&key);
         drop(gone);
     }
 
@@ -445,7 +473,7 @@ impl Driver {
 impl Driver {
     /// How many sockets there are.
     pub(crate) fn source_count(&self) -> usize {
-        self.sources.lock().by_key.iter().flatten().count()
+        self.sources.lock().by_key.len()
     }
 }
 
@@ -481,8 +509,9 @@ mod loom_tests {
 
         /// As `Driver::start_timer`.
         fn start_timer(&self, proc_index: usize, when: u64) -> Key {
-            let waker = Waker::noop().clone();
-            let (key, is_slept_over) = self.deadlines.insert(proc_index, when, waker);
+            let waker = KeptWaker::of(Waker::noop());
+            let inserted = self.deadlines.insert(proc_index, when, waker);
+            let (key, is_slept_over) = inserted.expect("nobody closes it");
             if is_slept_over {
                 self.break_poll();
             }

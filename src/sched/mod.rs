@@ -31,5 +31,6 @@ pub(crate) mod task;
 pub(crate) mod time;
 pub(crate) mod timer;
 pub(crate) mod wait;
+pub(crate) mod wakers;
 pub(crate) mod worker;
 pub(crate) mod yielding;

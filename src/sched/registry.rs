@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use crate::sched::list::List;
 use crate::sched::task::{GRef, Header};
-use crate::sys::lock::Unranked;
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicU64, Ordering};
 
 /// See the module's head. A list holds one reference of each of its Gs.
@@ -22,7 +22,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 #[repr(align(64))]
 struct Shard {
-    list: Unranked<List<Header>>,
+    list: Brief<List<Header>>,
 }
 
 /// A number that one thread at a time adds to, on a cache line of its own.
@@ -106,7 +106,7 @@ impl Ended {
 impl Registry {
     pub(crate) fn new(shards: usize, procs: usize) -> Self {
         let shard = || Shard {
-            list: Unranked::new(List::new()),
+            list: Brief::new(List::new()),
         };
         Self {
             shards: std::iter::repeat_with(shard).take(shards).collect(),

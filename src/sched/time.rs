@@ -2,6 +2,9 @@
 //!
 //! A future here is a deadline, and once it has been polled too early, the key of a timer in the heap of the P that polled
 //! it. The waker is in that heap, so a future that sleeps is 32 bytes and may be moved.
+//!
+//! A runtime that ends wakes whoever has a timer there. The future is then polled by whoever holds it, and
+//! begins a new timer in the runtime that polls: its deadline is a moment, and the same everywhere.
 
 use std::error::Error;
 use std::fmt;
@@ -16,6 +19,7 @@ use crate::sched::context;
 use crate::sched::driver::{self, Driver};
 use crate::sched::timer::{Key, NEVER};
 use crate::sched::wait::WaitReason;
+use crate::sched::wakers::KeptWaker;
 
 /// A timer that waits or has fired; dropping it takes it out.
 struct Timer {
@@ -29,7 +33,9 @@ impl Timer {
         let Some((driver, proc_index)) = context::driver() else {
             panic!("time is waited for outside a runtime: nobody would run the timer");
         };
-        let key = driver.start_timer(proc_index, when, waker.clone());
+        let Some(key) = driver.start_timer(proc_index, when, KeptWaker::of(waker)) else {
+            panic!("time is waited for in a runtime that has ended: nobody would run the timer");
+        };
         Self {
             driver,
             key,
@@ -37,12 +43,13 @@ impl Timer {
         }
     }
 
+    /// False if it has fired, or its runtime has ended.
     fn refresh(&self, waker: &Waker) -> bool {
         self.driver
             .refresh_timer(self.proc_index as usize, self.key, waker)
     }
 
-    /// False if it has fired.
+    /// False if it has fired, or its runtime has ended.
     fn reset(&mut self, when: u64) -> bool {
         let moved = self
             .driver
@@ -62,8 +69,10 @@ impl Drop for Timer {
 ///
 /// A time too long for the clock (584 years) is as good as for ever.
 ///
+/// It may be begun in one runtime and awaited in another, also when the first one has ended.
+///
 /// # Panics
-/// The future panics if it is polled outside a runtime before its time has come.
+/// The future panics if it is polled outside a runtime, or in one that has ended, before its time has come.
 pub fn sleep(time: Duration) -> Sleep {
     Sleep {
         due: driver::nanos_after(time),
@@ -134,6 +143,7 @@ impl Sleep {
         }
         let waits = self.timer.as_ref().is_some_and(|t| t.refresh(cx.waker()));
         if !waits {
+            self.timer = None;
             self.timer = Some(Timer::start(self.due, cx.waker()));
         }
         context::note_wait(WaitReason::Sleep, (&raw const *self).addr());

@@ -11,14 +11,23 @@
 //! too: the slot has the new deadline, and the entry moves when it comes to the top. The top itself is always exact, so
 //! nobody wakes for a timer that is gone. (Four children to a node and lazy deletion are Go's, runtime, `time.go`.)
 //!
+//! Memory follows how many timers there are, up and down. The entries are a list that halves. A slot cannot move, as
+//! futures know its number; so slots come in chunks (`timer/slots.rs`), and a chunk without a timer is given back.
+//!
 //! **Concurrency**: everything is under the lock of the heap, except `next`, which is written under it and read by
-//! anybody. Wakers are woken and dropped outside the lock.
+//! anybody. Wakers are cloned, woken and dropped outside the lock (`wakers.rs`).
 
 use std::task::Waker;
 
+use crate::sched::timer::slots::Slots;
+use crate::sched::wakers::{KeptWaker, Wakers, with_clone_if_needed};
 use crate::sys::MODELLED;
-use crate::sys::lock::Unranked;
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicU64, Ordering};
+
+mod slots;
+
+pub(crate) use crate::sched::timer::slots::Key;
 
 /// The deadline of nothing.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -26,21 +35,8 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// How many children a node of the heap has.
 const ARITY: usize = 4;
 
-/// How many timers are woken for one time the lock is taken.
-const BATCH: usize = 32;
-
-/// Below this many cancelled timers a sweep is not worth it, and as many slots are kept when none is in use.
+/// Below this many cancelled timers a sweep is not worth it, and as many entries are kept when there are none.
 const SMALL: usize = if MODELLED || cfg!(miri) { 4 } else { 256 };
-
-/// The end of the list of free slots.
-const NO_SLOT: u32 = u32::MAX;
-
-/// Names a timer. A key outlives its timer: tickets are not used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    slot: u32,
-    ticket: u64,
-}
 
 /// What a timer is now, after it was asked for by its key.
 #[derive(Debug)]
@@ -57,14 +53,14 @@ pub(crate) enum Moved {
 pub(crate) struct Timers {
     /// The deadline at the top of the heap, [`NEVER`] if it is empty.
     next: AtomicU64,
-    heap: Unranked<Heap>,
+    heap: Brief<Heap>,
 }
 
 impl Timers {
     pub(crate) fn new() -> Self {
         Self {
             next: AtomicU64::new(NEVER),
-            heap: Unranked::new(Heap::new()),
+            heap: Brief::new(Heap::new()),
         }
     }
 
@@ -82,25 +78,39 @@ impl Timers {
         next
     }
 
-    /// Adds a timer that wakes `waker` at `when`; also returns the next deadline of the heap.
-    pub(crate) fn insert(&self, when: u64, waker: Waker) -> (Key, u64) {
+    /// Adds a timer that wakes `waker` at `when`; also returns the next deadline of the heap. None if that has been closed.
+    pub(crate) fn insert(&self, when: u64, waker: KeptWaker) -> Option<(Key, u64)> {
         let mut heap = self.heap.lock();
+        if heap.closed {
+            return None;
+        }
         let key = heap.insert(when, waker);
-        (key, self.publish(&mut heap))
+        Some((key, self.publish(&mut heap)))
     }
 
-    /// Sees to it that the timer wakes `waker`; false if it has fired.
+    /// Sees to it that the timer wakes `waker`; false if it has fired, or the heap has been closed.
     pub(crate) fn refresh(&self, key: Key, waker: &Waker) -> bool {
-        let old = {
+        with_clone_if_needed(waker, |fresh| {
             let mut heap = self.heap.lock();
-            match heap.waker_of(key) {
-                None => return false,
-                Some(old) if old.will_wake(waker) => return true,
-                Some(old) => std::mem::replace(old, waker.clone()),
-            }
-        };
-        drop(old);
-        true
+            let Some(place) = heap.slots.waker_of(key) else {
+                return Some(false);
+            };
+            fresh.put_into(place).then_some(true)
+        })
+    }
+
+    /// Nobody will run these timers any more: wakes everybody, and takes no more in.
+    pub(crate) fn close(&self) {
+        let mut woken = Wakers::new();
+        let mut heap = self.heap.lock();
+        heap.closed = true;
+        for entry in std::mem::take(&mut heap.entries) {
+            woken.add(heap.slots.release(entry.slot));
+        }
+        heap.cancelled = 0;
+        self.publish(&mut heap);
+        drop(heap);
+        drop(woken);
     }
 
     /// Takes the timer out, if it has not fired.
@@ -132,18 +142,17 @@ impl Timers {
     pub(crate) fn expire(&self, now: u64) -> usize {
         let mut woken = 0;
         while self.next() <= now {
-            let mut batch = [const { None }; BATCH];
+            let mut batch = Wakers::new();
+            let mut heap = self.heap.lock();
+            while batch.len() < Wakers::FEW
+                && let Some(waker) = heap.pop_due(now)
             {
-                let mut heap = self.heap.lock();
-                for place in &mut batch {
-                    *place = heap.pop_due(now);
-                }
-                self.publish(&mut heap);
+                batch.add(Some(waker));
             }
-            for waker in batch.into_iter().flatten() {
-                waker.wake();
-                woken += 1;
-            }
+            self.publish(&mut heap);
+            drop(heap);
+            woken += batch.len();
+            drop(batch);
         }
         woken
     }
@@ -157,76 +166,46 @@ struct Entry {
     slot: u32,
 }
 
-/// See the module's head for its states.
-#[derive(Debug)]
-struct Slot {
-    waker: Option<Waker>,
-    /// The deadline; in a free slot, the number of the next free one.
-    when: u64,
-    /// Which timer of all that this heap had.
-    ticket: u64,
-}
-
 #[derive(Debug)]
 struct Heap {
     entries: Vec<Entry>,
-    slots: Vec<Slot>,
-    free: u32,
+    slots: Slots,
     cancelled: usize,
-    tickets: u64,
+    /// The runtime has ended.
+    closed: bool,
 }
 
 impl Heap {
     const fn new() -> Self {
         Self {
             entries: Vec::new(),
-            slots: Vec::new(),
-            free: NO_SLOT,
+            slots: Slots::new(),
             cancelled: 0,
-            tickets: 0,
+            closed: false,
         }
     }
 
-    fn insert(&mut self, when: u64, waker: Waker) -> Key {
-        self.tickets += 1;
-        let ticket = self.tickets;
-        let filled = Slot {
-            waker: Some(waker),
+    fn insert(&mut self, when: u64, waker: KeptWaker) -> Key {
+        let key = self.slots.fill(when, waker);
+        self.push(Entry {
             when,
-            ticket,
-        };
-        let slot = self.free;
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            self.free = place.when as u32;
-            *place = filled;
-            self.push(Entry { when, slot });
-            return Key { slot, ticket };
-        }
-        // Memory ends before the numbers do: 2^32 slots are 128 GiB.
-        let slot = self.slots.len() as u32;
-        self.slots.push(filled);
-        self.push(Entry { when, slot });
-        Key { slot, ticket }
+            slot: key.slot,
+        });
+        key
     }
 
-    /// The waker of a timer that waits.
-    fn waker_of(&mut self, key: Key) -> Option<&mut Waker> {
-        let slot = self.slots.get_mut(key.slot as usize)?;
-        slot.waker.as_mut().filter(|_| slot.ticket == key.ticket)
-    }
-
-    fn cancel(&mut self, key: Key) -> Option<Waker> {
-        self.waker_of(key)?;
+    fn cancel(&mut self, key: Key) -> Option<KeptWaker> {
+        let waker = self.slots.waker_of(key)?.take();
         self.cancelled += 1;
-        self.slots[key.slot as usize].waker.take()
+        waker
     }
 
     /// A later deadline is noted in the slot; an earlier one needs an entry, and so a slot, of its own.
     fn reset(&mut self, key: Key, when: u64) -> Option<Key> {
-        self.waker_of(key)?;
-        let slot = &mut self.slots[key.slot as usize];
-        if when >= slot.when {
-            slot.when = when;
+        self.slots.waker_of(key)?;
+        let old = self.slots.when_mut(key.slot);
+        if when >= *old {
+            *old = when;
             return Some(key);
         }
         let waker = self.cancel(key)?;
@@ -234,14 +213,12 @@ impl Heap {
     }
 
     /// Takes the first timer out, if it is due. The top is exact only after `settle`.
-    fn pop_due(&mut self, now: u64) -> Option<Waker> {
+    fn pop_due(&mut self, now: u64) -> Option<KeptWaker> {
         if self.settle() > now {
             return None;
         }
         let slot = self.pop()?;
-        let waker = self.slots[slot as usize].waker.take();
-        self.release(slot);
-        waker
+        self.slots.release(slot)
     }
 
     /// Makes the top a timer that waits and is due when its entry says; returns that deadline.
@@ -249,34 +226,38 @@ impl Heap {
         if self.cancelled >= SMALL && self.cancelled > self.entries.len() / 2 {
             self.sweep();
         }
+        let mut first = NEVER;
         while let Some(&top) = self.entries.first() {
-            let slot = &self.slots[top.slot as usize];
-            if slot.waker.is_none() {
-                self.pop();
-                self.release(top.slot);
-                self.cancelled -= 1;
-            } else if slot.when > top.when {
-                self.entries[0].when = slot.when;
-                self.sift_down(0);
-            } else {
-                return top.when;
+            match self.slots.deadline(top.slot) {
+                None => {
+                    self.pop();
+                    self.slots.release(top.slot);
+                    self.cancelled -= 1;
+                }
+                Some(when) if when > top.when => {
+                    self.entries[0].when = when;
+                    self.sift_down(0);
+                }
+                Some(when) => {
+                    first = when;
+                    break;
+                }
             }
         }
         self.shrink();
-        NEVER
+        first
     }
 
     /// Takes all cancelled timers out.
     fn sweep(&mut self) {
         let mut entries = std::mem::take(&mut self.entries);
         entries.retain_mut(|entry| {
-            let slot = &self.slots[entry.slot as usize];
-            entry.when = slot.when;
-            let waits = slot.waker.is_some();
-            if !waits {
-                self.release(entry.slot);
+            let deadline = self.slots.deadline(entry.slot);
+            match deadline {
+                Some(when) => entry.when = when,
+                None => drop(self.slots.release(entry.slot)),
             }
-            waits
+            deadline.is_some()
         });
         self.entries = entries;
         self.cancelled = 0;
@@ -287,18 +268,14 @@ impl Heap {
         }
     }
 
-    /// Gives the memory of a crowd back, when nobody is left.
+    /// Gives the memory of a crowd back: at a quarter of what there is room for, half of that room. So the copy of what is left
+    /// is paid for by those that have gone.
+    #[inline]
     fn shrink(&mut self) {
-        if self.slots.len() > SMALL {
-            self.entries = Vec::new();
-            self.slots = Vec::new();
-            self.free = NO_SLOT;
+        let room = self.entries.capacity();
+        if room > SMALL && self.entries.len() <= room / 4 {
+            self.entries.shrink_to((room / 2).max(SMALL));
         }
-    }
-
-    fn release(&mut self, slot: u32) {
-        self.slots[slot as usize].when = u64::from(self.free);
-        self.free = slot;
     }
 
     fn push(&mut self, entry: Entry) {
@@ -370,6 +347,13 @@ mod tests {
         }
     }
 
+    impl Heap {
+        /// Whether it holds no more memory than it keeps for a few.
+        fn is_small(&self) -> bool {
+            self.entries.capacity() <= 8 * SMALL && self.slots.room() <= 4 * SMALL
+        }
+    }
+
     /// A generator of numbers that look random (splitmix64, Steele et al. 2014).
     fn next_random(state: &mut u64) -> u64 {
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -377,6 +361,16 @@ mod tests {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    fn insert(timers: &Timers, when: u64, count: &Arc<Count>) -> (Key, u64) {
+        let waker = KeptWaker::of(&Waker::from(count.clone()));
+        timers.insert(when, waker).expect("not closed")
+    }
+
+    fn insert_noop(timers: &Timers, when: u64) -> (Key, u64) {
+        let waker = KeptWaker::of(Waker::noop());
+        timers.insert(when, waker).expect("not closed")
     }
 
     /// Every operation at random, against an ordered set.
@@ -398,7 +392,7 @@ mod tests {
                 let some = next_random(&mut state) as usize;
                 if dice < if grows { 60 } else { 10 } {
                     let when = now + next_random(&mut state) % 1000;
-                    let (key, next) = timers.insert(when, count.clone().into());
+                    let (key, next) = insert(&timers, when, &count);
                     model.insert((when, key.ticket));
                     keys.push((when, key));
                     assert_eq!(Some(next), model.first().map(|first| first.0));
@@ -443,14 +437,14 @@ mod tests {
     #[test]
     fn cancelled_timers_do_not_pile_up() {
         let timers = Timers::new();
-        let (first, _) = timers.insert(1, Waker::noop().clone());
+        let (first, _) = insert_noop(&timers, 1);
         for when in 2..100_000 {
-            let (key, next) = timers.insert(when, Waker::noop().clone());
+            let (key, next) = insert_noop(&timers, when);
             assert_eq!(next, 1);
             timers.cancel(key);
         }
         assert!(timers.heap.lock().entries.len() <= SMALL + 1);
-        assert!(timers.heap.lock().slots.len() <= SMALL + 1);
+        assert!(timers.heap.lock().slots.room() <= 2 * SMALL);
         timers.cancel(first);
         assert_eq!(timers.next(), NEVER);
     }
@@ -459,12 +453,58 @@ mod tests {
     fn the_memory_of_a_crowd_is_given_back() {
         let timers = Timers::new();
         for when in 0..10 * SMALL as u64 {
-            timers.insert(when, Waker::noop().clone());
+            insert_noop(&timers, when);
         }
         assert_eq!(timers.expire(NEVER - 1), 10 * SMALL);
-        assert_eq!(timers.heap.lock().slots.capacity(), 0);
-        let (key, _) = timers.insert(7, Waker::noop().clone());
+        assert!(timers.heap.lock().is_small());
+        let (key, _) = insert_noop(&timers, 7);
         assert!(timers.refresh(key, Waker::noop()));
+    }
+
+    /// Whichever of them stays, and whether the others fire or are cancelled.
+    #[test]
+    fn the_memory_of_a_crowd_is_given_back_though_one_stays() {
+        const CROWD: usize = 40 * SMALL;
+        for stays in [0, CROWD / 2, CROWD - 1] {
+            for fire in [true, false] {
+                let timers = Timers::new();
+                let count = Arc::new(Count::default());
+                let keys: Vec<Key> = (0..CROWD)
+                    .map(|i| insert(&timers, if i == stays { 1000 } else { 10 }, &count).0)
+                    .collect();
+                if fire {
+                    assert_eq!(timers.expire(10), CROWD - 1);
+                } else {
+                    let others = keys.iter().filter(|&&key| key != keys[stays]);
+                    others.for_each(|&key| timers.cancel(key));
+                }
+                assert!(
+                    timers.heap.lock().is_small(),
+                    "{stays} stays, fired: {fire}"
+                );
+                assert_eq!(timers.next(), 1000);
+                assert_eq!(timers.expire(1000), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_heap_that_is_closed_wakes_everybody_and_takes_nobody_in() {
+        let timers = Timers::new();
+        let count = Arc::new(Count::default());
+        let keys = [50, 60, 70].map(|when| insert(&timers, when, &count).0);
+        timers.cancel(keys[1]);
+        timers.close();
+        assert_eq!((count.get(), timers.next()), (2, NEVER));
+        let waker = Waker::from(count.clone());
+        for key in keys {
+            assert!(!timers.refresh(key, &waker));
+            assert!(matches!(timers.reset(key, 80), Moved::Gone));
+            timers.cancel(key);
+        }
+        assert!(timers.insert(80, KeptWaker::of(&waker)).is_none());
+        timers.close();
+        assert_eq!((count.get(), timers.expire(100)), (2, 0));
     }
 
     /// A timer that is put off again and again stays one entry, and its old deadlines wake nobody.
@@ -472,8 +512,8 @@ mod tests {
     fn a_timer_that_is_put_off_stays_one_entry() {
         let timers = Timers::new();
         let count = Arc::new(Count::default());
-        let (mut key, _) = timers.insert(10, count.clone().into());
-        timers.insert(5, count.clone().into());
+        let (mut key, _) = insert(&timers, 10, &count);
+        insert(&timers, 5, &count);
         for when in 11..1000 {
             match timers.reset(key, when) {
                 Moved::Waiting { key: now, next } => {
@@ -495,18 +535,25 @@ mod tests {
         struct Again(Arc<Timers>);
         impl Wake for Again {
             fn wake(self: Arc<Self>) {
-                self.0.insert(500, Waker::noop().clone());
+                insert_noop(&self.0, 500);
             }
         }
         impl Drop for Again {
             fn drop(&mut self) {
-                self.0.insert(400, Waker::noop().clone());
+                insert_noop(&self.0, 400);
             }
         }
+        fn insert_again(timers: &Arc<Timers>, when: u64) -> (Key, u64) {
+            let waker = Waker::from(Arc::new(Again(timers.clone())));
+            let kept = KeptWaker::of(&waker);
+            // The clone is the only one that is left.
+            drop(waker);
+            timers.insert(when, kept).expect("not closed")
+        }
         let timers = Arc::new(Timers::new());
-        timers.insert(1, Arc::new(Again(timers.clone())).into());
+        insert_again(&timers, 1);
         assert_eq!((timers.expire(1), timers.next()), (1, 400));
-        let (key, _) = timers.insert(2, Arc::new(Again(timers.clone())).into());
+        let (key, _) = insert_again(&timers, 2);
         assert!(timers.refresh(key, Waker::noop()));
         timers.cancel(key);
         assert_eq!(timers.expire(400), 2);

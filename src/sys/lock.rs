@@ -2,9 +2,16 @@
 //!
 //! In debug builds a thread that takes a lock of a rank not above the ones it holds dies at once, so a deadlock that
 //! would need an unlucky schedule is found by any run that takes both locks.
+//!
+//! Two more rules are held the same way, each by any run that comes by, whatever its schedule:
+//! - A [`Brief`] lock is held while this crate's own code runs, and nobody else's: a waker that is
+//!   cloned, woken or dropped, and a value of a user that is dropped, may come back to the same
+//!   lock, or wait for a thread that waits for it. [`assert_none_held`] stands in front of such code.
+//! - A claim (`sched/chan/party.rs`) is waited for by looking again. Claims are made in rising
+//!   order, and under one no lock is taken: who holds that lock may be looking for the claim.
 
 #[cfg(all(debug_assertions, not(loom)))]
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 #[cfg(not(any(loom, shuttle)))]
 #[allow(
@@ -24,6 +31,183 @@ use crate::sys::{fatal::fatal_args, thread::thread_local};
     reason = "this is where the plain mutex is named"
 )]
 pub(crate) type Unranked<T> = Mutex<T>;
+
+/// A lock outside the order under which no code but this crate's own runs; see the module's head.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
+pub(crate) struct Brief<T>(Unranked<T>);
+
+#[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
+impl<T> Brief<T> {
+    #[cfg(not(loom))]
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Unranked::new(value))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    /// Takes the lock, waiting for it.
+    #[inline]
+    pub(crate) fn lock(&self) -> BriefGuard<'_, T> {
+        own::enter_brief();
+        BriefGuard(self.0.lock())
+    }
+}
+
+/// A [`Brief`] lock is held; dropping this releases it.
+#[derive(Debug)]
+pub(crate) struct BriefGuard<'a, T>(MutexGuard<'a, T>);
+
+impl<T> std::ops::Deref for BriefGuard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> std::ops::DerefMut for BriefGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for BriefGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        own::leave_brief();
+    }
+}
+
+/// Foreign code is about to run, which `what` names: in debug builds the process ends if this
+/// thread holds a [`Brief`] or [`Ranked`] lock, or a claim.
+#[inline]
+#[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
+pub(crate) fn assert_none_held(what: &str) {
+    own::assert_none_held(what);
+}
+
+/// This thread has made the claim of that place in the order.
+#[inline]
+#[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
+pub(crate) fn begin_claim(place: usize) {
+    own::begin_claim(place);
+}
+
+/// This thread has given that claim back, or used it up.
+#[inline]
+#[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
+pub(crate) fn end_claim(place: usize) {
+    own::end_claim(place);
+}
+
+/// What a thread holds beside ranked locks.
+#[cfg(all(debug_assertions, not(loom)))]
+#[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
+mod own {
+    use super::{Cell, HELD, fatal_args, thread_local};
+
+    thread_local! {
+        static BRIEF: Cell<usize> = const { Cell::new(0) };
+        static CLAIMS: Cell<Claims> = const { Cell::new(Claims::NONE) };
+    }
+
+    /// The places of claims, in the order in which they were made. Two selects that meet are all there is to claim at once.
+    #[derive(Clone, Copy)]
+    struct Claims {
+        first: Option<usize>,
+        second: Option<usize>,
+    }
+
+    impl Claims {
+        const NONE: Self = Self {
+            first: None,
+            second: None,
+        };
+
+        /// Whether there are any, and may be: a thread whose thread-locals are gone cannot be checked, as with ranks.
+        fn are_held() -> bool {
+            CLAIMS
+                .try_with(Cell::get)
+                .is_ok_and(|claims| claims.first.is_some())
+        }
+    }
+
+    pub(super) fn enter_brief() {
+        if Claims::are_held() {
+            fatal_args(format_args!("a lock is taken while a claim is held"));
+        }
+        let _ = BRIEF.try_with(|held| held.set(held.get() + 1));
+    }
+
+    pub(super) fn leave_brief() {
+        let _ = BRIEF.try_with(|held| held.set(held.get() - 1));
+    }
+
+    pub(super) fn assert_none_held(what: &str) {
+        let brief = BRIEF.try_with(Cell::get).unwrap_or(0);
+        let ranked = HELD.try_with(|held| held.borrow().last().copied());
+        if brief != 0 || Claims::are_held() {
+            fatal_args(format_args!("{what} while a lock or claim is held"));
+        }
+        if let Ok(Some(rank)) = ranked {
+            fatal_args(format_args!("{what} while {rank:?} is held"));
+        }
+    }
+
+    pub(super) fn begin_claim(place: usize) {
+        let _ = CLAIMS.try_with(|claims| {
+            let held = claims.get();
+            match (held.first, held.second) {
+                (None, _) => claims.set(Claims {
+                    first: Some(place),
+                    second: None,
+                }),
+                (Some(first), None) if first < place => claims.set(Claims {
+                    first: Some(first),
+                    second: Some(place),
+                }),
+                _ => fatal_args(format_args!("claims are made out of order")),
+            }
+        });
+    }
+
+    pub(super) fn end_claim(place: usize) {
+        let _ = CLAIMS.try_with(|claims| {
+            let held = claims.get();
+            claims.set(if held.second == Some(place) {
+                Claims {
+                    second: None,
+                    ..held
+                }
+            } else {
+                Claims {
+                    first: held.second,
+                    second: None,
+                }
+            });
+        });
+    }
+}
+
+#[cfg(any(not(debug_assertions), loom))]
+#[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
+mod own {
+    #[inline(always)]
+    pub(super) fn enter_brief() {}
+    #[inline(always)]
+    pub(super) fn leave_brief() {}
+    #[inline(always)]
+    pub(super) fn assert_none_held(_: &str) {}
+    #[inline(always)]
+    pub(super) fn begin_claim(_: usize) {}
+    #[inline(always)]
+    pub(super) fn end_claim(_: usize) {}
+}
 
 /// The order of all locks, outermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -287,5 +471,18 @@ mod tests {
         let mut a = outer.lock();
         *a += 1;
         assert_eq!(*a, 2);
+    }
+
+    /// What is not held any more is in nobody's way.
+    #[test]
+    fn foreign_code_runs_between_locks() {
+        let brief = Brief::new(1);
+        *brief.lock() += 1;
+        begin_claim(1);
+        begin_claim(2);
+        end_claim(1);
+        end_claim(2);
+        assert_none_held("a test goes on");
+        assert_eq!(*brief.lock(), 2);
     }
 }

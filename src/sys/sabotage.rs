@@ -150,6 +150,14 @@ faults! {
     SlotTooSmall
     /// The heap reaches its trigger and no cycle begins.
     TriggerLost
+
+    // Those who wait.
+    /// A select that is dropped after its future has panicked leaves its cases in the queues of their channels.
+    CaseStaysInQueue
+    /// A mutex wakes the next one before it has released the lock of its line.
+    WokenUnderLock
+    /// A select claims itself before the other one that it meets, whichever is first in the order of claims.
+    ClaimsOutOfOrder
 }
 
 /// The number of the fault that is in, from 1; 0: none.

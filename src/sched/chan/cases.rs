@@ -14,13 +14,14 @@ use crate::sched::chan::channel::{Channel, Outcome, Ready, Side, Waiter};
 use crate::sched::chan::error::SendError;
 use crate::sched::chan::handle::{Receiver, Sender};
 use crate::sched::chan::party::{Me, Party};
+use crate::sys::sabotage::{Fault, is_on};
 
 /// What became of the attempt to wait for a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     /// It waits.
     Waits,
-    /// It was possible at once; the party is claimed.
+    /// It was possible at once; the party's wait is decided in this case.
     Done,
     /// Another case has been decided meanwhile.
     Lost,
@@ -63,7 +64,7 @@ pub unsafe trait Case {
     fn is_live(&self) -> bool;
 }
 
-/// A send or receive.
+/// A send or receive. It leaves its queue when it is dropped, if it went into one: by `enlisted` alone. [E3]
 struct ChannelCase<'a, T> {
     /// None is never ready.
     channel: Option<&'a Channel<T>>,
@@ -118,11 +119,7 @@ impl<'a, T> ChannelCase<'a, T> {
         // SAFETY: 1. the owner, whose party is armed. 2. pinned; `leave` is called before it goes.
         let outcome = unsafe { channel.attempt_or_enqueue(self.side, &self.waiter, at, me, || ()) };
         match outcome {
-            Outcome::Done => {
-                // It may be in the queue since an earlier round.
-                self.leave();
-                Enqueued::Done
-            }
+            Outcome::Done => Enqueued::Done,
             Outcome::Lost => Enqueued::Lost,
             Outcome::NotReady => {
                 self.enlisted.set(true);
@@ -137,6 +134,14 @@ impl<'a, T> ChannelCase<'a, T> {
         {
             // SAFETY: 1. it went into that queue by `enqueue`.
             unsafe { channel.dequeue(self.side, &self.waiter) };
+        }
+    }
+
+    /// As `leave`, of a case that goes.
+    #[inline]
+    fn leave_for_good(&self) {
+        if !is_on(Fault::CaseStaysInQueue) {
+            self.leave();
         }
     }
 
@@ -156,6 +161,13 @@ impl<'a, T> ChannelCase<'a, T> {
     fn take(&self) -> Option<T> {
         // SAFETY: 1. as this function says.
         unsafe { self.waiter.take() }
+    }
+}
+
+impl<T> Drop for ChannelCase<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.leave_for_good();
     }
 }
 

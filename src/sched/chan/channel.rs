@@ -1,7 +1,7 @@
 //! A channel: its buffer, its two queues of waiters, and what each operation does under its lock.
 //!
 //! Every operation takes the lock once, for tens of nanoseconds. Under it nobody's code runs: wakers and values leave it
-//! and are woken and dropped outside. No two channels are ever locked at once: a select visits its channels one by one,
+//! and are woken and dropped outside (`wakers.rs`). No two channels are ever locked at once: a select visits its channels one by one,
 //! and its [`Party`] says who ends it.
 //!
 //! Beside the lock is a word that says whether a send or a receive could succeed, for whoever only wants to look. It
@@ -10,20 +10,24 @@
 //!
 //! **Invariants**
 //! - `[E3]` A waiter in a queue, and its party, stay where they are. Before it frees them, their owner takes each waiter
-//!   out of its queue, or sees that the wait was decided in its case, which took it out.
+//!   out of its queue, or sees that the wait was decided in its case, which took it out. That hangs on what the owner knows
+//!   of the waiter, never on the state of the party, which others change; a waiter that is dropped in a queue ends the process.
 //! - `[E4]` What is in a waiter's value belongs to its owner while the waiter is in no queue, and to the holder of the
 //!   lock of its channel while it is in one; from `Decided` on to the owner.
+//! - A buffer of up to [`AT_ONCE`] bytes is allocated with the channel. A larger one grows as it is filled, up to the capacity,
+//!   and goes back to that size when it is empty.
 //! - While a receiver waits that can be had, the buffer is empty; while such a sender waits, it is full.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::ptr::NonNull;
-use std::task::Waker;
 
 use crate::sched::chan::party::{Claim, Me, Party, claim_with};
 use crate::sched::list::{Linked, Links, List};
-use crate::sys::lock::Unranked;
+use crate::sched::wakers::{KeptWaker, Wakers};
+use crate::sys::fatal::fatal;
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// What an operation wants of its channel.
@@ -114,6 +118,17 @@ impl<T> Waiter<T> {
     }
 }
 
+impl<T> Drop for Waiter<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // Its owner has left under the lock, or seen the outcome; so this is the last that was written.
+        if self.queued.get() {
+            // [E3] Others would go on to follow its links.
+            fatal("a waiter of a channel is dropped while it is in a queue");
+        }
+    }
+}
+
 impl<T> fmt::Debug for Waiter<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiter")
@@ -137,7 +152,7 @@ pub(super) struct State<T> {
 pub(crate) struct Channel<T> {
     /// Bits of [`Ready`] and above them a version. Written under the lock.
     ready: AtomicU64,
-    state: Unranked<State<T>>,
+    state: Brief<State<T>>,
     capacity: usize,
     /// Handles that can send, and that can receive.
     pub(super) senders: AtomicUsize,
@@ -169,33 +184,51 @@ impl Ready {
     }
 }
 
-/// Up to so many are woken at once.
-const BATCH: usize = 16;
-
-/// Wakers that left a lock.
-#[derive(Debug)]
-struct WakeBatch {
-    wakers: [Option<Waker>; BATCH],
-    len: usize,
-}
-
-impl WakeBatch {
-    fn new() -> Self {
-        Self {
-            wakers: [const { None }; BATCH],
-            len: 0,
-        }
-    }
-
-    fn wake_all(&mut self) {
-        for waker in self.wakers.iter_mut().filter_map(Option::take) {
-            waker.wake();
-        }
-        self.len = 0;
-    }
-}
+/// How large a buffer is allocated with its channel, in bytes, and kept when it is empty.
+const AT_ONCE: usize = 64 << 10;
 
 impl<T> State<T> {
+    /// As [`AT_ONCE`], in values; at least one.
+    const KEPT: usize = match AT_ONCE.checked_div(size_of::<T>()) {
+        None => usize::MAX,
+        Some(0) => 1,
+        Some(count) => count,
+    };
+
+    /// Puts `value` at the end of the buffer, for which there is room in the channel.
+    #[inline]
+    fn push(&mut self, value: T, capacity: usize) {
+        if self.buffer.len() == self.buffer.capacity() {
+            self.grow(capacity);
+        }
+        self.buffer.push_back(value);
+    }
+
+    /// Twice as large, but not larger than the channel.
+    #[cold]
+    fn grow(&mut self, capacity: usize) {
+        let len = self.buffer.len();
+        let more = capacity.saturating_sub(len).min(len.max(Self::KEPT));
+        self.buffer.reserve_exact(more.max(1));
+    }
+
+    /// Takes the oldest value out of the buffer.
+    #[inline]
+    fn pop(&mut self) -> Option<T> {
+        let value = self.buffer.pop_front();
+        if self.buffer.is_empty() && self.buffer.capacity() > Self::KEPT {
+            self.shrink();
+        }
+        value
+    }
+
+    /// The memory of a crowd goes with the crowd. What is kept is filled before the next allocation, so that this costs each
+    /// value a constant share.
+    #[cold]
+    fn shrink(&mut self) {
+        self.buffer.shrink_to(Self::KEPT);
+    }
+
     fn queue(&mut self, side: Side) -> &mut List<Waiter<T>> {
         match side {
             Side::Send => &mut self.senders,
@@ -210,7 +243,7 @@ impl<T> State<T> {
         value: &mut Option<T>,
         me: Me<'_>,
         capacity: usize,
-        wake: &mut Option<Waker>,
+        wake: &mut Option<KeptWaker>,
     ) -> Outcome {
         match side {
             Side::Send => self.send(value, me, capacity, wake),
@@ -224,7 +257,7 @@ impl<T> State<T> {
         value: &mut Option<T>,
         me: Me<'_>,
         capacity: usize,
-        wake: &mut Option<Waker>,
+        wake: &mut Option<KeptWaker>,
     ) -> Outcome {
         if self.closed {
             return claimed(me);
@@ -243,10 +276,12 @@ impl<T> State<T> {
         if self.buffer.len() >= capacity {
             return Outcome::NotReady;
         }
-        if me.claim().is_none() {
+        if !me.claim() {
             return Outcome::Lost;
         }
-        self.buffer.extend(value.take());
+        if let Some(value) = value.take() {
+            self.push(value, capacity);
+        }
         Outcome::Done
     }
 
@@ -256,16 +291,27 @@ impl<T> State<T> {
         into: &mut Option<T>,
         me: Me<'_>,
         capacity: usize,
-        wake: &mut Option<Waker>,
+        wake: &mut Option<KeptWaker>,
     ) -> Outcome {
         if !self.buffer.is_empty() {
-            let Some(me) = me.claim() else {
-                return Outcome::Lost;
-            };
-            *into = self.buffer.pop_front();
-            if !self.senders.is_empty() && self.buffer.len() < capacity {
-                *wake = self.let_a_sender_in(me);
+            // The oldest waiting sender comes into the room that this makes. It is looked for before `me` is claimed alone.
+            if !self.senders.is_empty() && self.buffer.len() <= capacity && !self.closed {
+                match first_of(&mut self.senders, me) {
+                    Some(Ok(sender)) => {
+                        *into = self.buffer.pop_front();
+                        let buffer = &mut self.buffer;
+                        // SAFETY: [E4] it was in a queue of this channel, and the caller has the lock.
+                        *wake = unsafe { exchange(sender, |from| buffer.extend(from.take())) };
+                        return Outcome::Done;
+                    }
+                    Some(Err(OwnLost)) => return Outcome::Lost,
+                    None => {}
+                }
             }
+            if !me.claim() {
+                return Outcome::Lost;
+            }
+            *into = self.pop();
             return Outcome::Done;
         }
         if self.closed {
@@ -282,30 +328,18 @@ impl<T> State<T> {
         }
     }
 
-    /// There is room in the buffer: the oldest waiting sender may fill it.
-    fn let_a_sender_in(&mut self, me: Me<'_>) -> Option<Waker> {
-        if self.closed {
-            return None;
-        }
-        let sender = first_of(&mut self.senders, me)?.ok()?;
-        let buffer = &mut self.buffer;
-        // SAFETY: [E4] it was in a queue of this channel, and the caller has the lock.
-        unsafe { exchange(sender, |from| buffer.extend(from.take())) }
-    }
-
     /// Ends waits with the news that the channel is closed, as many as fit. True if there may be more.
-    fn tell_closed(&mut self, batch: &mut WakeBatch) -> bool {
+    fn tell_closed(&mut self, batch: &mut Wakers) -> bool {
         for side in [Side::Recv, Side::Send] {
             loop {
-                if batch.len == BATCH {
+                if batch.len() == Wakers::FEW {
                     return true;
                 }
                 let Some(Ok(waiter)) = first_of(self.queue(side), Me::Unknown) else {
                     break;
                 };
                 // SAFETY: as in `send`; the value stays: a sender gets it back, a receiver has none.
-                batch.wakers[batch.len] = unsafe { exchange(waiter, |_| ()) };
-                batch.len += 1;
+                batch.add(unsafe { exchange(waiter, |_| ()) });
             }
         }
         false
@@ -319,7 +353,7 @@ struct OwnLost;
 /// An attempt ends without anybody else: it is done if the caller's own party can be had.
 #[inline]
 fn claimed(me: Me<'_>) -> Outcome {
-    if me.claim().is_some() {
+    if me.claim() {
         Outcome::Done
     } else {
         Outcome::Lost
@@ -365,7 +399,10 @@ fn first_of<T>(
 ///
 /// # Safety
 /// 1. `node` was given by `first_of`, and the lock has been held since.
-unsafe fn exchange<T>(node: NonNull<Waiter<T>>, hand: impl FnOnce(&Hand<'_, T>)) -> Option<Waker> {
+unsafe fn exchange<T>(
+    node: NonNull<Waiter<T>>,
+    hand: impl FnOnce(&Hand<'_, T>),
+) -> Option<KeptWaker> {
     // SAFETY: [E3] its wait is not decided yet.
     let waiter = unsafe { node.as_ref() };
     hand(&Hand(waiter));
@@ -396,12 +433,28 @@ impl<T> Hand<'_, T> {
 
 impl<T> Channel<T> {
     /// An open channel with one handle on each side.
+    ///
+    /// # Panics
+    /// When so many values are more than `isize::MAX` bytes.
+    #[track_caller]
     pub(crate) fn new(capacity: usize) -> Self {
+        let size = size_of::<T>();
+        assert!(
+            size == 0 || capacity <= isize::MAX as usize / size,
+            "the capacity of a channel is at most isize::MAX bytes: {capacity} values of {size} bytes are more"
+        );
+        Self::with_buffer(
+            VecDeque::with_capacity(capacity.min(State::<T>::KEPT)),
+            capacity,
+        )
+    }
+
+    fn with_buffer(buffer: VecDeque<T>, capacity: usize) -> Self {
         let open = if capacity == 0 { 0 } else { Ready::SEND };
         Self {
             ready: AtomicU64::new(open),
-            state: Unranked::new(State {
-                buffer: VecDeque::with_capacity(capacity),
+            state: Brief::new(State {
+                buffer,
                 receivers: List::new(),
                 senders: List::new(),
                 closed: false,
@@ -480,6 +533,18 @@ impl<T> Channel<T> {
         outcome
     }
 
+    /// As `attempt`, for a caller that holds something which a waker's code may want: it wakes whom this returns later.
+    pub(super) fn attempt_quietly(
+        &self,
+        side: Side,
+        value: &mut Option<T>,
+    ) -> (Outcome, Option<KeptWaker>) {
+        let mut wake = None;
+        let outcome =
+            self.change(|state| state.attempt(side, value, Me::Unknown, self.capacity, &mut wake));
+        (outcome, wake)
+    }
+
     /// `attempt` for a waiter that is in no queue.
     ///
     /// # Safety
@@ -494,7 +559,8 @@ impl<T> Channel<T> {
 
     /// Does what `attempt` does for a party that is armed, or else puts `waiter` into its queue.
     ///
-    /// After `Done` with [`Me::InQueues`] the caller holds the claim on its party.
+    /// With [`Me::InQueues`], `Done` says that the wait of the caller's party is decided in this case, and the waiter is in no
+    /// queue: both happen under the lock that made it possible, and before anybody's waker runs.
     ///
     /// # Safety
     /// 1. The caller owns the waiter and the party, which is armed after the lock is taken (by `arm`) or before.
@@ -508,6 +574,7 @@ impl<T> Channel<T> {
         arm: impl FnOnce(),
     ) -> Outcome {
         let mut wake = None;
+        let mut own = None;
         let outcome = self.change(|state| {
             let outcome = waiter.value.with_mut(|value| {
                 // SAFETY: [E4] in a queue or not, this is its lock and its owner.
@@ -521,9 +588,20 @@ impl<T> Channel<T> {
                     // SAFETY: 1. it is in no queue; clause 2. 2. this is its lock.
                     unsafe { state.queue(side).push_back(NonNull::from(waiter)) };
                 }
+            } else if outcome == Outcome::Done
+                && let Me::InQueues(_) = me
+            {
+                // It may be here since an earlier round.
+                if waiter.queued.replace(false) {
+                    // SAFETY: 1. it is in that queue, and this is its lock.
+                    unsafe { state.queue(side).remove(NonNull::from(waiter)) };
+                }
+                // SAFETY: 1. `Done` comes with the claim. 2. the owner.
+                own = unsafe { party.decide(case) };
             }
             outcome
         });
+        drop(own);
         if let Some(waker) = wake {
             waker.wake();
         }
@@ -589,17 +667,30 @@ impl<T> Channel<T> {
     /// No sends from now on. Everybody who waits is told.
     #[cold]
     pub(super) fn shut(&self) {
-        let mut batch = WakeBatch::new();
+        let mut batch = Wakers::new();
         loop {
             let more = self.change(|state| {
                 state.closed = true;
                 state.tell_closed(&mut batch)
             });
-            batch.wake_all();
+            batch.wake();
             if !more {
                 return;
             }
         }
+    }
+}
+
+impl Channel<()> {
+    /// An open channel that is full. O(1).
+    #[allow(clippy::uninit_vec, reason = "values without a size have no bytes")]
+    pub(super) fn full(capacity: usize) -> Self {
+        let mut tokens = Vec::new();
+        // SAFETY: 1. a list of values without a size has room for any number of them. 2. they have no bytes.
+        unsafe { tokens.set_len(capacity) };
+        let channel = Self::with_buffer(tokens.into(), capacity);
+        channel.change(|_| ());
+        channel
     }
 }
 
@@ -610,5 +701,66 @@ impl<T> fmt::Debug for Channel<T> {
             .field("capacity", &self.capacity)
             .field("closed", &self.ready().is_closed())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    fn send<T>(channel: &Channel<T>, value: T) -> bool {
+        let mut value = Some(value);
+        channel.attempt(Side::Send, &mut value) == Outcome::Done
+    }
+
+    fn recv<T>(channel: &Channel<T>) -> Option<T> {
+        let mut value = None;
+        channel.attempt(Side::Recv, &mut value);
+        value
+    }
+
+    fn room<T>(channel: &Channel<T>) -> usize {
+        channel.state.lock().buffer.capacity()
+    }
+
+    #[test]
+    fn a_small_buffer_is_allocated_once() {
+        for capacity in [1, 100, AT_ONCE / 8] {
+            let channel = Channel::<u64>::new(capacity);
+            for _ in 0..3 {
+                assert!((0..capacity).all(|i| send(&channel, i as u64)));
+                assert!(!send(&channel, 0));
+                assert_eq!(room(&channel), capacity);
+                assert!((0..capacity).all(|i| recv(&channel) == Some(i as u64)));
+                assert_eq!(recv(&channel), None);
+            }
+        }
+    }
+
+    /// Capacities that no memory has room for cost nothing, and a crowd takes its memory with it.
+    #[test]
+    fn a_large_buffer_follows_its_content() {
+        const CROWD: usize = 10 * AT_ONCE;
+        for capacity in [1 << 45, CROWD] {
+            let channel = Channel::<u8>::new(capacity);
+            assert!(room(&channel) <= AT_ONCE);
+            for _ in 0..2 {
+                assert!((0..CROWD).all(|i| send(&channel, i as u8)));
+                assert_eq!(send(&channel, 0), capacity > CROWD);
+                assert!(room(&channel) <= 2 * CROWD.min(capacity));
+                assert!((0..CROWD).all(|i| recv(&channel) == Some(i as u8)));
+                while recv(&channel).is_some() {}
+                assert!(room(&channel) <= AT_ONCE);
+            }
+        }
+        // Values without a size need no memory, however many there are.
+        let tokens = Channel::full(usize::MAX);
+        assert!(!send(&tokens, ()) && recv(&tokens).is_some() && send(&tokens, ()));
+    }
+
+    #[test]
+    #[should_panic(expected = "capacity of a channel is at most isize::MAX bytes")]
+    fn a_capacity_that_no_address_reaches_is_refused() {
+        drop(Channel::<u64>::new(usize::MAX));
     }
 }

@@ -7,17 +7,29 @@ use crate::sched::chan::blocking::block_on;
 use crate::sched::chan::channel::{Channel, Outcome, Side};
 use crate::sched::chan::error::{AlreadyClosed, SendError, TryRecvError, TrySendError};
 use crate::sched::chan::op::{Recv, Send};
+use crate::sched::wakers::KeptWaker;
 use crate::sys::sync::{AtomicUsize, Ordering, fence};
 
 /// Makes a channel that holds up to `capacity` values which nobody has received yet.
 ///
-/// With capacity 0 a send is over when a receiver has the value: the two meet. The memory for the buffer is taken here;
-/// later operations allocate nothing.
+/// With capacity 0 a send is over when a receiver has the value: the two meet. A buffer of up to 64 KiB is allocated here,
+/// and later operations allocate nothing. A larger one takes memory as it is filled, by doubling, and gives it back when it
+/// is empty.
 ///
 /// # Panics
-/// When `capacity` values would take more than `isize::MAX` bytes.
+/// When `capacity` values would be more than `isize::MAX` bytes.
+#[track_caller]
 pub fn chan<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let channel = Arc::new(Channel::new(capacity));
+    handles(Channel::new(capacity))
+}
+
+/// A channel of tokens that is full from the beginning. O(1), whatever the capacity.
+pub(crate) fn chan_of_tokens(capacity: usize) -> (Sender<()>, Receiver<()>) {
+    handles(Channel::full(capacity))
+}
+
+fn handles<T>(channel: Channel<T>) -> (Sender<T>, Receiver<T>) {
+    let channel = Arc::new(channel);
     let sender = Sender {
         channel: channel.clone(),
     };
@@ -62,6 +74,18 @@ impl<T> Sender<T> {
         }
     }
 
+    /// As [`try_send`](Self::try_send), but whoever waits for the value is returned, for the caller to wake
+    /// when it holds nothing any more that a waker's code may want.
+    pub(crate) fn try_send_quietly(&self, value: T) -> Result<Option<KeptWaker>, TrySendError<T>> {
+        let mut value = Some(value);
+        let (outcome, waker) = self.channel.attempt_quietly(Side::Send, &mut value);
+        match (value, outcome) {
+            (None, _) => Ok(waker),
+            (Some(value), Outcome::Done) => Err(TrySendError::Closed(value)),
+            (Some(value), _) => Err(TrySendError::Full(value)),
+        }
+    }
+
     /// Sends `value` from a thread that is no worker of a runtime, and parks it as long as [`send`](Self::send) would wait.
     ///
     /// Not to be called in a G: it would hold up the others of its worker.
@@ -94,8 +118,8 @@ impl<T> Receiver<T> {
     /// Receives the oldest value, when there is one; `None` when the channel is closed and empty.
     ///
     /// Dropped before it is ready, the future loses nothing: a value that was handed to it goes to the next receiver, or
-    /// back to the head of the buffer, which may then be longer than the capacity by one. Several such values return in
-    /// the order in which the futures are dropped. A receiver that was told of the end of a closed channel meanwhile is
+    /// back to the head of the buffer, which may then be longer than the capacity by one. If several such futures are
+    /// dropped, the value of the one that is dropped last is the first to be received. A receiver that was told of the end of a closed channel meanwhile is
     /// not told of the value any more.
     #[inline]
     pub fn recv(&self) -> Recv<'_, T> {

@@ -12,7 +12,7 @@
 //! | `handle.rs`, `error.rs` | `Sender`, `Receiver`; what goes wrong |
 //! | `blocking.rs` | a thread that waits |
 //! | `select.rs`, `cases.rs`, `select_macro.rs` | waiting for the first of several |
-//! | `models.rs` | loom models |
+//! | `models.rs`, `random_models.rs` | models, for loom and for shuttle |
 
 mod blocking;
 mod cases;
@@ -23,10 +23,13 @@ mod handle;
 mod models;
 mod op;
 mod party;
+#[cfg(all(test, shuttle))]
+mod random_models;
 mod select;
 mod select_macro;
 
 pub use self::error::{AlreadyClosed, SendError, TryRecvError, TrySendError};
+pub(crate) use self::handle::chan_of_tokens;
 pub use self::handle::{Receiver, Sender, chan};
 pub use self::op::{Recv, Send};
 

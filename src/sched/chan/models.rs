@@ -157,6 +157,28 @@ fn loom_chan_select_meets_select() {
     });
 }
 
+/// Two selects over two channels with a buffer, in opposite directions: a value that is taken lets in a sender that is itself
+/// a select, which does the same in the other channel. A third drains the one and fills the other.
+#[test]
+fn loom_chan_selects_let_each_other_in() {
+    explore(1, |order| {
+        let [(tx_x, x), (tx_y, y)] = two(1);
+        tx_x.try_send(1).unwrap();
+        let (drain, fill) = (x.clone(), tx_y.clone());
+        let exchange = |to: Sender<u32>, from: Receiver<u32>| {
+            move || {
+                wait(async {
+                    select! { r = send(&to, 5) => r.is_ok(), v = recv(&from) => v.is_some() }
+                });
+                (to, from)
+            }
+        };
+        order.race3(exchange(tx_y, x), exchange(tx_x, y), move || {
+            (drain.try_recv(), fill.try_send(2), drain, fill)
+        });
+    });
+}
+
 /// Close against a send that waits, or is about to: it is received, or comes back.
 #[test]
 fn loom_chan_close_against_send() {

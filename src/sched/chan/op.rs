@@ -4,19 +4,21 @@
 //!
 //! A receive that is dropped before it has seen its value gives the value back: the next waiting receiver has it, or else
 //! it is the head of the buffer again. Nothing is lost, and it is still older than all that is in the buffer.
-//! When several such receives are dropped, their values return in the order of the drops.
+//! When several such receives are dropped, each value goes before those that came back earlier: what was dropped last is
+//! received first.
 
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomPinned;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::sched::chan::channel::{Channel, Outcome, Side, Waiter};
 use crate::sched::chan::error::SendError;
 use crate::sched::chan::party::{Kind, Me, Party, Progress};
 use crate::sched::context;
 use crate::sched::wait::WaitReason;
+use crate::sched::wakers::KeptWaker;
 
 /// A party of one waiter.
 struct Op<'a, T> {
@@ -64,7 +66,7 @@ impl<'a, T> Op<'a, T> {
     fn poll_slow(self: Pin<&Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_ref();
         // Cloned before the lock is taken: whose code that is nobody knows.
-        let mut waker = Some(cx.waker().clone());
+        let mut waker = Some(KeptWaker::of(cx.waker()));
         let arm = || {
             if let Some(waker) = waker.take() {
                 // SAFETY: 1. this is the owner, and the party is Idle.
@@ -87,7 +89,7 @@ impl<'a, T> Op<'a, T> {
     /// Somebody polls though the wait is not over, perhaps with another waker.
     #[cold]
     fn poll_again(self: Pin<&Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut fresh: Option<Waker> = None;
+        let mut fresh = None;
         loop {
             let mut stale = None;
             let decided = self.channel.locked(|| {
@@ -113,7 +115,7 @@ impl<'a, T> Op<'a, T> {
                     self.note_wait();
                     return Poll::Pending;
                 }
-                None => fresh = Some(cx.waker().clone()),
+                None => fresh = Some(KeptWaker::of(cx.waker())),
             }
         }
     }

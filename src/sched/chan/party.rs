@@ -11,12 +11,16 @@
 //!
 //! A party of one operation is in one queue, so the lock of that channel decides for it, and nobody needs a claim. A
 //! select is in several queues under several locks. Whoever wants to end its wait claims it first, and only one can: a
-//! select ends in one case. A claim is held for a few instructions, in which no lock is taken; others wait for its end by
-//! looking again.
+//! select ends in one case. A claim is held for a few instructions; others wait for its end by looking again.
 //!
 //! A select that is registering is in some queues already when it meets another select in the next. Both must be had, or
 //! neither: [`claim_with`] claims the one at the lower address first. A holder only ever waits for a claim at a
-//! higher address, so such waits make no circle.
+//! higher address, so such waits make no circle. Therefore whoever needs a second party looks for it before it claims its
+//! own alone; a claim that is held is never followed by the search for another.
+//!
+//! While a claim is held no lock is taken and no waker runs: who holds that lock, or whatever the waker does, may be looking
+//! for this claim. A claim is made under the lock of a channel and used up or given back under the same lock (or, by its
+//! owner between two polls, under none). Debug builds end the process that breaks either rule (`sys/lock.rs`).
 //!
 //! **Invariants**
 //! - `[E1]` The waker belongs to the owner while the party is Idle, to the holder of the claim while it is Claimed. For a
@@ -26,6 +30,9 @@
 use std::ptr::NonNull;
 use std::task::Waker;
 
+use crate::sched::wakers::KeptWaker;
+use crate::sys::lock::{begin_claim, end_claim};
+use crate::sys::sabotage::{Fault, is_on};
 use crate::sys::sync::{AtomicU32, Ordering, UnsafeCell, spin_hint, yield_now};
 
 const IDLE: u32 = 0;
@@ -63,7 +70,7 @@ pub(super) struct Party {
     /// A model checker repeats what has happened, but not at the same addresses.
     #[cfg(any(loom, shuttle))]
     number: usize,
-    waker: UnsafeCell<Option<Waker>>,
+    waker: UnsafeCell<Option<KeptWaker>>,
 }
 
 impl Party {
@@ -105,7 +112,7 @@ impl Party {
     ///
     /// # Safety
     /// 1. The caller is the owner, and the party is Idle.
-    pub(super) unsafe fn arm(&self, waker: Waker) {
+    pub(super) unsafe fn arm(&self, waker: KeptWaker) {
         // SAFETY: [E1] clause 1.
         self.waker.with_mut(|place| unsafe { *place = Some(waker) });
         // Release: publishes the waker; pairs with the Acquire in `try_claim`.
@@ -117,13 +124,16 @@ impl Party {
     /// # Safety
     /// 1. As for `arm`; no lock is held.
     pub(super) unsafe fn arm_again(&self, waker: &Waker) {
-        self.waker.with_mut(|place| {
-            // SAFETY: [E1] clause 1.
-            match unsafe { &mut *place } {
-                Some(old) => old.clone_from(waker),
-                place => *place = Some(waker.clone()),
-            }
-        });
+        // SAFETY: 1. [E1] clause 1.
+        let stale = if unsafe { self.will_wake(waker) } {
+            None
+        } else {
+            let fresh = KeptWaker::of(waker);
+            // SAFETY: 1. as above.
+            unsafe { self.replace_waker(fresh) }
+        };
+        // Somebody's code, and the party is nobody's but the owner's until the next line.
+        drop(stale);
         // Release: as in `arm`.
         self.word.store(WAITING, Ordering::Release);
     }
@@ -138,7 +148,15 @@ impl Party {
     ///
     /// The party of one operation is had without: its caller holds the lock of the channel in whose queue it is.
     pub(super) fn try_claim(&self) -> bool {
-        self.kind == Kind::Single || self.move_from_waiting(CLAIMED)
+        if self.kind == Kind::Single {
+            return true;
+        }
+        begin_claim(self.rank());
+        let won = self.move_from_waiting(CLAIMED);
+        if !won {
+            end_claim(self.rank());
+        }
+        won
     }
 
     /// The owner of a select takes it out of the reach of others, to look around for itself. False if the wait has ended.
@@ -167,6 +185,7 @@ impl Party {
         if self.kind == Kind::Select {
             // Release: as in `arm`.
             self.word.store(WAITING, Ordering::Release);
+            end_claim(self.rank());
         }
     }
 
@@ -175,7 +194,10 @@ impl Party {
     /// # Safety
     /// 1. The caller holds the claim, or for a single operation the lock of its channel.
     /// 2. It touches neither the party nor its waiters afterwards, unless it is the owner.
-    pub(super) unsafe fn decide(&self, case: usize) -> Option<Waker> {
+    pub(super) unsafe fn decide(&self, case: usize) -> Option<KeptWaker> {
+        if self.kind == Kind::Select {
+            end_claim(self.rank());
+        }
         // SAFETY: [E1] clause 1.
         let waker = self.waker.with_mut(|place| unsafe { (*place).take() });
         // Release: publishes what was handed over; pairs with the Acquire in `progress`.
@@ -197,7 +219,7 @@ impl Party {
     ///
     /// # Safety
     /// 1. [E1] gives the waker to the caller.
-    pub(super) unsafe fn replace_waker(&self, fresh: Waker) -> Option<Waker> {
+    pub(super) unsafe fn replace_waker(&self, fresh: KeptWaker) -> Option<KeptWaker> {
         // SAFETY: clause 1.
         self.waker
             .with_mut(|place| unsafe { (*place).replace(fresh) })
@@ -220,10 +242,8 @@ fn look_again(looks: &mut u32) {
 pub(super) enum Me<'a> {
     /// Nobody else can know of it.
     Unknown,
-    /// It is in queues already: it must be claimed too.
+    /// It is in queues already: it must be claimed too, in one step with whomever it meets.
     InQueues(&'a Party),
-    /// It is in queues, and claimed.
-    Claimed(&'a Party),
 }
 
 /// How an attempt to claim ended.
@@ -243,16 +263,16 @@ impl Me<'_> {
     pub(super) fn is(self, other: NonNull<Party>) -> bool {
         match self {
             Self::Unknown => false,
-            Self::InQueues(own) | Self::Claimed(own) => NonNull::from(own) == other,
+            Self::InQueues(own) => NonNull::from(own) == other,
         }
     }
 
-    /// Claims this party, if it needs that.
+    /// Claims this party, if it needs that: nobody else is to be had after this.
     #[inline]
-    pub(super) fn claim(self) -> Option<Self> {
+    pub(super) fn claim(self) -> bool {
         match self {
-            Self::InQueues(own) => own.try_claim().then_some(Self::Claimed(own)),
-            Self::Unknown | Self::Claimed(_) => Some(self),
+            Self::InQueues(own) => own.try_claim(),
+            Self::Unknown => true,
         }
     }
 }
@@ -267,7 +287,7 @@ pub(super) fn claim_with(me: Me<'_>, other: &Party) -> Claim {
             Claim::OtherLost
         };
     };
-    let own_is_first = own.rank() < other.rank();
+    let own_is_first = own.rank() < other.rank() || is_on(Fault::ClaimsOutOfOrder);
     let (first, second) = if own_is_first {
         (own, other)
     } else {

@@ -13,7 +13,9 @@
 //!
 //! A select with a future among its cases is polled when that future has something new. It withdraws from its channels
 //! for that poll, as only one case may be carried out and a future that is ready cannot be put back. Its waiters
-//! stay in their queues, and whoever meets one meanwhile puts it out; the second round puts it in again.
+//! stay in their queues, and whoever meets one meanwhile puts it out; the second round puts it in again. So the party's
+//! state does not tell whether anything is in a queue: that future may panic, and so may the clone of a waker. What goes in
+//! leaves by its own knowledge (`ChannelCase`), on every way out.
 
 use std::fmt;
 use std::future::Future;
@@ -25,6 +27,8 @@ use crate::sched::chan::cases::{Cases, Chooser, Enqueued};
 use crate::sched::chan::party::{Kind, Party, Progress};
 use crate::sched::context;
 use crate::sched::wait::WaitReason;
+use crate::sched::wakers::KeptWaker;
+use crate::sys::sabotage::{Fault, is_on};
 
 /// The most cases of one select.
 const MOST: usize = 64;
@@ -121,7 +125,7 @@ impl<C: Cases> Select<C> {
             } else if !same {
                 // Not under the claim: whose code that is nobody knows.
                 self.party.unclaim();
-                fresh = Some(cx.waker().clone());
+                fresh = Some(KeptWaker::of(cx.waker()));
                 continue;
             }
             self.party.unclaim();
@@ -156,12 +160,7 @@ impl<C: Cases> Select<C> {
             };
             match cases.enqueue(number, chooser) {
                 Enqueued::Waits => {}
-                Enqueued::Done => {
-                    // SAFETY: 1. `Done` gives the claim. 2. the owner.
-                    drop(unsafe { party.decide(number) });
-                    break;
-                }
-                Enqueued::Lost => break,
+                Enqueued::Done | Enqueued::Lost => break,
             }
         }
         // SAFETY: pinned as it came.
@@ -216,11 +215,13 @@ impl<C: Cases> Future for Select<C> {
 impl<C: Cases> Drop for Select<C> {
     #[inline]
     fn drop(&mut self) {
-        if self.party.progress() == Progress::Idle {
+        if self.party.progress() != Progress::Idle {
+            // Either nobody can end the wait any more, or somebody has: what was handed over is given back by `leave`.
+            self.party.withdraw();
+        } else if is_on(Fault::CaseStaysInQueue) {
             return;
         }
-        // Either nobody can end the wait any more, or somebody has: what was handed over is given back by `leave`.
-        self.party.withdraw();
+        // Idle or not: a poll that panicked has left its waiters where they were.
         // SAFETY: it was pinned when it was polled, and is not moved.
         unsafe { Pin::new_unchecked(&mut self.cases) }.leave();
     }

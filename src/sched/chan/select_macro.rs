@@ -40,21 +40,46 @@ macro_rules! select {
             ::core::option::Option::None => $default,
         }
     }};
-    // The head of a case. A case is kept as `(pattern, function, arguments, body)`.
-    (@read $cases:tt [] default => $($rest:tt)*) => {
-        $crate::select!(@body $cases [] [default] $($rest)*)
+    // A case, with its head and its body in one step: a step is a level of nesting, of which the compiler allows 128. A case is
+    // kept as `(pattern, function, arguments, body)`. A block ends a case without a comma.
+    (@read $cases:tt [] default => $body:block, $($rest:tt)*) => {
+        $crate::select!(@read $cases [$body] $($rest)*)
+    };
+    (@read $cases:tt [] default => $body:block $($rest:tt)*) => {
+        $crate::select!(@read $cases [$body] $($rest)*)
+    };
+    (@read $cases:tt [] default => $body:expr $(, $($rest:tt)*)?) => {
+        $crate::select!(@read $cases [$body] $($($rest)*)?)
     };
     (@read $cases:tt [$first:expr] default => $($rest:tt)*) => {
         ::core::compile_error!("a select has at most one `default`")
     };
-    (@read $cases:tt $default:tt $value:pat = recv($($of:tt)*) => $($rest:tt)*) => {
-        $crate::select!(@body $cases $default [($value) recv ($($of)*)] $($rest)*)
+    (@read [$($case:tt)*] $default:tt $value:pat = recv($($of:tt)*) => $body:block, $($rest:tt)*) => {
+        $crate::select!(@read [$($case)* (($value) recv ($($of)*) ($body))] $default $($rest)*)
     };
-    (@read $cases:tt $default:tt $value:pat = send($($of:tt)*) => $($rest:tt)*) => {
-        $crate::select!(@body $cases $default [($value) send ($($of)*)] $($rest)*)
+    (@read [$($case:tt)*] $default:tt $value:pat = recv($($of:tt)*) => $body:block $($rest:tt)*) => {
+        $crate::select!(@read [$($case)* (($value) recv ($($of)*) ($body))] $default $($rest)*)
     };
-    (@read $cases:tt $default:tt $value:pat = future($($of:tt)*) => $($rest:tt)*) => {
-        $crate::select!(@body $cases $default [($value) future ($($of)*)] $($rest)*)
+    (@read [$($case:tt)*] $default:tt $value:pat = recv($($of:tt)*) => $body:expr $(, $($rest:tt)*)?) => {
+        $crate::select!(@read [$($case)* (($value) recv ($($of)*) ($body))] $default $($($rest)*)?)
+    };
+    (@read [$($case:tt)*] $default:tt $value:pat = send($($of:tt)*) => $body:block, $($rest:tt)*) => {
+        $crate::select!(@read [$($case)* (($value) send ($($of)*) ($body))] $default $($rest)*)
+    };
+    (@read [$($case:tt)*] $default:tt $value:pat = send($($of:tt)*) => $body:block $($rest:tt)*) => {
+        $crate::select!(@read [$($case)* (($value) send ($($of)*) ($body))] $default $($rest)*)
+    };
+    (@read [$($case:tt)*] $default:tt $value:pat = send($($of:tt)*) => $body:expr $(, $($rest:tt)*)?) => {
+        $crate::select!(@read [$($case)* (($value) send ($($of)*) ($body))] $default $($($rest)*)?)
+    };
+    (@read [$($case:tt)*] $default:tt $value:pat = future($($of:tt)*) => $body:block, $($rest:tt)*) => {
+        $crate::select!(@read [$($case)* (($value) future ($($of)*) ($body))] $default $($rest)*)
+    };
+    (@read [$($case:tt)*] $default:tt $value:pat = future($($of:tt)*) => $body:block $($rest:tt)*) => {
+        $crate::select!(@read [$($case)* (($value) future ($($of)*) ($body))] $default $($rest)*)
+    };
+    (@read [$($case:tt)*] $default:tt $value:pat = future($($of:tt)*) => $body:expr $(, $($rest:tt)*)?) => {
+        $crate::select!(@read [$($case)* (($value) future ($($of)*) ($body))] $default $($($rest)*)?)
     };
     (@read $cases:tt $default:tt $($rest:tt)*) => {
         ::core::compile_error!(
@@ -62,32 +87,37 @@ macro_rules! select {
              `pattern = future(future) => body` or `default => body`"
         )
     };
-    // Its body.
-    (@body $cases:tt $default:tt $head:tt $body:block, $($rest:tt)*) => {
-        $crate::select!(@keep $cases $default $head ($body) $($rest)*)
-    };
-    (@body $cases:tt $default:tt $head:tt $body:block $($rest:tt)*) => {
-        $crate::select!(@keep $cases $default $head ($body) $($rest)*)
-    };
-    (@body $cases:tt $default:tt $head:tt $body:expr, $($rest:tt)*) => {
-        $crate::select!(@keep $cases $default $head ($body) $($rest)*)
-    };
-    (@body $cases:tt $default:tt $head:tt $body:expr) => {
-        $crate::select!(@keep $cases $default $head ($body))
-    };
-    (@keep $cases:tt [] [default] ($body:expr) $($rest:tt)*) => {
-        $crate::select!(@read $cases [$body] $($rest)*)
-    };
-    (@keep [$($case:tt)*] $default:tt [$($head:tt)*] $body:tt $($rest:tt)*) => {
-        $crate::select!(@read [$($case)* ($($head)* $body)] $default $($rest)*)
-    };
-    // The list of the cases, in pairs.
+    // The list of the cases, in pairs; four in one step.
     (@list) => { () };
-    (@list (($value:pat) $kind:ident ($($of:tt)*) $body:tt) $($rest:tt)*) => {
+    (@list
+        ($va:tt $ka:ident ($($oa:tt)*) $ba:tt)
+        ($vb:tt $kb:ident ($($ob:tt)*) $bb:tt)
+        ($vc:tt $kc:ident ($($oc:tt)*) $bc:tt)
+        ($vd:tt $kd:ident ($($od:tt)*) $bd:tt)
+        $($rest:tt)*
+    ) => {
+        ($crate::__select::$ka($($oa)*), ($crate::__select::$kb($($ob)*), ($crate::__select::$kc($($oc)*), ($crate::__select::$kd($($od)*), $crate::select!(@list $($rest)*)))))
+    };
+    (@list ($value:tt $kind:ident ($($of:tt)*) $body:tt) $($rest:tt)*) => {
         ($crate::__select::$kind($($of)*), $crate::select!(@list $($rest)*))
     };
-    // Which was chosen.
+    // Which was chosen; four in one step.
     (@choose $chosen:ident) => { match $chosen {} };
+    (@choose $chosen:ident
+        (($va:pat) $ka:ident $oa:tt ($ba:expr))
+        (($vb:pat) $kb:ident $ob:tt ($bb:expr))
+        (($vc:pat) $kc:ident $oc:tt ($bc:expr))
+        (($vd:pat) $kd:ident $od:tt ($bd:expr))
+        $($rest:tt)*
+    ) => {
+        match $chosen {
+            $crate::__select::Choice::This($va) => $ba,
+            $crate::__select::Choice::Rest($crate::__select::Choice::This($vb)) => $bb,
+            $crate::__select::Choice::Rest($crate::__select::Choice::Rest($crate::__select::Choice::This($vc))) => $bc,
+            $crate::__select::Choice::Rest($crate::__select::Choice::Rest($crate::__select::Choice::Rest($crate::__select::Choice::This($vd)))) => $bd,
+            $crate::__select::Choice::Rest($crate::__select::Choice::Rest($crate::__select::Choice::Rest($crate::__select::Choice::Rest(chosen)))) => $crate::select!(@choose chosen $($rest)*),
+        }
+    };
     (@choose $chosen:ident (($value:pat) $kind:ident $of:tt ($body:expr)) $($rest:tt)*) => {
         match $chosen {
             $crate::__select::Choice::This($value) => $body,

@@ -12,7 +12,7 @@ use std::thread;
 use super::*;
 use crate::sched::context;
 use crate::sched::time::{after, interval, sleep, sleep_until, timeout};
-use crate::sys::lock::Condvar;
+use crate::sys::lock::{Condvar, Unranked};
 
 /// When a test that hangs is given up.
 /// What a watchdog waits for; no judgement: what comes late is right.
@@ -452,10 +452,15 @@ fn one_thread_at_a_time_is_the_poller() {
     });
 }
 
+fn start_timer(driver: &Driver, proc_index: usize, when: u64, waker: &Waker) -> Key {
+    let key = driver.start_timer(proc_index, when, KeptWaker::of(waker));
+    key.expect("the driver is open")
+}
+
 #[test]
 fn a_poll_ends_for_a_timer_that_was_there_or_comes() {
     let driver = Arc::new(Driver::new(2).unwrap());
-    let key = driver.start_timer(1, nanos_after(MS * 20), Waker::noop().clone());
+    let key = start_timer(&driver, 1, nanos_after(MS * 20), Waker::noop());
     let due = driver.next_timer();
     while driver.now() < due {
         driver.poll(None);
@@ -472,7 +477,7 @@ fn a_poll_ends_for_a_timer_that_was_there_or_comes() {
             thread::yield_now();
         }
         let start = Instant::now();
-        driver.start_timer(0, nanos_after(MS * 20), Waker::noop().clone());
+        start_timer(&driver, 0, nanos_after(MS * 20), Waker::noop());
         poll.join().unwrap();
         assert!(start.elapsed() >= MS * 20);
     });
@@ -503,7 +508,7 @@ fn no_timer_is_slept_over() {
         for round in 0..rounds {
             let done = Arc::new(Done(AtomicBool::new(false)));
             let when = nanos_after(Duration::from_nanos(context::random() % 50_000));
-            driver.start_timer(round % 2, when, done.clone().into());
+            start_timer(&driver, round % 2, when, &done.clone().into());
             let is_patient = || PATIENCE > start.elapsed();
             while !done.0.load(Ordering::SeqCst) && is_patient() {
                 thread::yield_now();
@@ -544,4 +549,25 @@ fn a_timer_fires_beside_busy_tasks() {
         count
     });
     assert_eq!(polls, 2);
+}
+
+#[test]
+fn a_driver_that_is_closed_takes_no_timer_in() {
+    let driver = Driver::new(2).unwrap();
+    let (woken, wakes) = mpsc::channel();
+    let waker = Waker::from(Arc::new(Note(woken, 7)));
+    let keys = [0, 1].map(|proc_index| start_timer(&driver, proc_index, NEVER - 1, &waker));
+    driver.close();
+    assert_eq!(wakes.try_iter().count(), 2);
+    assert!(!driver.has_timers());
+    for (proc_index, key) in keys.into_iter().enumerate() {
+        assert!(!driver.refresh_timer(proc_index, key, &waker));
+        assert_eq!(driver.reset_timer(proc_index, key, 0), None);
+        assert_eq!(
+            driver.start_timer(proc_index, 0, KeptWaker::of(&waker)),
+            None
+        );
+    }
+    driver.close();
+    assert_eq!(wakes.try_iter().count(), 0);
 }

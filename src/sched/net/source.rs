@@ -4,12 +4,15 @@
 //! it is ready when it is asked, it tells at once; so between a try that would block and the asking nothing is lost.
 //! With an event all who wait for that direction are woken, and try again; for the other direction the OS is asked anew.
 //!
+//! When the runtime ends, whoever waits is woken and tries again; from then on an operation that would have to wait fails.
+//!
 //! **Invariant**
 //! - `[Y1]` A socket is known to the poller only while its `Registered` lives, which ends that before the socket closes.
 //!
-//! **Concurrency**: `interest` is a lock; asking the OS happens under it, so that the last to ask asks for all. The lock of
+//! **Concurrency**: `interest` is a lock, under which no waker's code runs (`wakers.rs`); asking the OS happens under it, so that the last to ask asks for all. The lock of
 //! the driver's sources may be held when it is taken, never the other way round.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -22,7 +25,8 @@ use polling::{AsSource, Event, Poller};
 use crate::sched::context;
 use crate::sched::driver::{Driver, Pollable};
 use crate::sched::wait::WaitReason;
-use crate::sys::lock::Unranked;
+use crate::sched::wakers::{Fresh, KeptWaker, Wakers, with_clone_if_needed};
+use crate::sys::lock::Brief;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +38,11 @@ pub(crate) enum Direction {
 /// The ticket of those who poll by hand: one for each direction, and the last to poll has it.
 const BY_HAND: u64 = 0;
 
-/// Who waits for one direction. One needs no memory of its own.
+/// Who waits for one direction, by ticket. One needs no memory of its own.
 #[derive(Default)]
 struct Waiting {
-    first: Option<(u64, Waker)>,
-    others: Vec<(u64, Waker)>,
+    first: Option<(u64, Option<KeptWaker>)>,
+    others: BTreeMap<u64, Option<KeptWaker>>,
 }
 
 impl Waiting {
@@ -50,37 +54,45 @@ impl Waiting {
         usize::from(self.first.is_some()) + self.others.len()
     }
 
-    /// `waker` waits with `ticket`. Returns whether that ticket is new here, and a waker to drop.
-    fn set(&mut self, ticket: u64, waker: &Waker) -> (bool, Option<Waker>) {
-        let mut all = self.first.iter_mut().chain(&mut self.others);
-        if let Some((_, old)) = all.find(|(of, _)| *of == ticket) {
-            let changed = !old.will_wake(waker);
-            return (
-                false,
-                changed.then(|| std::mem::replace(old, waker.clone())),
-            );
+    /// The waker of that ticket.
+    fn of(&mut self, ticket: u64) -> Option<&mut Option<KeptWaker>> {
+        match &mut self.first {
+            Some((of, waker)) if *of == ticket => Some(waker),
+            _ => self.others.get_mut(&ticket),
         }
-        let entry = (ticket, waker.clone());
+    }
+
+    /// The task of this poll waits with `ticket`. Returns whether that ticket is new here; None: that needs a clone.
+    fn set(&mut self, ticket: u64, fresh: &mut Fresh<'_>) -> Option<bool> {
+        if let Some(waker) = self.of(ticket) {
+            return fresh.put_into(waker).then_some(false);
+        }
+        let mut waker = None;
+        if !fresh.put_into(&mut waker) {
+            return None;
+        }
         if self.first.is_none() {
-            self.first = Some(entry);
+            self.first = Some((ticket, waker));
         } else {
-            self.others.push(entry);
+            self.others.insert(ticket, waker);
         }
-        (true, None)
+        Some(true)
     }
 
     /// Nobody waits with `ticket` any more. Returns a waker to drop.
-    fn remove(&mut self, ticket: u64) -> Option<Waker> {
+    fn remove(&mut self, ticket: u64) -> Option<KeptWaker> {
         if let Some((_, waker)) = self.first.take_if(|(of, _)| *of == ticket) {
-            return Some(waker);
+            return waker;
         }
-        let at = self.others.iter().position(|(of, _)| *of == ticket)?;
-        Some(self.others.swap_remove(at).1)
+        self.others.remove(&ticket)?
     }
 
-    fn take_all(&mut self, into: &mut Vec<Waker>) {
-        let all = self.first.take().into_iter().chain(self.others.drain(..));
-        into.extend(all.map(|(_, waker)| waker));
+    fn take_all(&mut self, into: &mut Wakers) {
+        if let Some((_, waker)) = self.first.take() {
+            into.add(waker);
+        }
+        let others = std::mem::take(&mut self.others);
+        others.into_values().for_each(|waker| into.add(waker));
     }
 }
 
@@ -93,6 +105,8 @@ struct Interest {
     asked: [bool; 2],
     waiting: [Waiting; 2],
     tickets: u64,
+    /// The runtime has ended: nobody would wake who waits.
+    closed: bool,
 }
 
 impl Interest {
@@ -105,7 +119,7 @@ impl Interest {
 struct Source<S> {
     socket: S,
     key: usize,
-    interest: Unranked<Interest>,
+    interest: Brief<Interest>,
 }
 
 impl<S: AsSource> Source<S> {
@@ -130,7 +144,7 @@ impl<S: AsSource> Source<S> {
 }
 
 impl<S: AsSource + Send + Sync> Pollable for Source<S> {
-    fn on_event(&self, poller: &Poller, event: Event, woken: &mut Vec<Waker>) {
+    fn on_event(&self, poller: &Poller, event: Event, woken: &mut Wakers) {
         let mut interest = self.interest.lock();
         interest.asked = [false; 2];
         for (at, ready) in [event.readable, event.writable].into_iter().enumerate() {
@@ -144,6 +158,14 @@ impl<S: AsSource + Send + Sync> Pollable for Source<S> {
             for waiting in &mut interest.waiting {
                 waiting.take_all(woken);
             }
+        }
+    }
+
+    fn close(&self, woken: &mut Wakers) {
+        let mut interest = self.interest.lock();
+        interest.closed = true;
+        for waiting in &mut interest.waiting {
+            waiting.take_all(woken);
         }
     }
 }
@@ -164,11 +186,14 @@ impl<S: AsSource + Send + Sync + 'static> Registered<S> {
         let Some((driver, _)) = context::driver() else {
             panic!("a socket was made outside a runtime: nobody would wake who waits for it");
         };
-        let source = driver.add_source(|key| {
+        let source = driver.add_source(|key, closed| {
             Arc::new(Source {
                 socket,
                 key,
-                interest: Unranked::new(Interest::default()),
+                interest: Brief::new(Interest {
+                    closed,
+                    ..Interest::default()
+                }),
             })
         });
         Self { source, driver }
@@ -228,27 +253,33 @@ impl<S: AsSource> Registered<S> {
     }
 
     /// Waits with the ticket, which it fills in if it is empty, or by hand.
+    ///
+    /// # Errors
+    /// What the OS says when it is asked; or that the runtime has ended.
     fn wait(
         &self,
         direction: Direction,
-        ticket: Option<&mut u64>,
+        mut ticket: Option<&mut u64>,
         waker: &Waker,
     ) -> io::Result<()> {
-        let mut interest = self.source.interest.lock();
-        let ticket = ticket.map_or(BY_HAND, |ticket| {
-            if *ticket == BY_HAND {
-                interest.tickets += 1;
-                *ticket = interest.tickets;
+        let (asked, ticket) = with_clone_if_needed(waker, |fresh| {
+            let mut interest = self.source.interest.lock();
+            if interest.closed {
+                return Some((Err(runtime_has_ended()), BY_HAND));
             }
-            *ticket
+            let ticket = ticket.as_deref_mut().map_or(BY_HAND, |ticket| {
+                if *ticket == BY_HAND {
+                    interest.tickets += 1;
+                    *ticket = interest.tickets;
+                }
+                *ticket
+            });
+            if interest.waiting[direction as usize].set(ticket, fresh)? {
+                self.driver.add_waiters(1);
+            }
+            let asked = self.source.ask(self.driver.poller(), &mut interest);
+            Some((asked, ticket))
         });
-        let (new, old) = interest.waiting[direction as usize].set(ticket, waker);
-        if new {
-            self.driver.add_waiters(1);
-        }
-        let asked = self.source.ask(self.driver.poller(), &mut interest);
-        drop(interest);
-        drop(old);
         if asked.is_err() {
             self.stop_waiting(direction, ticket);
         }
@@ -282,6 +313,12 @@ impl<S: AsSource + fmt::Debug> fmt::Debug for Registered<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.source.socket.fmt(f)
     }
+}
+
+fn runtime_has_ended() -> io::Error {
+    io::Error::other(
+        "the runtime in which this socket was made has ended: nobody would wake who waits for it",
+    )
 }
 
 /// The future of [`Registered::when`]. Dropping it gives the attempt up.

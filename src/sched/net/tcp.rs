@@ -15,11 +15,33 @@ use crate::sched::net::{addresses, no_address};
 /// How much `read_to_end` reads before it lets others run.
 const CHUNK: u64 = 64 << 10;
 
+/// How many connections may wait to be accepted. The system cuts it down to its own limit (on Linux
+/// `net.core.somaxconn`, 4096), which is what Go asks for; this is the most that older systems take.
+const BACKLOG: i32 = 65_535;
+
+/// A listening socket, with the options that the standard library sets.
+fn listen(address: SocketAddr) -> io::Result<net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // So that a listener can come back at once. On Windows the option would let others take the address over.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 /// A socket that accepts TCP connections. Dropping it closes it.
 pub struct TcpListener(Registered<net::TcpListener>);
 
 impl TcpListener {
     /// Listens at the first address of `address` that can be had. Port 0 lets the OS choose one.
+    ///
+    /// As many connections may wait to be accepted as the system allows. (Of the standard library's listeners, for
+    /// [`from_std`](Self::from_std), 128 may.)
     ///
     /// # Errors
     /// What the OS says of the last address, or that there is none.
@@ -28,7 +50,14 @@ impl TcpListener {
     /// Outside a runtime.
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        Self::from_std(net::TcpListener::bind(address)?)
+        let mut last = no_address();
+        for address in addresses(address)? {
+            match listen(address) {
+                Ok(listener) => return Self::from_std(listener),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// Takes a listener of the standard library over.

@@ -9,10 +9,11 @@ use std::ptr;
 use std::task::{Context, Poll};
 
 use super::mutex::MutexGuard;
-use super::queue::{Queue, Stage, Waiter, Wakers};
+use super::queue::{Queue, Stage, Waiter};
 use crate::sched::context::note_wait;
 use crate::sched::wait::WaitReason;
-use crate::sys::lock::Unranked;
+use crate::sched::wakers::{KeptWaker, Wakers, with_clone_if_needed};
+use crate::sys::lock::Brief;
 
 /// A place to wait until another task says that what a [`Mutex`](crate::Mutex) guards has changed.
 ///
@@ -41,7 +42,7 @@ use crate::sys::lock::Unranked;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Cond {
-    line: Unranked<Queue>,
+    line: Brief<Queue>,
 }
 
 // Nothing that panics leaves it half changed.
@@ -52,7 +53,7 @@ impl Cond {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self {
-            line: Unranked::new(Queue::new()),
+            line: Brief::new(Queue::new()),
         }
     }
 
@@ -60,7 +61,7 @@ impl Cond {
     #[cfg(loom)]
     pub fn new() -> Self {
         Self {
-            line: Unranked::new(Queue::new()),
+            line: Brief::new(Queue::new()),
         }
     }
 
@@ -105,7 +106,7 @@ impl Cond {
     pub fn notify_all(&self) {
         let mut wakers = Wakers::new();
         self.line.lock().grant_all(&mut wakers);
-        wakers.wake();
+        drop(wakers);
     }
 }
 
@@ -144,21 +145,20 @@ struct Wait<'a, G> {
 
 impl<'a, G> Wait<'a, G> {
     fn look(&self, cx: &Context<'_>) -> Poll<Notice<'a>> {
-        let mut line = self.cond.line.lock();
-        // SAFETY: [X1] it has joined this queue.
-        if unsafe { line.stage(&self.waiter) } != Stage::Queued {
-            // SAFETY: [X1] as above.
-            let stage = unsafe { line.leave(&self.waiter) };
-            return Poll::Ready(Notice {
-                cond: self.cond,
-                goes_on: stage == Stage::Granted,
-            });
-        }
-        // SAFETY: [X1] it has joined this queue, and was granted nothing.
-        let replaced = unsafe { line.wait_on(&self.waiter, cx.waker()) };
-        drop(line);
-        drop(replaced);
-        Poll::Pending
+        with_clone_if_needed(cx.waker(), |fresh| {
+            let mut line = self.cond.line.lock();
+            // SAFETY: [X1] it has joined this queue.
+            if unsafe { line.stage(&self.waiter) } != Stage::Queued {
+                // SAFETY: [X1] as above.
+                let stage = unsafe { line.leave(&self.waiter) };
+                return Some(Poll::Ready(Notice {
+                    cond: self.cond,
+                    goes_on: stage == Stage::Granted,
+                }));
+            }
+            // SAFETY: [X1] it has joined this queue, and was granted nothing.
+            unsafe { line.wait_on(&self.waiter, fresh) }.then_some(Poll::Pending)
+        })
     }
 }
 
@@ -171,8 +171,9 @@ impl<'a, G> Future for Wait<'a, G> {
                 return Poll::Ready(notice);
             }
         } else {
+            let waker = KeptWaker::of(cx.waker());
             // SAFETY: [X2] it has not joined, it is pinned, and `drop` takes it out.
-            unsafe { self.cond.line.lock().join(&self.waiter, cx.waker()) };
+            unsafe { self.cond.line.lock().join(&self.waiter, waker) };
             // Only now: who gets the lock after this finds the waiter.
             drop(self.guard.take());
         }

@@ -18,12 +18,13 @@ use std::sync::{Arc, Weak};
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use super::queue::{Queue, Waiter, Wakers};
+use super::queue::{Queue, Waiter};
 use crate::sched::context::{note_wait, should_yield};
 use crate::sched::time::{Sleep, sleep_until};
 use crate::sched::wait::WaitReason;
+use crate::sched::wakers::{KeptWaker, Wakers, with_clone_if_needed};
 use crate::sys::clock;
-use crate::sys::lock::Unranked;
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicU32, Ordering};
 
 /// Why a [`Context`] has ended.
@@ -85,7 +86,7 @@ struct Node {
     deadline: Option<Instant>,
     /// How it ended: see `Node::error`.
     ended: AtomicU32,
-    links: Unranked<NodeLinks>,
+    links: Brief<NodeLinks>,
 }
 
 // Nothing that panics leaves a node half changed.
@@ -232,7 +233,7 @@ impl Node {
             parent,
             deadline,
             ended: AtomicU32::new(0),
-            links: Unranked::new(NodeLinks {
+            links: Brief::new(NodeLinks {
                 waiters: Queue::new(),
                 children: HashMap::new(),
             }),
@@ -256,7 +257,7 @@ impl Node {
         while let Some(child) = ended.pop() {
             child.end_alone(error, &mut wakers, &mut ended);
         }
-        wakers.wake();
+        drop(wakers);
     }
 
     /// Ends this node, and adds its children to `children`. [X11]
@@ -310,20 +311,24 @@ struct Done<'a> {
 impl Done<'_> {
     /// Joins or waits on, unless `node` has ended: true if it has.
     fn has_ended(&self, node: &Node, cx: &task::Context<'_>) -> bool {
-        let mut links = node.links.lock();
-        if node.error().is_some() {
-            return true;
-        }
         if !self.waiter.has_joined() {
-            // SAFETY: [X2] it has not joined, it is pinned, and `drop` takes it out.
-            unsafe { links.waiters.join(&self.waiter, cx.waker()) };
-            return false;
+            let waker = KeptWaker::of(cx.waker());
+            let mut links = node.links.lock();
+            let has_ended = node.error().is_some();
+            if !has_ended {
+                // SAFETY: [X2] it has not joined, it is pinned, and `drop` takes it out.
+                unsafe { links.waiters.join(&self.waiter, waker) };
+            }
+            return has_ended;
         }
-        // SAFETY: [X1] it has joined this queue; [X11] it was granted nothing, as the node has not ended.
-        let replaced = unsafe { links.waiters.wait_on(&self.waiter, cx.waker()) };
-        drop(links);
-        drop(replaced);
-        false
+        with_clone_if_needed(cx.waker(), |fresh| {
+            let mut links = node.links.lock();
+            if node.error().is_some() {
+                return Some(true);
+            }
+            // SAFETY: [X1] it has joined this queue; [X11] it was granted nothing, as the node has not ended.
+            unsafe { links.waiters.wait_on(&self.waiter, fresh) }.then_some(false)
+        })
     }
 
     /// Whether the deadline of `node` is there. If not, the timer will wake.

@@ -19,14 +19,16 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::ptr;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::queue::{Queue, Stage, Waiter};
 use crate::sched::context::{note_wait, should_yield};
 use crate::sched::wait::WaitReason;
+use crate::sched::wakers::{KeptWaker, with_clone_if_needed};
 #[cfg(not(loom))]
 use crate::sys::clock::Moment;
-use crate::sys::lock::Unranked;
+use crate::sys::lock::Brief;
+use crate::sys::sabotage::{Fault, is_on};
 use crate::sys::sync::{AtomicU32, Ordering, UnsafeCell};
 
 const LOCKED: u32 = 1;
@@ -65,7 +67,7 @@ const STARVING_NS: u64 = if cfg!(shuttle) { 20_000 } else { 1_000_000 };
 /// ```
 pub struct Mutex<T> {
     state: AtomicU32,
-    line: Unranked<Line>,
+    line: Brief<Line>,
     value: UnsafeCell<T>,
 }
 
@@ -92,7 +94,7 @@ impl Line {
     }
 
     /// Calls the first waiter, unless it has been.
-    fn call(&mut self) -> Option<Waker> {
+    fn call(&mut self) -> Option<KeptWaker> {
         if self.called || self.waiters.is_empty() {
             return None;
         }
@@ -107,7 +109,7 @@ impl<T> Mutex<T> {
     pub const fn new(value: T) -> Self {
         Self {
             state: AtomicU32::new(0),
-            line: Unranked::new(Line::new()),
+            line: Brief::new(Line::new()),
             value: UnsafeCell::new(value),
         }
     }
@@ -117,7 +119,7 @@ impl<T> Mutex<T> {
     pub fn new(value: T) -> Self {
         Self {
             state: AtomicU32::new(0),
-            line: Unranked::new(Line::new()),
+            line: Brief::new(Line::new()),
             value: UnsafeCell::new(value),
         }
     }
@@ -220,10 +222,16 @@ impl<T> Mutex<T> {
             self.state.fetch_and(!LOCKED, Ordering::Release);
             line.call()
         };
-        drop(line);
+        let line = if is_on(Fault::WokenUnderLock) {
+            Some(line)
+        } else {
+            drop(line);
+            None
+        };
         if let Some(waker) = waker {
             waker.wake();
         }
+        drop(line);
     }
 }
 
@@ -352,45 +360,45 @@ struct Lock<'a, T> {
 impl<T> Lock<'_, T> {
     /// Joins the line unless the lock is free after all: true if it is held now.
     fn join(&self, cx: &Context<'_>) -> bool {
+        let waker = KeptWaker::of(cx.waker());
         let mut line = self.mutex.line.lock();
         if self.mutex.acquire_or_announce(&mut line) {
             return true;
         }
         self.patience.begin();
         // SAFETY: [X2] it has not joined, it is pinned, and `drop` takes it out.
-        unsafe { line.waiters.join(&self.waiter, cx.waker()) };
+        unsafe { line.waiters.join(&self.waiter, waker) };
         false
     }
 
     /// Looks what has become of the waiter: true if the lock is held now.
     fn look(&self, cx: &Context<'_>) -> bool {
-        let mut line = self.mutex.line.lock();
-        // SAFETY: [X1] it has joined this queue.
-        let stage = unsafe { line.waiters.stage(&self.waiter) };
-        let acquired = match stage {
-            Stage::Granted | Stage::GrantedToAll => {
-                line.starving &= self.patience.is_over();
-                true
-            }
-            Stage::Called => {
-                line.called = false;
-                let acquired = self.mutex.try_acquire();
-                line.starving |= !acquired && self.patience.is_over();
-                acquired
-            }
-            Stage::Queued => false,
-        };
-        if acquired {
+        with_clone_if_needed(cx.waker(), |fresh| {
+            let mut line = self.mutex.line.lock();
             // SAFETY: [X1] it has joined this queue.
-            unsafe { line.waiters.leave(&self.waiter) };
-            self.mutex.note_departure(&mut line);
-            return true;
-        }
-        // SAFETY: [X1] it has joined this queue, and was granted nothing.
-        let replaced = unsafe { line.waiters.wait_on(&self.waiter, cx.waker()) };
-        drop(line);
-        drop(replaced);
-        false
+            let stage = unsafe { line.waiters.stage(&self.waiter) };
+            let acquired = match stage {
+                Stage::Granted | Stage::GrantedToAll => {
+                    line.starving &= self.patience.is_over();
+                    true
+                }
+                Stage::Called => {
+                    line.called = false;
+                    let acquired = self.mutex.try_acquire();
+                    line.starving |= !acquired && self.patience.is_over();
+                    acquired
+                }
+                Stage::Queued => false,
+            };
+            if acquired {
+                // SAFETY: [X1] it has joined this queue.
+                unsafe { line.waiters.leave(&self.waiter) };
+                self.mutex.note_departure(&mut line);
+                return Some(true);
+            }
+            // SAFETY: [X1] it has joined this queue, and was granted nothing.
+            unsafe { line.waiters.wait_on(&self.waiter, fresh) }.then_some(false)
+        })
     }
 }
 

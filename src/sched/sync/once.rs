@@ -10,10 +10,11 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll};
 
-use super::queue::{Queue, Stage, Waiter, Wakers};
+use super::queue::{Queue, Stage, Waiter};
 use crate::sched::context::{note_wait, should_yield};
 use crate::sched::wait::WaitReason;
-use crate::sys::lock::Unranked;
+use crate::sched::wakers::{KeptWaker, Wakers, with_clone_if_needed};
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicU32, Ordering, UnsafeCell};
 
 const EMPTY: u32 = 0;
@@ -43,7 +44,7 @@ const READY: u32 = 2;
 /// ```
 pub struct Once<T> {
     state: AtomicU32,
-    line: Unranked<Queue>,
+    line: Brief<Queue>,
     value: UnsafeCell<Option<T>>,
 }
 
@@ -56,7 +57,7 @@ impl<T> Once<T> {
     pub const fn new() -> Self {
         Self {
             state: AtomicU32::new(EMPTY),
-            line: Unranked::new(Queue::new()),
+            line: Brief::new(Queue::new()),
             value: UnsafeCell::new(None),
         }
     }
@@ -66,7 +67,7 @@ impl<T> Once<T> {
     pub fn new() -> Self {
         Self {
             state: AtomicU32::new(EMPTY),
-            line: Unranked::new(Queue::new()),
+            line: Brief::new(Queue::new()),
             value: UnsafeCell::new(None),
         }
     }
@@ -187,7 +188,7 @@ impl<T> Claim<'_, T> {
         self.once.state.store(READY, Ordering::Release);
         line.grant_all(&mut wakers);
         drop(line);
-        wakers.wake();
+        drop(wakers);
     }
 }
 
@@ -218,8 +219,9 @@ impl<'a, T> Claiming<'a, T> {
     /// Claims or joins, or looks what has become of the waiter.
     fn look(&self, cx: &Context<'_>) -> Poll<Option<Claim<'a, T>>> {
         let once = self.once;
-        let mut line = once.line.lock();
         if !self.waiter.has_joined() {
+            let waker = KeptWaker::of(cx.waker());
+            let mut line = once.line.lock();
             match once.state.load(Ordering::Relaxed) {
                 READY => return Poll::Ready(None),
                 EMPTY => {
@@ -227,21 +229,22 @@ impl<'a, T> Claiming<'a, T> {
                     return Poll::Ready(Some(Claim { once }));
                 }
                 // SAFETY: [X2] it has not joined, it is pinned, and `drop` takes it out.
-                _ => unsafe { line.join(&self.waiter, cx.waker()) },
+                _ => unsafe { line.join(&self.waiter, waker) },
             }
             return Poll::Pending;
         }
-        // SAFETY: [X1] it has joined this queue.
-        if unsafe { line.stage(&self.waiter) } != Stage::Queued {
-            // SAFETY: [X1] as above.
-            let stage = unsafe { line.leave(&self.waiter) };
-            return Poll::Ready((stage == Stage::Granted).then(|| Claim { once }));
-        }
-        // SAFETY: [X1] it has joined this queue, and was granted nothing.
-        let replaced = unsafe { line.wait_on(&self.waiter, cx.waker()) };
-        drop(line);
-        drop(replaced);
-        Poll::Pending
+        with_clone_if_needed(cx.waker(), |fresh| {
+            let mut line = once.line.lock();
+            // SAFETY: [X1] it has joined this queue.
+            if unsafe { line.stage(&self.waiter) } != Stage::Queued {
+                // SAFETY: [X1] as above.
+                let stage = unsafe { line.leave(&self.waiter) };
+                let claim = (stage == Stage::Granted).then(|| Claim { once });
+                return Some(Poll::Ready(claim));
+            }
+            // SAFETY: [X1] it has joined this queue, and was granted nothing.
+            unsafe { line.wait_on(&self.waiter, fresh) }.then_some(Poll::Pending)
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use crate::sched::context;
 use crate::sched::worker::Worker;
-use crate::sys::lock::Unranked;
+use crate::sys::lock::Brief;
 use crate::sys::thread::processors;
 
 /// The pools of this process, which hear of the collections of every heap.
@@ -34,7 +34,7 @@ pub(crate) fn note_cycle() {
 /// Pools, and how many collections there were.
 struct Pools {
     cycle: AtomicU64,
-    all: Unranked<Vec<Weak<dyn Ages>>>,
+    all: Brief<Vec<Weak<dyn Ages>>>,
 }
 
 /// A pool, whatever is in it.
@@ -47,7 +47,7 @@ impl Pools {
     fn new() -> Self {
         Self {
             cycle: AtomicU64::new(0),
-            all: Unranked::new(Vec::new()),
+            all: Brief::new(Vec::new()),
         }
     }
 
@@ -118,7 +118,7 @@ struct Shelves<T> {
 struct Shard<T> {
     /// How many objects others may take; read without the lock, to pass an empty one by.
     open: AtomicUsize,
-    stocks: Unranked<Stocks<T>>,
+    stocks: Brief<Stocks<T>>,
 }
 
 struct Stocks<T> {
@@ -168,7 +168,7 @@ impl<T: Send + 'static> Pool<T> {
             shards: (0..processors().next_power_of_two())
                 .map(|_| Shard {
                     open: AtomicUsize::new(0),
-                    stocks: Unranked::new(Stocks {
+                    stocks: Brief::new(Stocks {
                         cycle: pools.cycle(),
                         fresh: Stock::new(),
                         victim: Stock::new(),
@@ -297,6 +297,7 @@ fn thread_number() -> usize {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::sys::lock::Unranked;
 
     fn pools() -> &'static Pools {
         Box::leak(Box::new(Pools::new()))

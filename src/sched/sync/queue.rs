@@ -6,16 +6,18 @@
 //! **Invariants**
 //! - `[X1]` A waiter is used with one queue, the one that its future names. `joined` belongs to the future; everything else
 //!   in the waiter is touched only under the lock around that queue.
-//! - `[X2]` A waiter that has joined is pinned, and leaves before it is dropped: the drop of its future sees to that.
+//! - `[X2]` A waiter that has joined is pinned, and leaves before it is dropped: the drop of its future sees to that, by
+//!   `joined` alone, whatever else has happened to the future. A waiter that is dropped in a line ends the process.
 
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomPinned;
 use std::mem::offset_of;
 use std::ptr::NonNull;
-use std::task::Waker;
 
 use crate::sched::list::{Linked, Links, List};
+use crate::sched::wakers::{Fresh, KeptWaker, Wakers};
+use crate::sys::fatal::fatal;
 
 /// How far a waiter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub(super) struct Waiter {
     links: Links<Self>,
     stage: Cell<Stage>,
     /// Present while the stage is `Queued`.
-    waker: Cell<Option<Waker>>,
+    waker: Cell<Option<KeptWaker>>,
     joined: Cell<bool>,
     _pinned: PhantomPinned,
 }
@@ -72,6 +74,16 @@ impl Waiter {
     }
 }
 
+impl Drop for Waiter {
+    #[inline]
+    fn drop(&mut self) {
+        if self.joined.get() {
+            // [X2] Others would go on to follow its links.
+            fatal("a waiter of a lock is dropped while it stands in line");
+        }
+    }
+}
+
 impl fmt::Debug for Waiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Waiter")
@@ -95,11 +107,11 @@ impl Queue {
     ///
     /// # Safety
     /// 1. `waiter` has not joined a queue, is pinned, and leaves this queue before it is dropped.
-    pub(super) unsafe fn join(&mut self, waiter: &Waiter, waker: &Waker) {
+    pub(super) unsafe fn join(&mut self, waiter: &Waiter, waker: KeptWaker) {
         waiter.joined.set(true);
         waiter.stage.set(Stage::Queued);
         // A waker of an earlier wait has been taken by whoever ended that wait, so nothing is dropped here.
-        waiter.waker.set(Some(waker.clone()));
+        waiter.waker.set(Some(waker));
         // SAFETY: clause 1; `&mut self` is the lock.
         unsafe { self.0.push_back(NonNull::from(waiter)) };
     }
@@ -112,24 +124,18 @@ impl Queue {
         waiter.stage.get()
     }
 
-    /// `waiter`, which is in the list, waits on with `waker`. What this returns is to be dropped without the lock: it may
-    /// be the last that keeps a task alive.
+    /// `waiter`, which is in the list, waits on with the waker of this poll. False: that needs a clone, which is made without
+    /// the lock. Meanwhile the waiter may be called or granted, without being woken: its owner looks again.
     ///
     /// # Safety
     /// 1. `waiter` has joined this queue and has not been granted anything.
     #[must_use]
-    pub(super) unsafe fn wait_on(&mut self, waiter: &Waiter, waker: &Waker) -> Option<Waker> {
+    pub(super) unsafe fn wait_on(&mut self, waiter: &Waiter, fresh: &mut Fresh<'_>) -> bool {
         waiter.stage.set(Stage::Queued);
-        match waiter.waker.take() {
-            Some(old) if old.will_wake(waker) => {
-                waiter.waker.set(Some(old));
-                None
-            }
-            old => {
-                waiter.waker.set(Some(waker.clone()));
-                old
-            }
-        }
+        let mut waker = waiter.waker.take();
+        let is_right = fresh.put_into(&mut waker);
+        waiter.waker.set(waker);
+        is_right
     }
 
     /// `waiter` is done here, whatever for. Its waker stays in it, to be dropped with it.
@@ -147,7 +153,7 @@ impl Queue {
     }
 
     /// Tells the first to try for itself.
-    pub(super) fn call_first(&mut self) -> Option<Waker> {
+    pub(super) fn call_first(&mut self) -> Option<KeptWaker> {
         let first = self.0.first()?;
         // SAFETY: [X2] what is in the list lives; [X1] and `&mut self` is the lock.
         let first = unsafe { first.as_ref() };
@@ -156,7 +162,7 @@ impl Queue {
     }
 
     /// Grants the first what it waits for. `None` also if it has been woken already.
-    pub(super) fn grant_first(&mut self) -> Option<Waker> {
+    pub(super) fn grant_first(&mut self) -> Option<KeptWaker> {
         self.grant(Stage::Granted)
     }
 
@@ -169,48 +175,12 @@ impl Queue {
         count
     }
 
-    fn grant(&mut self, stage: Stage) -> Option<Waker> {
+    fn grant(&mut self, stage: Stage) -> Option<KeptWaker> {
         // SAFETY: `&mut self` is the lock.
         let first = unsafe { self.0.pop_front() }?;
         // SAFETY: [X2] it lives until it has left, for which it needs the lock; [X1].
         let first = unsafe { first.as_ref() };
         first.stage.set(stage);
         first.waker.take()
-    }
-}
-
-/// Whom to wake once the lock is free.
-#[derive(Debug)]
-pub(super) struct Wakers {
-    few: [Option<Waker>; Self::FEW],
-    used: usize,
-    more: Vec<Waker>,
-}
-
-impl Wakers {
-    const FEW: usize = 8;
-
-    pub(super) const fn new() -> Self {
-        Self {
-            few: [const { None }; Self::FEW],
-            used: 0,
-            more: Vec::new(),
-        }
-    }
-
-    pub(super) fn add(&mut self, waker: Option<Waker>) {
-        let Some(waker) = waker else { return };
-        if let Some(place) = self.few.get_mut(self.used) {
-            *place = Some(waker);
-            self.used += 1;
-        } else {
-            self.more.push(waker);
-        }
-    }
-
-    /// Wakes them in the order in which they came.
-    pub(super) fn wake(self) {
-        let used = self.few.into_iter().take(self.used).flatten();
-        used.chain(self.more).for_each(Waker::wake);
     }
 }

@@ -18,10 +18,11 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll};
 
-use super::queue::{Queue, Stage, Waiter, Wakers};
+use super::queue::{Queue, Stage, Waiter};
 use crate::sched::context::{note_wait, should_yield};
 use crate::sched::wait::WaitReason;
-use crate::sys::lock::Unranked;
+use crate::sched::wakers::{KeptWaker, Wakers, with_clone_if_needed};
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicUsize, Ordering, UnsafeCell};
 
 const WRITER: usize = 1;
@@ -63,7 +64,7 @@ unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
 #[derive(Debug)]
 struct Word {
     state: AtomicUsize,
-    lines: Unranked<Lines>,
+    lines: Brief<Lines>,
 }
 
 /// Those who wait.
@@ -119,7 +120,7 @@ impl Word {
     const fn new() -> Self {
         Self {
             state: AtomicUsize::new(0),
-            lines: Unranked::new(Lines::new()),
+            lines: Brief::new(Lines::new()),
         }
     }
 
@@ -127,7 +128,7 @@ impl Word {
     fn new() -> Self {
         Self {
             state: AtomicUsize::new(0),
-            lines: Unranked::new(Lines::new()),
+            lines: Brief::new(Lines::new()),
         }
     }
 
@@ -223,7 +224,7 @@ impl Word {
         }
         self.admit(&mut lines, access == Access::Write, &mut wakers);
         drop(lines);
-        wakers.wake();
+        drop(wakers);
     }
 }
 
@@ -400,30 +401,30 @@ impl<'a> Acquire<'a> {
 
     /// Joins the line unless the lock can be had after all: true if it is held now.
     fn join(&self, cx: &Context<'_>) -> bool {
+        let waker = KeptWaker::of(cx.waker());
         let mut lines = self.word.lines.lock();
         if self.word.acquire_or_announce(self.access, &mut lines) {
             return true;
         }
         // SAFETY: [X2] it has not joined, it is pinned, and `drop` takes it out.
-        unsafe { lines.of(self.access).join(&self.waiter, cx.waker()) };
+        unsafe { lines.of(self.access).join(&self.waiter, waker) };
         false
     }
 
     /// Looks what has become of the waiter: true if the lock is held now.
     fn look(&self, cx: &Context<'_>) -> bool {
-        let mut lines = self.word.lines.lock();
-        let line = lines.of(self.access);
-        // SAFETY: [X1] it has joined this queue.
-        if unsafe { line.stage(&self.waiter) } != Stage::Queued {
-            // SAFETY: [X1] as above.
-            unsafe { line.leave(&self.waiter) };
-            return true;
-        }
-        // SAFETY: [X1] it has joined this queue, and was granted nothing.
-        let replaced = unsafe { line.wait_on(&self.waiter, cx.waker()) };
-        drop(lines);
-        drop(replaced);
-        false
+        with_clone_if_needed(cx.waker(), |fresh| {
+            let mut lines = self.word.lines.lock();
+            let line = lines.of(self.access);
+            // SAFETY: [X1] it has joined this queue.
+            if unsafe { line.stage(&self.waiter) } != Stage::Queued {
+                // SAFETY: [X1] as above.
+                unsafe { line.leave(&self.waiter) };
+                return Some(true);
+            }
+            // SAFETY: [X1] it has joined this queue, and was granted nothing.
+            unsafe { line.wait_on(&self.waiter, fresh) }.then_some(false)
+        })
     }
 }
 
@@ -465,6 +466,6 @@ impl Drop for Acquire<'_> {
         if stage != Stage::Queued {
             self.word.release(self.access);
         }
-        wakers.wake();
+        drop(wakers);
     }
 }

@@ -12,10 +12,11 @@ use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::queue::{Queue, Stage, Waiter, Wakers};
+use super::queue::{Queue, Stage, Waiter};
 use crate::sched::context::{note_wait, should_yield};
 use crate::sched::wait::WaitReason;
-use crate::sys::lock::Unranked;
+use crate::sched::wakers::{KeptWaker, Wakers, with_clone_if_needed};
+use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicUsize, Ordering};
 
 const WAITERS: usize = 1;
@@ -55,7 +56,7 @@ pub struct WaitGroup(Arc<Group>);
 #[derive(Debug)]
 struct Group {
     state: AtomicUsize,
-    line: Unranked<Queue>,
+    line: Brief<Queue>,
 }
 
 // Nothing that panics leaves a group half changed.
@@ -65,7 +66,7 @@ impl Default for Group {
     fn default() -> Self {
         Self {
             state: AtomicUsize::new(0),
-            line: Unranked::new(Queue::new()),
+            line: Brief::new(Queue::new()),
         }
     }
 }
@@ -174,7 +175,7 @@ impl Group {
             line.grant_all(&mut wakers);
         }
         drop(line);
-        wakers.wake();
+        drop(wakers);
     }
 
     /// Whether there is something to wait for; if so, sets WAITERS. The queue's lock is held.
@@ -234,26 +235,27 @@ struct Wait<'a> {
 impl Wait<'_> {
     /// Joins, or looks what has become of the waiter: true if the wait is over.
     fn is_over(&self, cx: &Context<'_>) -> bool {
-        let mut line = self.group.line.lock();
         if !self.waiter.has_joined() {
+            let waker = KeptWaker::of(cx.waker());
+            let mut line = self.group.line.lock();
             let waits = self.group.announce(&mut line);
             if waits {
                 // SAFETY: [X2] it has not joined, it is pinned, and `drop` takes it out.
-                unsafe { line.join(&self.waiter, cx.waker()) };
+                unsafe { line.join(&self.waiter, waker) };
             }
             return !waits;
         }
-        // SAFETY: [X1] it has joined this queue.
-        if unsafe { line.stage(&self.waiter) } != Stage::Queued {
-            // SAFETY: [X1] as above.
-            unsafe { line.leave(&self.waiter) };
-            return true;
-        }
-        // SAFETY: [X1] it has joined this queue, and was granted nothing.
-        let replaced = unsafe { line.wait_on(&self.waiter, cx.waker()) };
-        drop(line);
-        drop(replaced);
-        false
+        with_clone_if_needed(cx.waker(), |fresh| {
+            let mut line = self.group.line.lock();
+            // SAFETY: [X1] it has joined this queue.
+            if unsafe { line.stage(&self.waiter) } != Stage::Queued {
+                // SAFETY: [X1] as above.
+                unsafe { line.leave(&self.waiter) };
+                return Some(true);
+            }
+            // SAFETY: [X1] it has joined this queue, and was granted nothing.
+            unsafe { line.wait_on(&self.waiter, fresh) }.then_some(false)
+        })
     }
 }
 
