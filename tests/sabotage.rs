@@ -74,6 +74,7 @@ const PROGRAMS: &[Program] = &[
     plain!(endings::weak_references_know_the_dead),
     plain!(endings::workers_are_waited_for),
     plain!(endings::a_worker_comes_late),
+    plain!(endings::a_worker_comes_late_to_a_stopped_world),
     timed!(endings::neighbours_are_marked_by_two_workers),
     plain!(endings::waiting_allocations_are_paid),
     plain!(endings::assists_give_back_what_they_do_not_finish),
@@ -160,6 +161,10 @@ const TABLE: &[(Fault, &str)] = &[
     (Fault::PoolClosedLate, "a_worker_comes_late"),
     (Fault::JoinedWithoutCycle, "a_worker_comes_late"),
     (Fault::StaleCycle, "a_worker_comes_late"),
+    (
+        Fault::EndNotAwaited,
+        "a_worker_comes_late_to_a_stopped_world",
+    ),
     (Fault::CycleZero, "counters_begin_anew"),
     (Fault::CreditLost, "waiting_allocations_are_paid"),
     (

@@ -129,6 +129,7 @@ played! {
         weak_references_know_the_dead
         workers_are_waited_for
         a_worker_comes_late
+        a_worker_comes_late_to_a_stopped_world
         waiting_allocations_are_paid
         assists_give_back_what_they_do_not_finish;
     spans:

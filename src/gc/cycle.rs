@@ -35,7 +35,7 @@ use crate::gc::spans;
 use crate::gc::state_word::Request;
 use crate::gc::trace::TraceLine;
 use crate::gc::weak;
-use crate::gc::worker::{ThreadHost, WorkerHost};
+use crate::gc::worker::{ThreadHost, WorkerHost, lose_processor};
 use crate::sys::clock::Moment;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::Ordering;
@@ -203,8 +203,9 @@ impl Collector {
                 loop {
                     c.mark_until_quiet(marker);
                     c.weak.try_terminate();
+                    lose_processor(&[Fault::EndNotAwaited]);
                     // A worker may have come, and not be gone yet.
-                    if c.try_end_marking(t) {
+                    if c.try_end_marking(t) || sabotage::is_on(Fault::EndNotAwaited) {
                         break;
                     }
                 }

@@ -55,6 +55,13 @@ pub(crate) enum Turn {
     Idle,
 }
 
+/// Where a thread may lose its processor: it does for 2 ms, if one of the faults is in that needs that to be seen.
+pub(crate) fn lose_processor(faults: &[Fault]) {
+    if faults.iter().any(|&fault| sabotage::is_on(fault)) {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 impl Collector {
     /// Whether worker `index` may mark now, and on whose time.
     pub(crate) fn may_mark(&self, index: usize) -> Option<Turn> {
@@ -108,12 +115,16 @@ impl Collector {
         }
     }
 
-    /// A worker joins. It may lose its processor before, so it may come at any time.
+    /// A worker joins. It may lose its processor before and after, so it may come at any time, and find nothing.
     fn join_late(&self) -> Option<Joined<'_>> {
-        if sabotage::is_on(Fault::PoolClosedLate) || sabotage::is_on(Fault::JoinedWithoutCycle) {
-            thread::sleep(Duration::from_millis(2));
-        }
-        self.pool.join()
+        lose_processor(&[
+            Fault::PoolClosedLate,
+            Fault::JoinedWithoutCycle,
+            Fault::EndNotAwaited,
+        ]);
+        let joined = self.pool.join();
+        lose_processor(&[Fault::EndNotAwaited]);
+        joined
     }
 
     /// What a member of the pool marks with. [K3] is looked at.

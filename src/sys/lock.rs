@@ -397,6 +397,12 @@ mod modelled {
         }
     }
 
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
+
     impl<T> MutexGuard<'_, T> {
         /// Gives the lock back, lets others run, and takes it again: a wait that ends for no reason.
         pub(super) fn step_aside(&mut self) {

@@ -90,6 +90,8 @@ faults! {
     JoinedWithoutCycle
     /// Whoever joins the pool is told the number of the cycle before.
     StaleCycle
+    /// With the world stopped for a whole cycle, a worker that comes last makes it end before marking does.
+    EndNotAwaited
     /// When the numbers of cycles begin anew, one has the number 0, which says "never" elsewhere.
     CycleZero
     /// What workers scan pays nobody who waits for it.

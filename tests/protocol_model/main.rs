@@ -11,7 +11,9 @@
 //! and objects a field at a time. Mutators stop one by one, and lose their locals where they do.
 //!
 //! **Where it begins.** With every heap that fits, every choice of roots, and every target of the weak cell, as stop 1
-//! leaves them. A cycle must end in such a state again, so what holds for one cycle holds for all.
+//! leaves them. A cycle must end in such a state again, so what holds for one cycle holds for all. The worker marks
+//! while marking runs, and at no other time: whoever marks is a member of the pool, which closes with the decision that
+//! marking is over (`gc/work.rs`; over two cycles: `loom_workers_over_two_cycles`, `shuttle_workers_over_cycles`).
 //!
 //! **What must hold.** No reachable object is swept, nor condemned (unmarked when marking is over). The weak cell never
 //! names a freed object. What was unreachable at stop 1 is freed by the end. Somebody can always go on.

@@ -233,6 +233,20 @@ pub(crate) fn a_worker_comes_late() {
     heap.verify().expect("whole");
 }
 
+/// With the world stopped for the whole of marking, too, a collection frees what was dead when it was called, whoever comes
+/// when nothing is left to mark.
+pub(crate) fn a_worker_comes_late_to_a_stopped_world() {
+    let heap = checked().gogc(None).workers(4).stop_the_world(true);
+    let heap = heap.build().expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    let _forest = m.root(forest(&m));
+    for cycle in 0..40 {
+        let weak = m.root_weak(Gc::downgrade(new_item(&m, 7), &m));
+        m.collect();
+        assert!(weak.get(&m).is_none(), "collection {cycle} freed nothing");
+    }
+}
+
 /// Two workers mark neighbours at the same time, again and again: each object is reached once, so a lost mark is seen.
 pub(crate) fn neighbours_are_marked_by_two_workers(time: Duration) {
     const N: usize = 60_000;
