@@ -21,6 +21,8 @@ mod foreign;
 mod graph;
 #[path = "stress/nodes.rs"]
 mod nodes;
+#[path = "stress/pacing.rs"]
+mod pacing;
 #[path = "stress/spans.rs"]
 mod spans;
 #[path = "stress/stage.rs"]
@@ -92,6 +94,8 @@ const PROGRAMS: &[Program] = &[
     plain!(waiting::a_select_whose_future_panics_leaves),
     plain!(waiting::a_waker_comes_back_to_its_mutex),
     plain!(waiting::selects_claim_in_order),
+    plain!(pacing::buffers_of_the_dead_do_not_count),
+    plain!(pacing::garbage_waits_for_a_late_thread),
     timed!(directed::subtrees_change_places, 1),
     timed!(directed::new_objects_stay),
     timed!(directed::roots_go_after_a_get),
@@ -204,6 +208,8 @@ const TABLE: &[(Fault, &str)] = &[
     ),
     (Fault::WokenUnderLock, "a_waker_comes_back_to_its_mutex"),
     (Fault::ClaimsOutOfOrder, "selects_claim_in_order"),
+    (Fault::DeadExternalLives, "buffers_of_the_dead_do_not_count"),
+    (Fault::StallEndsEarly, "garbage_waits_for_a_late_thread"),
 ];
 
 /// Faults that other collectors know and this one cannot have, or has in another form.

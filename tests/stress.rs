@@ -13,6 +13,8 @@ mod endings;
 mod graph;
 #[path = "stress/nodes.rs"]
 mod nodes;
+#[path = "stress/pacing.rs"]
+mod pacing;
 #[path = "stress/spans.rs"]
 mod spans;
 #[path = "stress/stage.rs"]
@@ -142,6 +144,9 @@ played! {
         the_dead_are_dropped_once
         external_bytes_add_up
         garbage_starts_cycles;
+    pacing:
+        buffers_of_the_dead_do_not_count
+        garbage_waits_for_a_late_thread;
 }
 
 #[cfg(feature = "internals")]

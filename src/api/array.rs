@@ -10,7 +10,6 @@ use crate::api::error::AllocError;
 use crate::api::gc::Gc;
 use crate::api::mutator::{Mutator, out_of_memory};
 use crate::gc::alloc::{Fresh, Wanted};
-use crate::heap::mheap::Shortage;
 use crate::heap::size_class;
 use crate::heap::span_class::ClassKey;
 use crate::object::trace::{At, BrandedBy, Collect, Rebrand, Trace, Tracer};
@@ -313,10 +312,8 @@ impl Mutator {
         info: &'static TypeInfo,
         id: TypeId,
     ) -> Result<(*mut u8, Fresh), AllocError<()>> {
-        let heap = &self.collector().heap;
         let Some(layout) = layout else {
-            let room = Shortage::Room(heap.room());
-            return Err(AllocError::new((), usize::MAX, room));
+            return Err(self.no_room((), usize::MAX));
         };
         let align = sabotage::pick(Fault::AlignmentIgnored, 8, layout.align());
         let size = sabotage::pick(
@@ -347,7 +344,7 @@ impl Mutator {
         };
         match self.slot(wanted) {
             Some(fresh) => Ok((self.pointer_to(fresh), fresh)),
-            None => Err(AllocError::new((), layout.size(), heap.shortage())),
+            None => Err(self.no_room((), layout.size())),
         }
     }
 }

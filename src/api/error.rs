@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::gc::brake::NoRoom;
 use crate::heap::mheap::Shortage;
 
 /// Why a heap could not be made: a setting that cannot be read, or memory or a thread that the OS refuses.
@@ -71,20 +72,19 @@ impl Error for AttachError {}
 
 /// The heap's reservation or hard limit is exhausted, or the system refuses memory; the value that was to be allocated
 /// comes back.
+///
+/// Its text says what lived when the last cycle ended. If that is much less than the heap may use, the thread has
+/// allocated too much since its last safepoint: no cycle can begin before the next one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AllocError<T> {
     value: T,
     bytes: usize,
-    shortage: Shortage,
+    told: NoRoom,
 }
 
 impl<T> AllocError<T> {
-    pub(crate) fn new(value: T, bytes: usize, shortage: Shortage) -> Self {
-        Self {
-            value,
-            bytes,
-            shortage,
-        }
+    pub(crate) fn new(value: T, bytes: usize, told: NoRoom) -> Self {
+        Self { value, bytes, told }
     }
 
     /// The value that could not be allocated.
@@ -101,7 +101,7 @@ impl<T> AllocError<T> {
         AllocError {
             value: f(self.value),
             bytes: self.bytes,
-            shortage: self.shortage,
+            told: self.told,
         }
     }
 }
@@ -110,7 +110,7 @@ impl<T> fmt::Debug for AllocError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AllocError")
             .field("bytes", &self.bytes)
-            .field("shortage", &self.shortage)
+            .field("shortage", &self.told.shortage)
             .finish_non_exhaustive()
     }
 }
@@ -118,18 +118,42 @@ impl<T> fmt::Debug for AllocError<T> {
 impl<T> fmt::Display for AllocError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wanted = self.bytes;
-        match self.shortage {
+        let NoRoom {
+            shortage,
+            live,
+            external,
+            cycles,
+            waited,
+            late,
+        } = self.told;
+        match shortage {
             Shortage::Room(room) => write!(
                 f,
                 "out of memory: {wanted} bytes do not fit into the {room} bytes that the heap may use"
-            ),
+            )?,
             Shortage::Memory { bytes, of } => write!(
                 f,
                 "out of memory: {wanted} bytes cannot be allocated: beside the {of} bytes that objects \
                  fill, the system refuses {bytes} bytes more (RLIMIT_DATA, or vm.overcommit_memory=2 \
                  and its limit)"
-            ),
+            )?,
         }
+        match cycles {
+            0 => write!(f, "; no cycle has ended yet")?,
+            _ => write!(f, "; {live} bytes lived when cycle {cycles} ended")?,
+        }
+        if external > 0 {
+            write!(f, "; objects own {external} bytes outside the heap")?;
+        }
+        f.write_str(if waited {
+            "; the running cycle was waited for"
+        } else {
+            "; no cycle could be waited for: one begins at this thread's next safepoint"
+        })?;
+        if late > 0 {
+            write!(f, "; {late} other mutators are late for a safepoint")?;
+        }
+        Ok(())
     }
 }
 

@@ -52,7 +52,7 @@ impl External {
         let delta = signed(bytes) - signed(self.bytes);
         self.bytes = bytes;
         self.collector.add_external(delta);
-        self.collector.ask_if_triggered();
+        self.collector.ask_if_due();
     }
 }
 
@@ -91,6 +91,7 @@ impl Mutator {
             bytes: 0,
         };
         external.resize(bytes);
+        self.collector().owe_external(self.state(), signed(bytes));
         external
     }
 }

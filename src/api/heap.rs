@@ -162,7 +162,7 @@ impl Heap {
             reserved_bytes: collector.heap.reserved() as u64,
             allocated_bytes: bytes(&g.allocated),
             freed_bytes: bytes(&collector.heap.freed_bytes),
-            external_bytes: bytes(&g.external),
+            external_bytes: g.external(),
             objects_dropped: bytes(&g.dropped),
             drop_panics: bytes(&g.drop_panics),
             sweep_debt_bytes: collector.sweep_debt_bytes(),

@@ -185,7 +185,7 @@ impl<T: Trace> Drop for WriteGuard<'_, '_, T> {
             if after != self.external_before {
                 let delta = i64::try_from(after).unwrap_or(i64::MAX)
                     - i64::try_from(self.external_before).unwrap_or(i64::MAX);
-                self.mu.collector().note_external(self.mu.local(), delta);
+                self.mu.collector().note_external(self.mu.state(), delta);
             }
         }
         self.lock.word.unlock_write();

@@ -194,8 +194,8 @@ impl Mutator {
         self.stop_and_catch_up();
         if self.state().word.asked().has(Request::Stall) {
             self.state().word.withdraw(Request::Stall);
-            let heap = self.heap.clone();
-            self.blocking(|| heap.handle().collector.wait_below_ceiling());
+            // A P is not handed on: with another mutator on it the next G would only grow the heap further.
+            self.collector().stall(self.state());
         }
         if self.collector().settings.stress {
             self.collect();
@@ -263,8 +263,9 @@ impl Mutator {
     /// with a mutator's lifetime, and give out as `'static` what was stored through the other brand.
     ///
     /// # Panics
-    /// Never; when the reservation is exhausted the process is aborted with a message. [`try_alloc`](Self::try_alloc)
-    /// returns an error instead.
+    /// Never; when the reservation or the hard limit is exhausted, also after the end of the running cycle, the process
+    /// is aborted with a message. [`try_alloc`](Self::try_alloc) returns an error instead. A thread that allocates past the
+    /// heap's goal waits at its next safepoint; between two safepoints nothing but the limit stops it.
     #[inline(always)]
     pub fn alloc<'m, T>(&'m self, value: T) -> Gc<'m, T>
     where
@@ -279,7 +280,8 @@ impl Mutator {
     /// As [`alloc`](Self::alloc), but an exhausted reservation is an error.
     ///
     /// # Errors
-    /// [`AllocError`] with the value, when its bytes do not fit into the reservation even after sweeping.
+    /// [`AllocError`] with the value, when its bytes do not fit into the reservation or the hard limit, even after the end
+    /// of the running cycle. A safepoint after it waits for another cycle; then it is worth trying again.
     #[inline(always)]
     pub fn try_alloc<'m, T>(&'m self, value: T) -> Result<Gc<'m, T>, AllocError<T>>
     where
@@ -291,11 +293,7 @@ impl Mutator {
             None => match self.sized_slot_slow::<T>(Sized_::<T>::INFO) {
                 Some(at) => at,
                 None => {
-                    return Err(AllocError::new(
-                        value,
-                        size_of::<T>(),
-                        self.collector().heap.shortage(),
-                    ));
+                    return Err(self.no_room(value, size_of::<T>()));
                 }
             },
         };
@@ -352,6 +350,13 @@ impl Mutator {
         }
     }
 
+    /// The error of an allocation that found no room.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn no_room<T>(&self, value: T, bytes: usize) -> AllocError<T> {
+        AllocError::new(value, bytes, self.collector().no_room(self.state()))
+    }
+
     /// A slot, the slow way.
     pub(crate) fn slot(&self, wanted: Wanted) -> Option<Fresh> {
         self.collector().alloc_slow(self.state(), wanted).ok()
@@ -366,7 +371,7 @@ impl Mutator {
     pub(crate) fn note_external(&self, bytes: usize) {
         if bytes > 0 {
             self.collector()
-                .note_external(self.local(), i64::try_from(bytes).unwrap_or(i64::MAX));
+                .note_external(self.state(), i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::heap::size_class::{self, SizeClass};
 use crate::heap::span_class::{ClassKey, ClassName, Kind};
 use crate::heap::sweep::NoDrops;
 use crate::object::type_info::{Slice, TypeInfo};
-use crate::sys::sync::{Ordering, yield_now};
+use crate::sys::sync::Ordering;
 
 /// An object larger than this, or aligned to more than a page, has a span of its own.
 pub(crate) const MAX_SMALL: usize = SizeClass::MAX_SIZE;
@@ -49,7 +49,7 @@ impl Collector {
     /// A slot for `wanted`: everything but the hit of a mutator's cache.
     ///
     /// # Errors
-    /// [`OutOfPages`] when the reservation is exhausted, also after sweeping.
+    /// [`OutOfPages`] when there is no room, also after sweeping and after the end of the running cycle.
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_slow(
@@ -59,17 +59,39 @@ impl Collector {
     ) -> Result<Fresh, OutOfPages> {
         let got = match self.try_alloc_slow(mutator, wanted) {
             Ok(got) => Ok(got),
-            Err(OutOfPages) => {
-                // Dead spans may still be unswept, and this mutator's own pages are of use to spans of any length.
-                self.heap.give_back_pages(&mutator.local.cache);
-                self.sweep_plain_spans();
-                self.try_alloc_slow(mutator, wanted)
-            }
+            Err(OutOfPages) => self.without_room(mutator, || self.try_alloc_slow(mutator, wanted)),
         };
         if self.settings.stress {
             self.ask_for_cycle();
         }
         got
+    }
+
+    /// What has to happen before `alloc`, which has found no room, fails: see `brake.rs`.
+    #[cold]
+    fn without_room(
+        &self,
+        mutator: &MutatorState,
+        alloc: impl Fn() -> Result<Fresh, OutOfPages>,
+    ) -> Result<Fresh, OutOfPages> {
+        // Dead spans may still be unswept, and this mutator's own pages are of use to spans of any length.
+        self.heap.give_back_pages(&mutator.local.cache);
+        self.sweep_plain_spans();
+        if let Ok(got) = alloc() {
+            return Ok(got);
+        }
+        let waited = self.wait_for_running_cycle(mutator);
+        mutator.local.rescued.set(waited);
+        if waited {
+            self.heap.give_back_pages(&mutator.local.cache);
+            if let Ok(got) = alloc() {
+                return Ok(got);
+            }
+        }
+        // Whoever takes the error may try again after its next safepoint.
+        self.ask_for_cycle();
+        mutator.word.ask(Request::Stall);
+        Err(OutOfPages)
     }
 
     fn try_alloc_slow(&self, mutator: &MutatorState, wanted: Wanted) -> Result<Fresh, OutOfPages> {
@@ -124,10 +146,13 @@ impl Collector {
         let class = self.heap.weak_class();
         // A key that no type has: an odd small number.
         let key = ClassKey(1);
-        mutator
-            .local
-            .cache
-            .with_typed(key, || class, |cursor| self.slot_from(mutator, cursor))
+        let alloc = || {
+            mutator
+                .local
+                .cache
+                .with_typed(key, || class, |cursor| self.slot_from(mutator, cursor))
+        };
+        alloc().or_else(|OutOfPages| self.without_room(mutator, alloc))
     }
 
     fn slot_from(&self, mutator: &MutatorState, cursor: &Cursor) -> Result<Fresh, OutOfPages> {
@@ -152,6 +177,10 @@ impl Collector {
         let class = self.heap.intern(ClassName::Large(id), Kind::Large, 0, info);
         // Before the object is there: this may wait for the end of marking.
         let bytes = wanted.size.next_multiple_of(PAGE_SIZE).max(PAGE_SIZE);
+        // Relaxed: a figure.
+        self.pacing
+            .longest
+            .fetch_max(bytes as u64, Ordering::Relaxed);
         self.charge(mutator, class.scan, bytes as u64);
         let paint = if is_black(&mutator.local) {
             Paint::Black
@@ -197,17 +226,7 @@ impl Collector {
         if due > 0 {
             self.sweep_pages(due);
         }
-        let trigger = self.gauges.trigger.load(Ordering::Relaxed);
-        if live >= trigger {
-            self.ask_for_cycle();
-            let ceiling = self.gauges.ceiling.load(Ordering::Relaxed);
-            // A limit that leaves no room is no reason to stand still.
-            if live > ceiling && ceiling > trigger {
-                // The collector is late: it drops objects, or waits for this processor. This mutator stalls when it can.
-                mutator.word.ask(Request::Stall);
-                yield_now();
-            }
-        }
+        self.look_at_growth(mutator, live);
     }
 
     /// Sweeps everything that needs no drop, for a mutator that is out of memory.

@@ -8,7 +8,13 @@
 //! It waits only while somebody else is in the middle of marking, and no marker ever waits for a mutator, so the wait
 //! ends. Work that is queued is no reason to wait: it is taken. When nothing is left to mark, the collector's thread has to
 //! see that and stop everybody, and it or one of those may need this mutator's processor: so that is waited for, too. But
-//! not for long in one cycle: one of those may be waiting for a lock of this mutator.
+//! not for long in one cycle: one of those may be waiting for a lock of this mutator. After that it allocates on, with its
+//! debt, to its next safepoint ([`Request::Stall`]), and waits there for as long as it takes (`brake.rs`): the same loop,
+//! with waits that are Blocked instead of Assisting and have no end of their own.
+//!
+//! Past the ceiling the credit that workers have earned counts for nothing any more: near the end of a cycle little is left
+//! to mark, so a little work pays for much, and what is left over from the whole cycle would pay for more than there is
+//! room for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,6 +25,7 @@ use crate::gc::collector::Collector;
 use crate::gc::mark::Marker;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::spans;
+use crate::gc::state_word::Request;
 use crate::pace::assist::AssistRates;
 use crate::sys::MODELLED;
 use crate::sys::lock::{Condvar, Rank, Ranked};
@@ -36,6 +43,20 @@ const MAX_CREDIT: i64 = 256 << 10;
 const END_PATIENCE: Duration = Duration::from_millis(5);
 /// How long a waiting mutator sleeps before it looks for itself whether anybody still marks.
 const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How long a mutator at a safepoint waits for the end of marking before it looks for work again.
+const ROUND: Duration = Duration::from_millis(10);
+/// More rounds without a byte paid than a patience inside an allocation has room for.
+const MANY_ROUNDS: u32 = 5000;
+
+/// Where a mutator pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Inside an allocation: it may hold `Gc`s and locks.
+    Allocation,
+    /// It holds neither, or nobody may want them.
+    Safepoint,
+}
 
 /// A mutator that waits for `work` bytes to be scanned.
 #[derive(Debug)]
@@ -158,35 +179,73 @@ impl Collector {
         local
             .credit
             .set(local.credit.get().min(most).saturating_sub(bytes));
+        self.settle(mutator, Place::Allocation);
+    }
+
+    /// At a safepoint: pays what is owed. Returns when it is paid, when the heap has room again, or when marking is over.
+    pub(crate) fn pay_debt(&self, mutator: &MutatorState) {
+        self.settle(mutator, Place::Safepoint);
+    }
+
+    fn settle(&self, mutator: &MutatorState, place: Place) {
+        let local = &mutator.local;
+        let mut idle_rounds = 0;
         while local.credit.get() < 0 && local.marking.get() {
-            if self.pacing.is_limiting() {
+            if self.pacing.is_limiting() || self.is_shut_down_for(place) {
                 local.credit.set(0);
                 return;
             }
             let rates = self.rates();
             let owed = rates.assist(local.credit.get().unsigned_abs());
             let wanted = owed.work.min(PIECE);
-            let mut done = take(&self.pacing.credit, wanted);
+            let mut done = if self.has_passed_ceiling() {
+                0
+            } else {
+                take(&self.pacing.credit, wanted)
+            };
             if done < wanted {
                 match self.scan_piece(local, wanted - done) {
                     Some(scanned) => done += scanned,
                     None if done > 0 || self.has_room() => {}
-                    None if self.wait_for_credit(mutator, wanted) => done = wanted,
-                    None if self.wait_for_the_end(mutator) => {}
-                    None => return,
+                    None if self.wait_for_credit(mutator, wanted, place) => done = wanted,
+                    None if self.wait_for_the_end(mutator, place) => {}
+                    None => {
+                        mutator.word.ask(Request::Stall);
+                        return;
+                    }
                 }
             }
-            add_credit(local, rates.paid_by(done));
+            if done > 0 {
+                add_credit(local, rates.paid_by(done));
+            } else {
+                // It has slept: the processor is for those that it waits for.
+                idle_rounds += 1;
+                debug_assert!(
+                    place == Place::Safepoint || idle_rounds < MANY_ROUNDS,
+                    "a mutator that has to wait goes round and round"
+                );
+            }
             if self.has_room() {
                 return;
             }
         }
     }
 
+    /// Whether the heap goes and this is a place to notice it: an allocation is soon over anyway.
+    fn is_shut_down_for(&self, place: Place) -> bool {
+        place == Place::Safepoint && self.is_shut_down()
+    }
+
+    fn has_passed_ceiling(&self) -> bool {
+        // Relaxed: a figure.
+        self.is_past_ceiling(self.gauges.heap_live.load(Ordering::Relaxed))
+    }
+
     /// Whether the heap is below its goal.
     fn has_room(&self) -> bool {
         // Relaxed (both): figures.
         self.gauges.heap_live.load(Ordering::Relaxed) < self.gauges.goal.load(Ordering::Relaxed)
+            && !self.is_tight()
     }
 
     /// Scans about `work` bytes; `None` if nothing is queued.
@@ -216,9 +275,14 @@ impl Collector {
         Some(done.scanned)
     }
 
-    /// Waits until marking has ended, or there is something to mark again; false when this cycle's patience is used up.
-    fn wait_for_the_end(&self, mutator: &MutatorState) -> bool {
+    /// Waits until marking has ended, or there is something to mark again; inside an allocation false when this cycle's
+    /// patience is used up.
+    fn wait_for_the_end(&self, mutator: &MutatorState, place: Place) -> bool {
         let local = &mutator.local;
+        if place == Place::Safepoint {
+            self.blocked(mutator, || self.pool.wait_for_close(ROUND));
+            return true;
+        }
         let cycle = local.cycle.get();
         let (of, left) = local.patience.get();
         let left = if of == cycle { left } else { END_PATIENCE };
@@ -231,16 +295,18 @@ impl Collector {
     }
 
     /// Waits until workers have earned `work`, or nobody marks; says which.
-    fn wait_for_credit(&self, mutator: &MutatorState, work: u64) -> bool {
+    fn wait_for_credit(&self, mutator: &MutatorState, work: u64, place: Place) -> bool {
         // Not "while work is queued": the collector may be waiting for a mutator that waits for a lock of this one,
         // and then nobody else takes it.
-        self.assisting(mutator, || {
-            self.assists.wait(work, || self.pool.has_active())
-        })
+        let wait = || self.assists.wait(work, || self.pool.has_active());
+        match place {
+            Place::Allocation => self.assisting(mutator, wait),
+            Place::Safepoint => self.blocked(mutator, wait),
+        }
     }
 
     /// Runs `wait` as a mutator that is Assisting.
-    fn assisting<R>(&self, mutator: &MutatorState, wait: impl FnOnce() -> R) -> R {
+    pub(crate) fn assisting<R>(&self, mutator: &MutatorState, wait: impl FnOnce() -> R) -> R {
         let out = self
             .world
             .assist(mutator, wait, &mut || self.catch_up(mutator));

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicUsize as StdAtomicUsize;
 use std::time::Duration;
 
 use crate::gc::assist::AssistQueue;
+use crate::gc::cycle::collecting_for;
 use crate::gc::events::{EventSink, Figures};
 use crate::gc::frames::FrameTable;
 use crate::gc::late::TaskLists;
@@ -25,7 +26,6 @@ use crate::gc::work::WorkPool;
 use crate::gc::world::World;
 use crate::heap::mheap::{MHeap, Paint};
 use crate::object::trace::Tracer;
-use crate::sys::clock::Moment;
 use crate::sys::lock::{Condvar, Rank, Ranked, Unranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -113,9 +113,12 @@ pub(crate) struct Mailbox {
 /// Bytes that decide when to collect.
 #[derive(Debug)]
 pub(crate) struct Gauges {
-    /// Bytes of objects, as far as charged, and external bytes.
+    /// Bytes of objects, as far as charged, and external bytes; without those that the last cycle found dead.
     pub(crate) heap_live: AtomicU64,
-    pub(crate) external: AtomicU64,
+    /// External bytes of all that has not been dropped. As a signed number: who takes off may be told before who adds.
+    external: AtomicU64,
+    /// What the last cycle left alive, as far as is known.
+    pub(crate) survived: AtomicU64,
     pub(crate) trigger: AtomicU64,
     pub(crate) goal: AtomicU64,
     /// Past this size whoever allocates had better wait.
@@ -131,13 +134,35 @@ pub(crate) struct Gauges {
     pub(crate) drop_panics: AtomicU64,
 }
 
+impl Gauges {
+    /// External bytes of all that has not been dropped.
+    pub(crate) fn external(&self) -> u64 {
+        // Relaxed: a figure.
+        let sum = self.external.load(Ordering::Relaxed).cast_signed();
+        u64::try_from(sum).unwrap_or(0)
+    }
+
+    pub(crate) fn change_external(&self, delta: i64) {
+        // Relaxed: a figure.
+        self.external
+            .fetch_add(delta.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Never below zero: what it is set to at the end of marking is a guess.
+    pub(crate) fn change_live(&self, delta: i64) {
+        // Relaxed (both): a figure.
+        let _ = self
+            .heap_live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+                Some(live.saturating_add_signed(delta))
+            });
+    }
+}
+
 /// Whether the mutator allocates black. [G2]
 pub(crate) fn is_black(local: &Local) -> bool {
     local.marking.get() && !sabotage::is_on(Fault::AllocateWhite)
 }
-
-/// The longest that a mutator waits at a safepoint because the heap is past its goal, in nanoseconds.
-const STALL_MAX_NS: u64 = 20_000_000;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -198,6 +223,7 @@ impl Collector {
             gauges: Gauges {
                 heap_live: AtomicU64::new(0),
                 external: AtomicU64::new(0),
+                survived: AtomicU64::new(0),
                 trigger: AtomicU64::new(plan.trigger),
                 goal: AtomicU64::new(plan.goal),
                 ceiling: AtomicU64::new(plan.ceiling),
@@ -257,23 +283,13 @@ impl Collector {
 
     // ---- asking for cycles -----------------------------------------------------------------------------------
 
-    /// Asks for a cycle if the heap has reached its trigger.
-    pub(crate) fn ask_if_triggered(&self) {
-        // Relaxed (both): figures.
-        if self.gauges.heap_live.load(Ordering::Relaxed)
-            >= self.gauges.trigger.load(Ordering::Relaxed)
-        {
-            self.ask_for_cycle();
-        }
-    }
-
     /// Has the scavenger look again.
     pub(crate) fn wake_scavenger(&self) {
         self.mailbox.lock().scavenge = true;
         self.mail.notify_all();
     }
 
-    /// Asks for a cycle, without waiting.
+    /// Asks for a cycle, without waiting. Because of the heap's size only `brake.rs` asks.
     #[cold]
     pub(crate) fn ask_for_cycle(&self) {
         let mut mail = self.mailbox.lock();
@@ -300,26 +316,6 @@ impl Collector {
         let mut mail = self.mailbox.lock();
         while mail.done < number && !mail.shutdown {
             mail.wait_on(&self.mail, Duration::from_secs(1));
-        }
-    }
-
-    /// Waits until the heap is below its ceiling again, a cycle begins or ends, or [`STALL_MAX_NS`] has passed. The
-    /// mutator is Blocked.
-    pub(crate) fn wait_below_ceiling(&self) {
-        let mut mail = self.mailbox.lock();
-        let (begun, done) = (mail.begun, mail.done);
-        let start = Moment::now();
-        while !mail.shutdown
-            && (mail.begun, mail.done) == (begun, done)
-            && start.elapsed_ns() < STALL_MAX_NS
-        {
-            // Relaxed (both): figures.
-            if self.gauges.heap_live.load(Ordering::Relaxed)
-                <= self.gauges.ceiling.load(Ordering::Relaxed)
-            {
-                return;
-            }
-            mail.wait_on(&self.mail, Duration::from_millis(1));
         }
     }
 
@@ -377,40 +373,31 @@ impl Collector {
     }
 
     pub(crate) fn uncharge(&self, bytes: u64) {
-        // Relaxed (both): figures.
-        let _ = self
-            .gauges
-            .heap_live
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| {
-                Some(l.saturating_sub(bytes))
-            });
+        self.gauges
+            .change_live(-i64::try_from(bytes).unwrap_or(i64::MAX));
+        // Relaxed: a figure.
         self.gauges.allocated.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Counts a change of bytes owned outside the heap.
+    /// Counts a change of bytes owned outside the heap, by anybody.
     pub(crate) fn add_external(&self, delta: i64) {
-        for gauge in [&self.gauges.external, &self.gauges.heap_live] {
-            // Relaxed: figures.
-            let _ = gauge.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                Some(n.saturating_add_signed(delta))
-            });
+        if delta < 0 && collecting_for() == self.id {
+            // In the drop of a dead object: of the user's code nothing else runs on that thread while the sweep does.
+            self.note_freed_external(delta.unsigned_abs());
+        } else {
+            self.change_external(delta);
         }
     }
 
-    fn tell_external(&self, local: &Local) {
+    fn change_external(&self, delta: i64) {
+        self.gauges.change_external(delta);
+        self.gauges.change_live(delta);
+    }
+
+    pub(crate) fn tell_external(&self, local: &Local) {
         let delta = local.external.replace(0);
         if delta != 0 && !sabotage::is_on(Fault::ExternalBytesLost) {
-            self.add_external(delta);
-        }
-    }
-
-    /// Counts a change of external bytes made by a mutator; told to everybody in steps of 64 KiB.
-    pub(crate) fn note_external(&self, local: &Local, delta: i64) {
-        let sum = local.external.get().saturating_add(delta);
-        local.external.set(sum);
-        if sum.unsigned_abs() >= 64 << 10 {
-            self.tell_external(local);
-            self.ask_if_triggered();
+            self.change_external(delta);
         }
     }
 

@@ -36,6 +36,7 @@ use crate::gc::state_word::Request;
 use crate::gc::trace::TraceLine;
 use crate::gc::weak;
 use crate::gc::worker::{ThreadHost, WorkerHost, lose_processor};
+use crate::pace::survival::MarkEnd;
 use crate::sys::clock::Moment;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::Ordering;
@@ -43,6 +44,10 @@ use crate::sys::thread::{self, thread_local};
 
 /// How long the collector's thread waits for workers before it looks again.
 const PATIENCE: Duration = Duration::from_micros(200);
+
+/// How soon a limit that is unmet is looked at again; and not before so many times as long as marking took.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_PART: u64 = 20;
 
 thread_local! {
     /// The number of the heap whose collector runs on this thread, or whose objects are being dropped on it; 0: none.
@@ -69,8 +74,9 @@ pub(crate) fn as_collecting_thread<R>(id: usize, f: impl FnOnce() -> R) -> R {
 /// What a cycle measures.
 struct Timing {
     began: Moment,
-    /// The size of the heap at the first stop, without external bytes, and with them.
+    /// The size of the heap at the first stop: objects, external bytes, and both.
     objects_at_start: u64,
+    external_at_start: u64,
     heap_at_start: u64,
     pauses: Vec<(u64, u64)>,
     size: CycleSize,
@@ -144,7 +150,7 @@ impl Collector {
     /// Waits until a cycle is to run; says whether somebody asked for it. `None`: the heap goes.
     fn wait_for_mail(&self) -> Option<bool> {
         let since = Moment::now();
-        let period = self.settings.period;
+        let period = self.period();
         // When the scavenger's turn is, in time since then.
         let mut nap_ends = Duration::ZERO;
         loop {
@@ -174,6 +180,17 @@ impl Collector {
         }
     }
 
+    /// When a cycle is to begin that nobody has asked for. Soon while the memory limit is unmet: a program that sheds load
+    /// for it allocates little, and nothing else would tell it that it may stop.
+    fn period(&self) -> Duration {
+        let figures = self.figures.lock();
+        if figures.unmet_limit.is_none() {
+            return self.settings.period;
+        }
+        let rare = Duration::from_nanos(figures.mark_ns.saturating_mul(RETRY_PART));
+        self.settings.period.min(rare.max(RETRY))
+    }
+
     /// The number of the running cycle, or of the last.
     pub(crate) fn cycle_number(&self) -> u32 {
         self.world.registry().cycle
@@ -189,6 +206,7 @@ impl Collector {
         let mut timing = Timing {
             began: Moment::now(),
             objects_at_start: 0,
+            external_at_start: 0,
             heap_at_start: 0,
             pauses: Vec::new(),
             size: CycleSize::default(),
@@ -271,7 +289,8 @@ impl Collector {
         self.world.open_gate();
         timing.pauses.push((pause, stopping));
         spans::stopped(pause, stopping);
-        self.pacing.note_stop(pause, self.is_marking());
+        self.pacing
+            .note_stop(pause.saturating_sub(stopping), self.is_marking());
     }
 
     fn handshake_all(&self) {
@@ -312,6 +331,7 @@ impl Collector {
         self.gauges.marked.store(0, Ordering::Relaxed);
         self.gauges.scanned.store(0, Ordering::Relaxed);
         timing.objects_at_start = self.object_bytes();
+        timing.external_at_start = self.gauges.external();
         // Relaxed: the world is stopped.
         timing.heap_at_start = self.gauges.heap_live.load(Ordering::Relaxed);
         self.begin_pacing();
@@ -383,17 +403,21 @@ impl Collector {
 
     /// Bytes of slots handed out and not known to be dead.
     fn object_bytes(&self) -> u64 {
-        // Relaxed (both): figures; the world is stopped.
+        // Relaxed: a figure; the world is stopped.
         let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        live.saturating_sub(self.gauges.external.load(Ordering::Relaxed))
+        live.saturating_sub(self.gauges.external())
     }
 
     fn plan_next(&self, timing: &mut Timing) {
-        // Relaxed (all): the world is stopped.
-        let marked = self.gauges.marked.load(Ordering::Relaxed);
-        let grown = self.object_bytes().saturating_sub(timing.objects_at_start);
-        let external = self.gauges.external.load(Ordering::Relaxed);
-        timing.size = self.end_pacing(timing.heap_at_start, marked + grown + external);
+        let end = MarkEnd {
+            objects_at_start: timing.objects_at_start,
+            // Relaxed: the world is stopped.
+            marked: self.gauges.marked.load(Ordering::Relaxed),
+            born: self.object_bytes().saturating_sub(timing.objects_at_start),
+            external_at_start: timing.external_at_start,
+            external: self.gauges.external(),
+        };
+        timing.size = self.end_pacing(timing.heap_at_start, end);
     }
 
     /// From the end of marking to the end of the sweep.
@@ -418,10 +442,12 @@ impl Collector {
     fn finish_figures(&self, timing: &Timing, mark_ns: u64) {
         let live_bytes = timing.size.marked;
         let goal_bytes = timing.size.goal;
-        let unmet = self.unmet_limit();
+        let (needed_bytes, limit_bytes) = self.needed_and_limit();
+        let unmet = (needed_bytes >= limit_bytes).then_some((needed_bytes, limit_bytes));
+        let was_unmet;
         let cycle = {
             let mut figures = self.figures.lock();
-            figures.unmet_limit = unmet;
+            was_unmet = std::mem::replace(&mut figures.unmet_limit, unmet).is_some();
             figures.cycles += 1;
             figures.live_bytes = live_bytes;
             figures.mark_ns = mark_ns;
@@ -439,11 +465,16 @@ impl Collector {
             figures.cycles
         };
         self.write_trace(timing, cycle, mark_ns);
-        if let Some((needed_bytes, limit_bytes)) = unmet {
+        if unmet.is_some() {
             self.tell(&Event::LimitUnmet {
                 needed_bytes,
                 limit_bytes,
                 limiting: self.pacing.is_limiting(),
+            });
+        } else if was_unmet {
+            self.tell(&Event::LimitMet {
+                needed_bytes,
+                limit_bytes,
             });
         }
         self.tell(&Event::CycleEnd {
@@ -458,6 +489,7 @@ impl Collector {
             assist_ns: timing.size.times.assist_ns,
             idle_ns: timing.size.times.idle_ns,
             utilization: timing.size.times.share_taken(self.pacing.processors),
+            limit_unmet: unmet.is_some(),
         });
     }
 
@@ -476,8 +508,7 @@ impl Collector {
             times: size.times,
             heap: [size.heap_at_start, size.heap_at_end, size.marked],
             goal: size.goal,
-            // Relaxed: a figure.
-            external: self.gauges.external.load(Ordering::Relaxed),
+            external: self.gauges.external(),
             processors: self.pacing.processors,
             forced: timing.forced,
         };

@@ -39,7 +39,9 @@ pub enum Event {
     },
     /// More lives, or cannot be given back, than the memory limit leaves room for. Told after each cycle that finds it so.
     /// The program goes on, past the limit, with at most about half of its processor time spent on collection; this is
-    /// the moment to shed load.
+    /// the moment to shed load. [`LimitMet`](Self::LimitMet) says when to stop shedding. Until then cycles run without
+    /// being asked for, one a second, or less often if marking would take more than a twentieth of the time, so that it
+    /// comes also to a program that allocates nothing any more.
     LimitUnmet {
         /// Bytes that live or cannot be given back.
         needed_bytes: u64,
@@ -48,11 +50,19 @@ pub enum Event {
         /// Whether collection takes so much time that it is being held back.
         limiting: bool,
     },
+    /// The memory limit is met again, after cycles that found it unmet. Told once, before that cycle's
+    /// [`CycleEnd`](Self::CycleEnd).
+    LimitMet {
+        /// Bytes that live or cannot be given back.
+        needed_bytes: u64,
+        /// The limit, in bytes.
+        limit_bytes: u64,
+    },
     /// A cycle is over, its sweep included.
     CycleEnd {
         /// The cycle's number, from 1.
         cycle: u64,
-        /// Bytes that it marked.
+        /// Bytes that it marked: objects, without what they own outside the heap.
         live_bytes: u64,
         /// The heap size it should have ended at, in bytes.
         goal_bytes: u64,
@@ -73,6 +83,8 @@ pub enum Event {
         /// The share of all processors' time that marking took from the program while it ran, in `0.0 ..= 1.0`: background
         /// and assists.
         utilization: f64,
+        /// Whether this cycle found that the memory limit cannot be met; then it told [`LimitUnmet`](Self::LimitUnmet), too.
+        limit_unmet: bool,
     },
 }
 
@@ -133,6 +145,13 @@ impl fmt::Display for Event {
             } => write!(
                 f,
                 "the memory limit of {limit_bytes} bytes cannot be met: {needed_bytes} bytes live, or cannot be given back"
+            ),
+            Self::LimitMet {
+                needed_bytes,
+                limit_bytes,
+            } => write!(
+                f,
+                "the memory limit of {limit_bytes} bytes is met again: {needed_bytes} bytes live, or cannot be given back"
             ),
             Self::CycleEnd {
                 cycle, live_bytes, ..

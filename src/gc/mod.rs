@@ -8,6 +8,7 @@
 pub(crate) mod alloc;
 pub(crate) mod assist;
 pub(crate) mod barrier;
+pub(crate) mod brake;
 pub(crate) mod check;
 pub(crate) mod collector;
 pub(crate) mod cycle;

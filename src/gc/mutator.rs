@@ -42,6 +42,8 @@ pub(crate) struct Local {
     pub(crate) marker: RefCell<Option<Box<Marker>>>,
     /// Change of external bytes not yet told.
     pub(crate) external: Cell<i64>,
+    /// Its last allocation that found no room has waited for a cycle. For the report.
+    pub(crate) rescued: Cell<bool>,
 }
 
 /// A mutator as the collector sees it.
@@ -113,6 +115,7 @@ impl MutatorState {
                 patience: Cell::new((0, Duration::ZERO)),
                 marker: RefCell::new(None),
                 external: Cell::new(0),
+                rescued: Cell::new(false),
             },
             attached_at,
             thread: None,

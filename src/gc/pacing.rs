@@ -11,10 +11,12 @@ use crate::pace::cons_mark::MarkTimes;
 use crate::pace::heap_goal::{Knobs, MemoryFigures};
 use crate::pace::limiter::Limiter;
 use crate::pace::pacer::{CycleEnd, Pacer, Plan};
+use crate::pace::survival::{MarkEnd, Remains, Survival};
 use crate::pace::sweep_pace::SweepPace;
 use crate::pace::workers::Workers;
 use crate::sys::clock::Moment;
 use crate::sys::lock::{Held, Rank, Ranked};
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The values that compute.
@@ -26,6 +28,20 @@ struct State {
     heap_scan: u64,
     /// The goal of the last cycle, in bytes; 0 before the first.
     last_goal: u64,
+    survival: Survival,
+    /// How marking last ended.
+    mark_end: MarkEnd,
+}
+
+/// What the collector is at, as far as it matters to those who allocate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Phase {
+    /// No cycle runs, or none has come to its first stop: the trigger decides.
+    Idle,
+    Marking,
+    /// From the end of marking to the end of the sweep.
+    Sweeping,
 }
 
 /// See the module's head.
@@ -57,8 +73,20 @@ pub(crate) struct Pacing {
     sweep: [AtomicU64; 3],
     /// Bytes of spans when marking ended.
     spans_to_sweep: AtomicU64,
-    /// 1 once the sweep of the last cycle is over.
-    sweep_done: AtomicU32,
+    /// A [`Phase`].
+    phase: AtomicU32,
+    /// While the sweep runs: external bytes that are expected to be freed, and are not counted as live any more ..
+    dead_external: AtomicU64,
+    /// .. external bytes that it has freed so far ..
+    freed_external: AtomicU64,
+    /// .. what `MHeap::freed_bytes` will be when it is over ..
+    freed_at_end: AtomicU64,
+    /// .. the most that should be held meanwhile ..
+    most_held: AtomicU64,
+    /// .. and objects dropped so far. Any change is progress.
+    pub(crate) drops: AtomicU64,
+    /// The longest object of late, in bytes.
+    pub(crate) longest: AtomicU64,
 }
 
 /// What a cycle was, for figures and traces. Bytes and nanoseconds.
@@ -91,6 +119,8 @@ impl Pacing {
                     limiter: Limiter::new(0, processors),
                     heap_scan: 0,
                     last_goal: 0,
+                    survival: Survival::default(),
+                    mark_end: MarkEnd::default(),
                 },
             ),
             workers,
@@ -106,8 +136,28 @@ impl Pacing {
             scannable: zero(),
             sweep: [zero(), zero(), zero()],
             spans_to_sweep: zero(),
-            sweep_done: AtomicU32::new(1),
+            phase: AtomicU32::new(Phase::Idle as u32),
+            dead_external: zero(),
+            freed_external: zero(),
+            freed_at_end: zero(),
+            most_held: zero(),
+            drops: zero(),
+            longest: zero(),
         }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        // Relaxed: advice. Whoever acts on an old phase asks for a cycle, or waits, a moment too early or too late.
+        match self.phase.load(Ordering::Relaxed) {
+            p if p == Phase::Marking as u32 => Phase::Marking,
+            p if p == Phase::Sweeping as u32 => Phase::Sweeping,
+            _ => Phase::Idle,
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        // Relaxed: as above.
+        self.phase.store(phase as u32, Ordering::Relaxed);
     }
 
     /// Whether collection takes so much time that assists should cease.
@@ -151,7 +201,7 @@ impl Pacing {
     /// The pages that whoever allocates should sweep first, with the heap at `live` bytes.
     pub(crate) fn pages_due(&self, live: u64, swept: u64) -> u64 {
         // Relaxed (all): advice; three words of different moments make a bad figure once.
-        if self.sweep_done.load(Ordering::Relaxed) != 0 {
+        if self.phase() != Phase::Sweeping {
             return 0;
         }
         let words = std::array::from_fn(|i| self.sweep[i].load(Ordering::Relaxed));
@@ -179,7 +229,8 @@ impl Pacing {
             .store(u32::from(limiter.is_limiting()), Ordering::Relaxed);
     }
 
-    /// A stop of `ns` is over; marking runs now, or does not.
+    /// A stop that lasted `ns` is over; marking runs now, or does not. The time before everybody stood still does not
+    /// count: the program ran then, and a thread that is late would make the limiter take the brake off.
     pub(crate) fn note_stop(&self, ns: u64, marking: bool) {
         let now = self.epoch.elapsed_ns();
         let mut state = self.state.lock();
@@ -189,14 +240,17 @@ impl Pacing {
     }
 }
 
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 impl Collector {
     /// What counts against the memory limit. Free slots of spans in use count as object memory: they are what the next
     /// objects go into. Where they do not serve, because other sizes are wanted, the heap passes its limit, and what is over
     /// comes off the goal.
     fn memory_figures(&self) -> MemoryFigures {
         let memory = self.heap.memory();
-        // Relaxed: a figure.
-        let external = self.gauges.external.load(Ordering::Relaxed);
+        let external = self.gauges.external();
         MemoryFigures {
             mapped: memory.mapped() + external,
             free: memory.idle,
@@ -236,16 +290,16 @@ impl Collector {
     /// Plans again after a change of a knob.
     pub(crate) fn change_knobs<R>(&self, change: impl FnOnce(&mut Knobs) -> R) -> R {
         let memory = self.memory_figures();
-        // Relaxed (both): figures.
+        // Relaxed: a figure.
         let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        let sweep_done = self.pacing.sweep_done.load(Ordering::Relaxed) != 0;
+        let sweep_done = self.pacing.phase() != Phase::Sweeping;
         let mut state = self.pacing.state.lock();
         let mut knobs = state.pacer.knobs();
         let out = change(&mut knobs);
         state.pacer.set_knobs(knobs);
         self.plan_again(state, live, sweep_done, memory);
         self.wake_scavenger();
-        self.ask_if_triggered();
+        self.ask_if_due();
         out
     }
 
@@ -273,6 +327,7 @@ impl Collector {
             counter.store(0, Ordering::Relaxed);
         }
         pacing.credit.store(0, Ordering::Relaxed);
+        pacing.set_phase(Phase::Marking);
         pacing
             .mark_began
             .store(pacing.epoch.elapsed_ns(), Ordering::Relaxed);
@@ -309,10 +364,20 @@ impl Collector {
         self.publish_rates(rates);
     }
 
-    /// Marking is over: `live` bytes were marked or allocated meanwhile. Plans the next cycle. The world is stopped.
-    pub(crate) fn end_pacing(&self, heap_at_start: u64, live: u64) -> CycleSize {
+    /// Marking is over. Plans the next cycle. The world is stopped.
+    ///
+    /// What of the external bytes lives is a guess until [`end_sweep_pacing`](Self::end_sweep_pacing); `heap_live` counts
+    /// the rest as gone, as it does dead objects.
+    pub(crate) fn end_pacing(&self, heap_at_start: u64, end: MarkEnd) -> CycleSize {
         let memory = self.memory_figures();
         let pacing = &self.pacing;
+        let mut state = pacing.state.lock();
+        let mut remains = state.survival.expect(&end);
+        if sabotage::is_on(Fault::DeadExternalLives) {
+            remains.live = end.live_after(0);
+            remains.dead_external = 0;
+        }
+        let live = remains.live;
         // Relaxed (all): the world is stopped.
         let heap_at_end = self.gauges.heap_live.swap(live, Ordering::Relaxed);
         let size = CycleSize {
@@ -323,9 +388,7 @@ impl Collector {
             trigger: self.gauges.trigger.load(Ordering::Relaxed),
             times: pacing.times(),
         };
-        pacing.sweep_done.store(0, Ordering::Relaxed);
         self.sweep_down.store(self.heap.top(), Ordering::Relaxed);
-        let mut state = pacing.state.lock();
         state.pacer.end_cycle(CycleEnd {
             heap_live: heap_at_end,
             heap_scanned: self.gauges.scanned.load(Ordering::Relaxed),
@@ -334,8 +397,11 @@ impl Collector {
         });
         state.pacer.reset_live(live);
         state.last_goal = size.goal;
+        state.mark_end = end;
         let plan = state.pacer.commit(live, false, memory);
+        let most = remains.most(plan.ceiling, state.pacer.limit_goal());
         drop(state);
+        self.begin_sweep_pacing(&remains, most);
         self.publish_plan(plan);
         let spans = self.heap.span_bytes.load(Ordering::Relaxed);
         pacing.spans_to_sweep.store(spans, Ordering::Relaxed);
@@ -344,34 +410,95 @@ impl Collector {
         size
     }
 
-    /// The bytes needed and the limit, if the limit leaves no room to allocate in.
-    pub(crate) fn unmet_limit(&self) -> Option<(u64, u64)> {
+    fn begin_sweep_pacing(&self, remains: &Remains, most: u64) {
+        let pacing = &self.pacing;
+        // Relaxed (all): the world is stopped.
+        let freed = self.heap.freed_bytes.load(Ordering::Relaxed);
+        for (place, value) in [
+            (&pacing.dead_external, remains.dead_external),
+            (&pacing.freed_external, 0),
+            (
+                &pacing.freed_at_end,
+                freed.saturating_add(remains.dead_objects),
+            ),
+            (&pacing.most_held, most),
+            // Halved, so that one long object is forgotten after some cycles.
+            (&pacing.longest, pacing.longest.load(Ordering::Relaxed) / 2),
+        ] {
+            place.store(value, Ordering::Relaxed);
+        }
+        self.gauges.survived.store(remains.live, Ordering::Relaxed);
+        pacing.set_phase(Phase::Sweeping);
+    }
+
+    /// The sweep has freed external bytes of a dead object. On the thread that sweeps.
+    pub(crate) fn note_freed_external(&self, bytes: u64) {
+        let pacing = &self.pacing;
+        // Relaxed (all): one thread writes; others look at figures.
+        pacing.freed_external.fetch_add(bytes, Ordering::Relaxed);
+        let expected = pacing.dead_external.load(Ordering::Relaxed);
+        let known = expected.min(bytes);
+        pacing
+            .dead_external
+            .store(expected - known, Ordering::Relaxed);
+        self.gauges.change_external(-signed(bytes));
+        self.gauges.change_live(-signed(bytes - known));
+    }
+
+    /// Whether more is held, with `live` bytes counted as alive, than should be while the sweep runs.
+    pub(crate) fn holds_too_much(&self, live: u64) -> bool {
+        let pacing = &self.pacing;
+        // Relaxed (all): figures.
+        let freed = self.heap.freed_bytes.load(Ordering::Relaxed);
+        let objects = pacing
+            .freed_at_end
+            .load(Ordering::Relaxed)
+            .saturating_sub(freed);
+        let external = pacing.dead_external.load(Ordering::Relaxed);
+        live.saturating_add(objects).saturating_add(external)
+            > pacing.most_held.load(Ordering::Relaxed)
+    }
+
+    /// The bytes needed and the memory limit. A limit that is not above what is needed leaves no room to allocate in: it is
+    /// unmet.
+    pub(crate) fn needed_and_limit(&self) -> (u64, u64) {
         let memory = self.memory_figures();
         let state = self.pacing.state.lock();
-        let limit = state.pacer.knobs().limit;
         let needed = state.pacer.marked().saturating_add(memory.other());
-        (needed >= limit).then_some((needed, limit))
+        (needed, state.pacer.knobs().limit)
     }
 
     /// Bytes of spans that are still to be swept.
     pub(crate) fn sweep_debt_bytes(&self) -> u64 {
-        // Relaxed (all): figures.
-        if self.pacing.sweep_done.load(Ordering::Relaxed) != 0 {
+        if self.pacing.phase() != Phase::Sweeping {
             return 0;
         }
+        // Relaxed (both): figures.
         let swept = self.heap.swept_pages.load(Ordering::Relaxed) << PAGE_SHIFT;
         let spans = self.pacing.spans_to_sweep.load(Ordering::Relaxed);
         spans.saturating_sub(swept)
     }
 
-    /// The sweep is over: the next cycle may begin as soon as it should.
+    /// The sweep is over: what lives is known now, and the next cycle may begin as soon as it should.
     pub(crate) fn end_sweep_pacing(&self) {
         let memory = self.memory_figures();
-        // Relaxed (both): figures.
-        self.pacing.sweep_done.store(1, Ordering::Relaxed);
+        let pacing = &self.pacing;
+        // Relaxed (all): the thread that sweeps writes them, which is this one.
+        let freed = pacing.freed_external.load(Ordering::Relaxed);
+        // What was expected to die and has not.
+        let more = pacing.dead_external.swap(0, Ordering::Relaxed);
+        self.gauges.change_live(signed(more));
         let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        let state = self.pacing.state.lock();
+        let mut state = pacing.state.lock();
+        let end = state.mark_end;
+        state.survival.note(&end, freed);
+        let survived = end.live_after(freed);
+        self.gauges.survived.store(survived, Ordering::Relaxed);
+        if !sabotage::is_on(Fault::DeadExternalLives) {
+            state.pacer.reset_live(survived);
+        }
+        pacing.set_phase(Phase::Idle);
         self.plan_again(state, live, true, memory);
-        self.ask_if_triggered();
+        self.ask_if_due();
     }
 }

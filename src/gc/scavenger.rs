@@ -107,12 +107,12 @@ impl Collector {
     /// Sets the bounds anew: after each cycle, `last_goal` being the goal that it had, and after each change of a knob.
     pub(crate) fn plan_scavenging(&self, last_goal: u64, limit: u64) {
         let last_goal = if last_goal == u64::MAX { 0 } else { last_goal };
-        // Relaxed (all): figures.
+        // Relaxed (both): figures.
         self.scavenger.last_goal.store(last_goal, Ordering::Relaxed);
         self.scavenger.limit.store(limit, Ordering::Relaxed);
         let for_heap = match limit {
             u64::MAX => u64::MAX,
-            limit => limit.saturating_sub(self.gauges.external.load(Ordering::Relaxed)),
+            limit => limit.saturating_sub(self.gauges.external()),
         };
         self.heap
             .set_bounds(self.retain_goals().by_growth, for_heap);
@@ -134,8 +134,7 @@ impl Collector {
 
     /// Everything that counts against the memory limit.
     fn mapped_bytes(&self) -> u64 {
-        // Relaxed: a figure.
-        let external = self.gauges.external.load(Ordering::Relaxed);
+        let external = self.gauges.external();
         self.heap.memory().mapped().saturating_add(external)
     }
 

@@ -7,10 +7,11 @@
 //! | Stopped | at a safepoint, waiting | the collector that asked |
 //! | Claimed | Blocked or Assisting, and the collector acts for it | the claimer |
 //! | Looking | in user code that waits to verify the heap: stopped for another verifier, Running for everybody else | its thread |
-//! | Assisting | waits inside an allocation for marking to go on: Running for a stop that begins a cycle, Blocked for everybody else | nobody; after a claim, the claimer |
+//! | Assisting | waits inside an allocation for marking to go on, or for the end of the sweep: Running for a stop that begins a cycle, Blocked for everybody else | nobody; after a claim, the claimer |
 //!
-//! A mutator that is Assisting may hold `Gc`s, so it must not be stopped where a cycle begins. It is Assisting only while
-//! marking runs, and what it holds then is marked or black, so everything else may happen to it.
+//! A mutator that is Assisting may hold `Gc`s, so it must not be stopped where a cycle begins. It becomes Assisting only
+//! while a cycle runs, and that cycle frees nothing of what it holds, which is marked or younger than the end of marking;
+//! no other cycle begins before it is Running again. So everything else may happen to it.
 //!
 //! Requests are bits beside the state. Every change is a read-modify-write of this one word, so all changes are in one
 //! order and nobody needs a fence: a request either sees Running, and the mutator will see the bit when it polls or

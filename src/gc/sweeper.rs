@@ -50,11 +50,13 @@ impl DeadObjects for Dropper<'_> {
         let Some(info) = class.info else { return };
         let Some(drop) = info.drop else { return };
         self.dropped += 1;
+        // Relaxed: any change says that the sweep gets on; one thread writes.
+        let drops = &self.collector.pacing.drops;
+        drops.store(drops.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // SAFETY: [O1] a dead object of the class's type; nobody else reaches it.
         let external = unsafe { (info.external)(at, slot) };
         if external > 0 {
-            self.collector
-                .add_external(-i64::try_from(external).unwrap_or(i64::MAX));
+            self.collector.note_freed_external(external as u64);
         }
         // SAFETY: [O1], and the caller drops each dead object once.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { drop(at, slot) }));
@@ -108,6 +110,13 @@ impl Collector {
         }
         // Release: the sweep is done; pairs with the Acquire in `sweep_all`.
         self.heap.sweeping.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Sweeps what one allocation sweeps at most; false if nothing is left that a mutator may sweep.
+    pub(crate) fn sweep_a_piece(&self) -> bool {
+        self.sweep_pages(SWEEP_PIECE);
+        // Relaxed: a figure.
+        self.heap.sweep_is_open() && self.sweep_down.load(Ordering::Relaxed) > 1
     }
 
     /// Sweeps the span at `page`, if one is there that is unswept and needs no drop.

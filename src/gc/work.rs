@@ -39,6 +39,9 @@ use crate::sys::thread;
 /// Objects in a shared buffer.
 pub(crate) const WORK_BUF: usize = if MODELLED || cfg!(miri) { 4 } else { 512 };
 
+/// How long a mutator waits for a closed pool before it looks what that means.
+const CLOSED: Duration = Duration::from_millis(1);
+
 /// Grey objects, by address.
 pub(crate) type WorkBuf = Vec<usize>;
 
@@ -308,20 +311,24 @@ impl WorkPool {
         }
     }
 
-    /// Waits until marking is closed, or there is something to mark again, or `limit` has passed. For mutators. Returns what
-    /// is left of the limit.
+    /// Waits until there is something to mark again, the pool opens or closes, or `limit` has passed. For mutators that are
+    /// past the goal. Returns what is left of the limit.
+    ///
+    /// A closed pool says that marking is not open yet or is over, or that the collector is about to stop the world for its
+    /// end; the mutator sees which when it is back. It may come here again and again until then, so a closed pool is waited
+    /// for as well, a moment at a time, and the time counts.
     pub(crate) fn wait_for_close(&self, limit: Duration) -> Duration {
         let start = Moment::now();
+        let left = || limit.saturating_sub(Duration::from_nanos(start.elapsed_ns()));
         let mut queue = self.queue.lock();
-        loop {
-            let waited = Duration::from_nanos(start.elapsed_ns());
-            let left = limit.saturating_sub(waited);
-            let is_quiet = queue.full.is_empty() && queue.active == 0;
-            if queue.phase != Phase::Open || !is_quiet || left.is_zero() {
-                return left;
-            }
-            queue.wait_on(&self.changed, left);
+        if queue.phase != Phase::Open {
+            queue.wait_on(&self.changed, limit.min(CLOSED));
+            return left();
         }
+        while queue.phase == Phase::Open && queue.is_quiet() && !left().is_zero() {
+            queue.wait_on(&self.changed, left());
+        }
+        left()
     }
 
     /// Waits for work: marking is open and a buffer is queued. False after [`end`](Self::end) or when `limit` has passed.
@@ -346,5 +353,23 @@ impl WorkPool {
         // Under the lock: a worker that has just seen that it should go on would otherwise miss the wake-up.
         self.queue.lock().ended = true;
         self.changed.notify_all();
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// A patience of some moments is used up in as many rounds: each of them sleeps.
+    #[test]
+    fn a_closed_pool_is_waited_for() {
+        const MOMENTS: u32 = 5;
+        let pool = WorkPool::new();
+        let (mut left, mut rounds) = (CLOSED * MOMENTS, 0);
+        while !left.is_zero() {
+            left = pool.wait_for_close(left);
+            rounds += 1;
+        }
+        assert!(rounds <= MOMENTS, "{rounds} rounds");
     }
 }

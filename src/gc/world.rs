@@ -255,7 +255,7 @@ impl World {
         self.act_if_asked(mutator, act);
     }
 
-    /// Running -> Assisting while `wait` runs. Marking runs when this is called.
+    /// Running -> Assisting while `wait` runs. Marking or the sweep runs when this is called.
     pub(crate) fn assist<R>(
         &self,
         mutator: &MutatorState,
@@ -430,6 +430,17 @@ impl World {
                 pending.acknowledge();
             }
         }
+    }
+
+    /// How many mutators besides `me` somebody waits for.
+    pub(crate) fn late(&self, me: &MutatorState) -> usize {
+        let requests = [Request::Stop, Request::StopToEnd, Request::Handshake];
+        let registry = self.registry.lock();
+        registry
+            .iter()
+            .filter(|m| !std::ptr::eq(*m, me))
+            .filter(|m| requests.iter().any(|&r| m.word.is_running_with(r)))
+            .count()
     }
 
     /// Those that have not answered `request` yet.

@@ -86,6 +86,9 @@ impl Default for Options {
     }
 }
 
+/// The last part of what may be used is one in so many.
+pub(crate) const LAST_PART: u32 = 16;
+
 /// Black or white: whether the mark bits of handed-out slots are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Paint {
@@ -128,6 +131,8 @@ pub(crate) struct MHeap {
     most_pages: u32,
     /// Bytes that the system refused when the arena was to grow last; 0 if it did not.
     refused: StdAtomicU64,
+    /// A mirror of [`PageHeap::in_use_pages`], to look at without the lock.
+    used_pages: AtomicU32,
 }
 
 impl MHeap {
@@ -177,6 +182,7 @@ impl MHeap {
             most_pages: u32::try_from(options.hard_limit.div_ceil(PAGE_SIZE as u64))
                 .map_or(u32::MAX, |pages| pages.saturating_add(1)),
             refused: StdAtomicU64::new(0),
+            used_pages: AtomicU32::new(1),
             arena,
         };
         this.commit_some(1)?;
@@ -452,15 +458,18 @@ impl MHeap {
         if let Some(old) = slot.take() {
             heap.give_cache(old);
         }
-        // What a cache holds counts as in use, so that no mutator takes the heap past its hard limit from there.
-        let room = self.most_pages.saturating_sub(heap.in_use_pages());
+        // What a cache holds counts as in use, so that no mutator takes the heap past its hard limit from there. In the last
+        // part of it there are no caches: what one mutator has in stock would be missing to the others.
+        let most = self.most_used();
+        let room = most.saturating_sub(heap.in_use_pages());
         if pages <= 4
-            && room >= CACHED_PAGES
+            && room >= CACHED_PAGES + most / LAST_PART
             && let Some(mut fresh) = heap.take_cache()
         {
             match fresh.alloc(pages) {
                 Some(run) => {
                     *slot = Some(fresh);
+                    self.note_use(&heap);
                     return Ok((run, 0));
                 }
                 None => heap.give_cache(fresh),
@@ -500,6 +509,7 @@ impl MHeap {
         let mut grown = 0;
         loop {
             if let Some(run) = heap.alloc(pages, align) {
+                self.note_use(heap);
                 return Ok((run, grown));
             }
             let top = heap.top().0;
@@ -563,7 +573,31 @@ impl MHeap {
         // Relaxed: a figure.
         self.span_bytes
             .fetch_sub(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
-        self.pages.lock().free(PageId(head), pages);
+        let mut heap = self.pages.lock();
+        heap.free(PageId(head), pages);
+        self.note_use(&heap);
+    }
+
+    fn note_use(&self, heap: &PageHeap) {
+        // Relaxed: a figure.
+        self.used_pages
+            .store(heap.in_use_pages(), Ordering::Relaxed);
+    }
+
+    /// Whether so many bytes more may find no room, or the last part of what may be used has been reached.
+    pub(crate) fn is_in_last_part(&self, bytes: u64) -> bool {
+        let most = self.most_used();
+        let least = most / LAST_PART;
+        let wanted = u32::try_from(bytes >> PAGE_SHIFT).unwrap_or(u32::MAX);
+        // Relaxed: a figure.
+        let used = self.used_pages.load(Ordering::Relaxed);
+        used.saturating_add(least.max(wanted)) >= most
+    }
+
+    /// The most pages that can be in use, by the hard limit and by the reservation.
+    fn most_used(&self) -> u32 {
+        let reserved = u32::try_from(self.reserved() >> PAGE_SHIFT).unwrap_or(u32::MAX);
+        self.most_pages.min(reserved)
     }
 
     // ---- cursors ---------------------------------------------------------------------------------------------
@@ -706,7 +740,9 @@ impl MHeap {
     /// Gives a mutator's page cache back.
     pub(crate) fn give_back_pages(&self, cache: &MCache) {
         if let Some(pages) = cache.pages.borrow_mut().take() {
-            self.pages.lock().give_cache(pages);
+            let mut heap = self.pages.lock();
+            heap.give_cache(pages);
+            self.note_use(&heap);
         }
     }
 }

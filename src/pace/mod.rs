@@ -9,10 +9,13 @@ pub(crate) mod limiter;
 pub(crate) mod pacer;
 mod pi;
 pub(crate) mod scavenge;
+pub(crate) mod survival;
 pub(crate) mod sweep_pace;
 pub(crate) mod trigger;
 pub(crate) mod workers;
 
+#[cfg(test)]
+mod external_sim;
 #[cfg(test)]
 mod outcomes;
 #[cfg(test)]

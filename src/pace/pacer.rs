@@ -163,6 +163,11 @@ impl Pacer {
         self.marked
     }
 
+    /// What the memory limit allows to objects; `u64::MAX` without a limit.
+    pub(crate) fn limit_goal(&self) -> u64 {
+        self.limit.goal
+    }
+
     /// Bytes of the heap that the last cycle scanned.
     pub(crate) fn scanned(&self) -> u64 {
         self.heap_scanned

@@ -160,6 +160,12 @@ faults! {
     WokenUnderLock
     /// A select claims itself before the other one that it meets, whichever is first in the order of claims.
     ClaimsOutOfOrder
+
+    // Pacing.
+    /// The next plan counts external bytes of dead objects as alive.
+    DeadExternalLives
+    /// A mutator past its goal passes its safepoint without waiting for the cycle.
+    StallEndsEarly
 }
 
 /// The number of the fault that is in, from 1; 0: none.
