@@ -129,6 +129,7 @@ played! {
         an_upgrade_comes_as_marking_ends
         an_upgrade_comes_after_marking
         weak_references_know_the_dead
+        the_dead_of_one_slot_are_told_apart
         workers_are_waited_for
         a_worker_comes_late
         a_worker_comes_late_to_a_stopped_world

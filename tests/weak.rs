@@ -270,3 +270,77 @@ fn what_is_upgraded_late_survives() {
     drop(collecting);
     heap.verify().expect("whole");
 }
+
+/// Several threads compare references to one object, in cells far from each other, while cycles end.
+#[test]
+fn two_references_to_one_object_are_equal_also_while_it_dies() {
+    const OBJECTS: usize = 20_000;
+    let heap = Heap::builder().gogc(None).build().expect("a heap");
+    let mut looks = 0;
+    for round in 0..5 {
+        let mut pairs = Vec::new();
+        {
+            let m = heap.attach().expect("attached");
+            let all = (0..OBJECTS).map(|id| m.alloc(Node::new(id as u64)));
+            let all: Vec<_> = all.collect();
+            let weak = |node: &Gc<'_, Node<'_>>| m.root_weak(Gc::downgrade(*node, &m));
+            let firsts: Vec<_> = all.iter().map(weak).collect();
+            let seconds: Vec<_> = all.iter().map(weak).collect();
+            pairs.extend(firsts.into_iter().zip(seconds));
+        }
+        let cycles = heap.stats().cycles;
+        std::thread::scope(|s| {
+            s.spawn(|| heap.collect());
+            let mut m = heap.attach().expect("attached");
+            while heap.stats().cycles == cycles {
+                for (one, two) in pairs.iter().step_by(OBJECTS / 64) {
+                    looks += 1;
+                    let dead = two.is_dead(&m);
+                    assert!(one.weak(&m).ptr_eq(two.weak(&m)), "round {round}");
+                    // An upgrade of a living one would keep it, and the next one with it.
+                    assert!(
+                        !dead || one.get(&m).is_none(),
+                        "round {round}: dead, and upgraded"
+                    );
+                }
+                m.safepoint();
+            }
+        });
+    }
+    assert!(looks > 0);
+}
+
+/// A table that asks `is_dead` keeps nothing; one that upgrades, while marking runs, keeps what it looks at.
+#[test]
+fn asking_whether_it_is_dead_keeps_nothing() {
+    let heap = Heap::builder().gogc(None).build().expect("a heap");
+    let (ended, m) = (heap.stats().cycles, heap.attach().expect("attached"));
+    let weak = m.root_weak(Gc::downgrade(m.alloc(Node::new(1)), &m));
+    drop(m);
+    std::thread::scope(|s| {
+        s.spawn(|| heap.collect());
+        let mut m = heap.attach().expect("attached");
+        // In one cycle, and no more: who is looked at all the time would never die otherwise.
+        while heap.stats().cycles == ended {
+            let _ = weak.is_dead(&m);
+            m.safepoint();
+        }
+        assert!(weak.is_dead(&m));
+        assert!(weak.get(&m).is_none());
+    });
+}
+
+#[test]
+fn values_without_a_size_are_one_object_that_does_not_die() {
+    let heap = heap();
+    let mut m = heap.attach().expect("attached");
+    let one = m.root_weak(Gc::downgrade(m.alloc(()), &m));
+    let two = m.root_weak(Gc::downgrade(m.alloc(()), &m));
+    let [text, more] = ["", ""].map(|text| m.root_weak(Gc::downgrade(m.alloc_str(text), &m)));
+    for _ in 0..3 {
+        assert!(one.get(&m).is_some() && !one.is_dead(&m));
+        assert!(one.weak(&m).ptr_eq(two.weak(&m)));
+        assert!(text.get(&m).is_some() && text.weak(&m).ptr_eq(more.weak(&m)));
+        m.collect();
+    }
+}

@@ -229,15 +229,6 @@ impl<'a> Bounds<'a> {
         ty
     }
 
-    /// [`for_rebrand`](Self::for_rebrand), with `Self` spelled out.
-    pub(crate) fn for_rebrand_without_self(&self) -> Vec<WherePredicate> {
-        let mut all = self.for_rebrand();
-        let mut spelling = Rebranding::new(None, Vec::new(), self.own_type());
-        all.iter_mut()
-            .for_each(|predicate| spelling.visit_where_predicate_mut(predicate));
-        all
-    }
-
     fn rebranding<'b>(&'b self, to: &'b Lifetime) -> Rebranding<'b> {
         let brand = self.input.brand.as_ref().map(|brand| (brand, to));
         let held = self.held.iter().map(|held| (&held.from, &held.to));
@@ -426,7 +417,7 @@ fn unsized_params(input: &Input) -> Vec<&Ident> {
 }
 
 /// The bounds that the user wrote, at the parameters and in the where clause, as predicates.
-pub(crate) fn written(input: &Input) -> Vec<WherePredicate> {
+fn written(input: &Input) -> Vec<WherePredicate> {
     let inline = input
         .generics
         .type_params()

@@ -1,28 +1,39 @@
 //! The code that is written.
 //!
-//! Beside the two implementations it holds code that is never run, only type-checked, generic over everything that they
-//! are generic over. It has a value of the type and one of the rebranded type, and asks of each field whether the one's
-//! type is rebranded to the other's. So a derived `Rebrand` is true if the `Rebrand` of every field is, whatever was
-//! guessed in [`crate::bound`]. And where the type has no lifetime and no held parameter, every field is then its own
-//! rebranding for any brand, so it holds no `Gc`: `NEEDS_TRACE = false` is true as well.
+//! Beside the two implementations it holds code that is never run, only type-checked. `Rebrand` has a hidden function, which
+//! gets a value of the type and one of the rebranded type, and asks of each field whether the one's type is rebranded to
+//! the other's. So a derived `Rebrand` is true if the `Rebrand` of every field is, whatever was guessed in
+//! [`crate::bound`]. And where the type has no lifetime and no held parameter, every field is then its own rebranding for
+//! any brand, so it holds no `Gc`: `NEEDS_TRACE = false` is true as well. `trace` asks what must be true of what it leaves
+//! out: skipped fields, function pointers, a `Drop` implementation.
+//!
+//! Two things may not be believed:
+//!
+//! - *That the paths lead to this crate.* `#[trace(crate = ..)]`, or a crate that calls itself greywave, may lead to the
+//!   real traits beside other checks. So the questions are inherent functions of the types that the signatures of the
+//!   real traits have in their functions, `Tracer` and `Brand`: an implementation of the real trait is one only if these
+//!   are the real types, and an inherent function goes before every trait's.
+//! - *That the derive has seen the type.* An attribute macro below it may have changed a field, added one, or made a union of
+//!   it. So all fields are named in each pattern, and no pattern has `..`: what was not seen is an error. No field is
+//!   reached by `.`, which would go through a `Deref`.
 //!
 //! All code goes by the fields themselves, and names no field's type: a macro in a type may mean another one elsewhere.
 //!
 //! The user's lints do not see the code, since every token has the span of the expansion: those of the user keep their
-//! place in the file, for errors, and give up their context. There is no `allow` in it, which `forbid` would refuse.
+//! place in the file, for errors, and give up their context. There is no `allow` in it, which `forbid` would refuse. Local
+//! names are the macro's own (`mixed_site`) and bound by `ref`, so that a constant of the same name is an error, and no pattern.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::{DeriveInput, GenericParam, Lifetime, Type, WherePredicate, parse_quote};
 
-use crate::bound::{Bounds, written};
+use crate::bound::Bounds;
 use crate::input::{Field, Input, Shape, is_function, is_phantom, mentions_lifetime};
 
 pub(crate) fn implementations(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let trace = trace(input, bounds);
     let rebrand = rebrand(input, bounds);
-    let no_drop = no_drop(input, bounds);
-    quote!(#trace #rebrand #no_drop)
+    quote!(#trace #rebrand)
 }
 
 /// Errors, and implementations that do nothing: one mistake is not reported again wherever the type is used.
@@ -87,35 +98,43 @@ fn trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let greywave = &input.container.greywave;
     let trace = input.container.trace();
     let core = input.container.private(&quote!(core));
+    let counting = input.container.private(&quote!(Counting));
+    let external_bytes = input.container.private(&quote!(external_bytes));
     let params = params(input);
     let this = settled(bounds.own_type());
     let clause = clause(&bounds.for_trace());
     let needs_trace = needs_trace(input, bounds);
+    let no_drop = no_drop(input, bounds);
+    let [tracer, how, sum] = ["tracer", "how", "sum"].map(local);
 
-    let edges = each_traced(input, |field| {
-        let trace = placed(&field.ty, &quote!(#trace::trace));
-        move |at| quote!(#trace(#at, __tracer);)
+    let edges = each_field(input, |field, at| {
+        if field.skip || is_function(&field.ty) {
+            let name = match field.skip {
+                true => quote!(a_skipped_field_must_be_send_sync_and_static),
+                false => quote!(a_function_pointer_must_be_send_and_sync),
+            };
+            let call = placed(&field.ty, &quote!(<#greywave::Tracer<'_>>::#name(#at)));
+            return quote!(#call;);
+        }
+        let call = placed(&field.ty, &quote!(#trace::trace));
+        quote!(#call(#at, #tracer);)
     });
     let add = quote!(#core::primitive::usize::saturating_add);
-    let bytes = each_traced(input, |field| {
-        let bytes = placed(&field.ty, &quote!(#trace::external_bytes));
-        let add = &add;
-        move |at| quote!(__sum = #add(__sum, #bytes(#at));)
-    });
-    let (tracer, bytes) = match input.fields().any(is_traced) {
-        true => (quote!(__tracer), quote!(let mut __sum = 0; #bytes __sum)),
-        false => (quote!(_), quote!(0)),
-    };
-    let check = check(input, bounds);
-    // Two complaints about one field are reported as one if they are made in one function.
-    let (again, brand, brands) = match is_plain(input) {
-        true => {
-            let to = &bounds.to;
-            (Some(&check), quote!(#to), Some(quote!(<#to>)))
+    let bytes = each_field(input, |field, at| {
+        if !is_traced(field) {
+            return TokenStream::new();
         }
-        false => (None, quote!('_), None),
+        let bytes = placed(&field.ty, &quote!(#trace::count_external));
+        quote!(#sum = #add(#sum, #bytes(#at, #how));)
+    });
+    let (tracer_arg, how_arg) = match input.fields().any(is_traced) {
+        true => (quote!(#tracer), quote!(#how)),
+        false => (quote!(_), quote!(_)),
     };
-    let borrow = brands.is_some().then_some(&brand);
+    let bytes = match input.fields().any(is_traced) {
+        true => quote!(let mut #sum = 0; #bytes #sum),
+        false => quote!(0),
+    };
 
     quote! {
         #[automatically_derived]
@@ -123,14 +142,18 @@ fn trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
             const NEEDS_TRACE: #core::primitive::bool = #needs_trace;
 
             #[inline]
-            fn trace #brands (&self, #tracer: &mut #greywave::Tracer<#brand>) {
-                #check
+            fn trace(&self, #tracer_arg: &mut #greywave::Tracer<'_>) {
+                #no_drop
                 #edges
             }
 
             #[inline]
-            fn external_bytes #brands (& #borrow self) -> #core::primitive::usize {
-                #again
+            fn external_bytes(&self) -> #core::primitive::usize {
+                #external_bytes(self)
+            }
+
+            #[inline]
+            fn count_external(&self, #how_arg: &#counting<'_>) -> #core::primitive::usize {
                 #bytes
             }
         }
@@ -152,29 +175,30 @@ fn rebrand(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     } else {
         (input.container.rebrand(), quote!(To))
     };
+    let brand = input.container.private(&quote!(Brand));
+    let [before, after] = ["before", "after"].map(local);
+    let check = check(input, bounds);
     quote! {
         #[automatically_derived]
         unsafe impl<#to, #(#params,)* #(#becomes),*> #path<#to> for #this #clause {
             type #target = #rebranded;
+
+            fn __fields_are_rebranded(_: &#brand<#to>, #before: &mut Self, #after: &mut #rebranded) {
+                #check
+            }
         }
     }
 }
 
-/// An overlap, if the type may hold a `Gc` and implements `Drop`.
+/// The question whether a type that may hold a `Gc` implements `Drop`.
 fn no_drop(input: &Input, bounds: &Bounds<'_>) -> Option<TokenStream> {
     if !bounds.may_hold_gc() {
         return None;
     }
-    let path = quote!(HoldsGc_so_it_must_not_implement_Drop__drop_a_field_without_Gc_instead);
-    let path = input.container.private(&path);
-    let params = params(input);
-    let this = settled(bounds.own_type());
-    let clause = clause(&written(input));
+    let greywave = &input.container.greywave;
     let at = input.ident.span().resolved_at(Span::call_site());
-    Some(quote_spanned! {at=>
-        #[automatically_derived]
-        impl<#(#params),*> #path for #this #clause {}
-    })
+    let name = quote_spanned!(at=> a_type_that_may_hold_a_gc_must_not_implement_drop);
+    Some(quote_spanned!(at=> <#greywave::Tracer<'_>>::#name::<Self, _>();))
 }
 
 fn needs_trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
@@ -189,94 +213,65 @@ fn needs_trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     }
 }
 
-/// Whether no bound is needed to say what a field becomes. Then it can be asked inside `trace`, where the tracer's
-/// lifetime is one of which nothing is known.
-fn is_plain(input: &Input) -> bool {
-    input.generics.type_params().next().is_none()
-}
-
 /// What is type-checked and never run: see the head of this file.
 fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
-    let [from, to] = [quote!(__from), quote!(__to)];
-    let questions = match &input.shape {
-        Shape::Struct(fields) => fields
-            .iter()
-            .map(|field| {
-                let member = settled(&field.member);
-                question(
-                    input,
-                    field,
-                    &quote!(&mut #from.#member),
-                    &quote!(&mut #to.#member),
-                )
-            })
-            .collect(),
-        Shape::Enum(variants) => variants
-            .iter()
-            .map(|(variant, fields)| {
-                let variant = settled(variant);
-                let members: Vec<_> = fields.iter().map(|field| settled(&field.member)).collect();
-                let [these, those] = ["__from", "__to"].map(|prefix| locals(prefix, fields.len()));
-                let each = fields.iter().zip(these.iter().zip(&those));
-                let each = each.map(|(field, (this, that))| {
-                    question(input, field, &quote!(&mut *#this), &quote!(&mut *#that))
-                });
-                let ident = &input.ident;
-                quote! {
-                    if let #ident::#variant { #(#members: #these,)* .. } = #from {
-                        if let #ident::#variant { #(#members: #those,)* .. } = #to {
-                            #(#each)*
-                        }
-                    }
-                }
-            })
-            .collect::<TokenStream>(),
+    let [before, after] = ["before", "after"].map(local);
+    let ident = &input.ident;
+    let parts = |name: TokenStream, fields: &[Field]| {
+        let [these, those] = ["before", "after"].map(|prefix| locals(prefix, fields.len()));
+        let pattern = |names: &[Ident], name: &TokenStream| {
+            let members = fields.iter().map(|field| settled(&field.member));
+            quote!(#name { #(#members: ref mut #names),* })
+        };
+        let (this, that) = (
+            pattern(&these, &quote!(Self #name)),
+            pattern(&those, &quote!(#ident #name)),
+        );
+        let each = fields.iter().zip(these.iter().zip(&those));
+        let questions: TokenStream = each
+            .map(|(field, (this, that))| question(input, bounds, field, this, that))
+            .collect();
+        (this, that, questions)
     };
-    let [this, rebranded] = [bounds.own_type(), bounds.rebranded_type()].map(settled);
-    let (brand, params, becomes) = (&bounds.to, params(input), bounds.becoming());
-    let private = input.container.private(&quote!(Brand));
-    let args = quote!(__brand: &#private<#brand>, __from: &mut #this, __to: &mut #rebranded);
-    if is_plain(input) {
-        return quote!(let _ = |#args| { #questions };);
-    }
-    let clause = clause(&bounds.for_rebrand_without_self());
-    quote! {
-        fn _rebranded<#brand, #(#params,)* #(#becomes),*>(#args) #clause {
-            #questions
+    let variants = match &input.shape {
+        Shape::Struct(fields) => {
+            let (this, that, questions) = parts(TokenStream::new(), fields);
+            return quote!(let #this = *#before; let #that = *#after; #questions);
         }
-    }
+        Shape::Enum(variants) => variants,
+    };
+    let arms = variants.iter().map(|(variant, fields)| {
+        let variant = settled(variant);
+        let (this, that, questions) = parts(quote!(::#variant), fields);
+        quote!(#this => { if let #that = *#after { #questions } })
+    });
+    quote!(match *#before { #(#arms)* })
 }
 
 /// What the type checker is asked about one field, by a mutable reference to it before a rebranding and to it after.
 /// (Mutable, so that no shorter lifetime will do.)
-fn question(input: &Input, field: &Field, from: &TokenStream, to: &TokenStream) -> TokenStream {
-    let brand = &quote!(__brand);
-    let (name, args) = if field.skip {
-        (
-            quote!(a_skipped_field_must_be_send_sync_and_static),
-            vec![from],
-        )
+fn question(
+    input: &Input,
+    bounds: &Bounds<'_>,
+    field: &Field,
+    before: &Ident,
+    after: &Ident,
+) -> TokenStream {
+    let name = if field.skip {
+        quote!(a_skipped_field_must_stay_as_it_is)
     } else if is_function(&field.ty) {
-        (
-            quote!(a_function_pointer_must_stay_as_it_is),
-            vec![from, to],
-        )
+        quote!(a_function_pointer_must_stay_as_it_is)
     } else if is_phantom(&field.ty) {
-        (quote!(it_must_be_the_phantom_data_of_core), vec![from])
+        quote!(it_must_be_the_phantom_data_of_core)
     } else if is_unsized_tail(input, field) {
-        (
-            quote!(a_tail_must_be_rebranded_with_its_type),
-            vec![brand, from, to],
-        )
+        quote!(a_tail_must_be_rebranded_with_its_type)
     } else {
-        (
-            quote!(a_field_must_be_rebranded_with_its_type),
-            vec![brand, from, to],
-        )
+        quote!(a_field_must_be_rebranded_with_its_type)
     };
-    let name = input.container.private(&name);
-    let args = args.into_iter().map(|arg| placed(&field.ty, arg));
-    let call = placed(&field.ty, &quote!(#name(#(#args),*)));
+    let brand = input.container.private(&quote!(Brand));
+    let to = &bounds.to;
+    let args = [before, after].map(|at| placed(&field.ty, &quote!(&mut *#at)));
+    let call = placed(&field.ty, &quote!(<#brand<#to>>::#name(#(#args),*)));
     quote!(#call;)
 }
 
@@ -304,44 +299,45 @@ fn is_unsized_tail(input: &Input, field: &Field) -> bool {
         }
 }
 
-/// A statement for each traced field, which gets a reference to it.
-fn each_traced<S: Fn(TokenStream) -> TokenStream>(
+/// A statement for each field, which gets a reference to it. All fields are named: one that the derive has not seen is an
+/// error.
+fn each_field(
     input: &Input,
-    statement: impl Fn(&Field) -> S,
+    statement: impl Fn(&Field, &TokenStream) -> TokenStream,
 ) -> TokenStream {
-    let variants = match &input.shape {
-        Shape::Struct(fields) => {
-            let traced = fields.iter().filter(|field| is_traced(field));
-            let each = traced.map(|field| {
-                let member = settled(&field.member);
-                statement(field)(placed(&field.ty, &quote!(&self.#member)))
-            });
-            return each.collect();
-        }
-        Shape::Enum(variants) => variants,
+    let parts = |name: TokenStream, fields: &[Field]| {
+        let members = fields.iter().map(|field| settled(&field.member));
+        let names = locals("field", fields.len());
+        let each = fields.iter().zip(&names);
+        let each: TokenStream = each
+            .map(|(field, name)| statement(field, &placed(&field.ty, &quote!(&*#name))))
+            .collect();
+        (quote!(#name { #(#members: ref #names),* }), each)
     };
-    let arms = variants.iter().map(|(variant, fields)| {
-        let variant = settled(variant);
-        let traced: Vec<_> = fields.iter().filter(|field| is_traced(field)).collect();
-        let members = traced.iter().map(|field| settled(&field.member));
-        let names = locals("__field", traced.len());
-        let each = traced
-            .iter()
-            .zip(&names)
-            .map(|(field, name)| statement(field)(placed(&field.ty, &quote!(&*#name))));
-        quote!(Self::#variant { #(#members: #names,)* .. } => { #(#each)* })
-    });
-    // A match on a reference to an empty enum would need an arm.
-    if variants.is_empty() {
-        quote!(match *self {})
-    } else {
-        quote!(match self { #(#arms)* })
+    match &input.shape {
+        Shape::Struct(fields) => {
+            let (pattern, each) = parts(quote!(Self), fields);
+            quote!(let #pattern = *self; #each)
+        }
+        Shape::Enum(variants) => {
+            let arms = variants.iter().map(|(variant, fields)| {
+                let variant = settled(variant);
+                let (pattern, each) = parts(quote!(Self::#variant), fields);
+                quote!(#pattern => { #each })
+            });
+            quote!(match *self { #(#arms)* })
+        }
     }
+}
+
+/// A local name of the macro's own.
+fn local(name: &str) -> Ident {
+    Ident::new(&format!("__greywave_{name}"), Span::mixed_site())
 }
 
 fn locals(prefix: &str, count: usize) -> Vec<Ident> {
     (0..count)
-        .map(|n| format_ident!("{prefix}{n}", span = Span::call_site()))
+        .map(|n| local(&format!("{prefix}_{n}")))
         .collect()
 }
 

@@ -186,7 +186,7 @@ impl Mutator {
         let slice = NonNull::slice_from_raw_parts(self.non_null(first), len);
         // SAFETY: 1. initialised. 2. fresh.
         let gc = unsafe { Gc::from_raw(slice) };
-        self.note_items(&gc);
+        self.note_external(self.born::<[T]>(&gc));
         Ok(gc)
     }
 
@@ -262,6 +262,8 @@ impl Mutator {
         H: Collect + BrandedBy<'m>,
         T: Collect + BrandedBy<'m>,
     {
+        // Before a slot is taken: see `try_alloc`.
+        let external = self.born(&header);
         let at = match self.list_slot(
             Array::<H, T>::layout(len),
             Array::<H, T>::TYPED,
@@ -269,10 +271,12 @@ impl Mutator {
             TypeId::of::<GcArray<At<'static, H>, At<'static, T>>>(),
         ) {
             Ok((at, _)) => at,
-            Err(error) => return Err(error.map(|()| header)),
+            Err(error) => {
+                self.unborn(&header);
+                return Err(error.map(|()| header));
+            }
         };
         let first = at.wrapping_add(Array::<H, T>::ITEMS).cast::<T>();
-        let external = header.external_bytes();
         // Should `f` panic, the slot holds an array of no items, whose header is dropped with the object.
         // SAFETY: inside the fresh slot, which nobody else has.
         unsafe {
@@ -282,6 +286,7 @@ impl Mutator {
         };
         // SAFETY: [O2] no item is initialised yet.
         unsafe { at.cast::<usize>().write(0) };
+        self.note_external(external);
         // SAFETY: 1. a fresh slot with room for the layout.
         unsafe { Written::write_all(first, len, f) };
         // SAFETY: [O2] now all are.
@@ -289,15 +294,8 @@ impl Mutator {
         let array = self.non_null(at.cast::<GcArray<H, T>>());
         // SAFETY: 1. initialised. 2. fresh.
         let gc = unsafe { Gc::from_raw(array) };
-        self.note_external(external);
-        self.note_items(gc.items());
+        self.note_external(self.born(gc.items()));
         Ok(gc)
-    }
-
-    fn note_items<T: Trace>(&self, items: &[T]) {
-        if std::mem::needs_drop::<T>() {
-            self.note_external(items.iter().map(Trace::external_bytes).sum());
-        }
     }
 
     fn non_null<T>(&self, at: *mut T) -> NonNull<T> {

@@ -103,8 +103,20 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
             std::ptr::addr_eq(seen, self.as_ptr()),
             "unsize! must not change the address"
         );
+        // `seen` may reach less than the object: a `GcArray` seen as itself is its length and nothing behind it. So the new
+        // pointer takes its metadata from `seen`, and its address, with all that it may reach, from the old one.
+        let mut whole = NonNull::from(seen);
+        let first_word = (&raw mut whole).cast::<NonNull<u8>>();
+        // SAFETY: a pointer, thin or wide, has at least one word, and any word may be read as a number.
+        let address = unsafe { first_word.cast::<usize>().read() };
+        assert!(
+            address == self.at.as_ptr().cast::<u8>().addr(),
+            "the first word of a pointer is its address"
+        );
+        // SAFETY: as above; the same address is written.
+        unsafe { first_word.write(self.at.cast()) };
         // SAFETY: 1. the same object; its type is known to its span, not to the pointer. 2. the same lifetime.
-        unsafe { Gc::from_raw(NonNull::from(seen)) }
+        unsafe { Gc::from_raw(whole) }
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod gc;
 pub(crate) mod gc_chan;
 pub(crate) mod heap;
 pub(crate) mod lock;
+mod lock_books;
 pub(crate) mod mutator;
 mod poll;
 #[doc(hidden)]

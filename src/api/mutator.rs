@@ -17,7 +17,8 @@ use crate::gc::mutator::{Local, MutatorRef, MutatorState};
 use crate::gc::state_word::Request;
 use crate::heap::size_class::{self, SizeClass};
 use crate::heap::span_class::ClassKey;
-use crate::object::trace::{At, BrandedBy, Collect};
+use crate::object::counting::{Counting, Purpose};
+use crate::object::trace::{At, BrandedBy, Collect, Trace};
 use crate::object::type_info::{Sized_, TypeInfo};
 use crate::sys::fatal::fatal_args;
 #[cfg(feature = "sched")]
@@ -287,28 +288,29 @@ impl Mutator {
     where
         T: Collect + BrandedBy<'m>,
     {
+        // Before a slot is taken: an implementation by hand may unwind, and a slot must not be left with nothing in it.
+        let external = self.born(&value);
         let at = match self.sized_slot::<T>() {
             Some(at) => at,
             // The same copy of the constant as the fast path looks for, or the next allocation would miss again.
             None => match self.sized_slot_slow::<T>(Sized_::<T>::INFO) {
                 Some(at) => at,
                 None => {
+                    self.unborn(&value);
                     return Err(self.no_room(value, size_of::<T>()));
                 }
             },
         };
-        if std::mem::needs_drop::<T>() {
-            self.note_external(value.external_bytes());
-        }
         // SAFETY: a fresh slot of at least the size and alignment of `T`, which nobody else has.
         unsafe { at.write(value) };
+        self.note_external(external);
         // SAFETY: initialised, and this heap's; valid until the next safepoint, which `'m` ends before.
         Ok(unsafe { Gc::from_raw(at) })
     }
 
     /// A slot for a `T` from the cache.
     #[inline(always)]
-    fn sized_slot<T: crate::Trace>(&self) -> Option<NonNull<T>> {
+    fn sized_slot<T: Trace>(&self) -> Option<NonNull<T>> {
         let cache = &self.local().cache;
         let address = if const { Sized_::<T>::TYPED } {
             let slot = const { exact_slot(size_of::<T>(), align_of::<T>()) };
@@ -365,6 +367,29 @@ impl Mutator {
     pub(crate) fn pointer_to(&self, fresh: Fresh) -> *mut u8 {
         let heap = &self.collector().heap;
         heap.at(heap.offset_of(fresh.address).unwrap_or(0))
+    }
+
+    /// What a value owns outside the heap, which is about to be an object or a part of one; to be told to
+    /// [`note_external`](Self::note_external) when it is.
+    #[inline(always)]
+    pub(crate) fn born<T: ?Sized + Trace>(&self, value: &T) -> usize {
+        if std::mem::needs_drop::<T>() {
+            value.count_external(&Counting::new(Purpose::Birth(
+                &self.collector().shared_bytes,
+            )))
+        } else {
+            0
+        }
+    }
+
+    /// There was no room for what had been [`born`](Self::born).
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn unborn<T: ?Sized + Trace>(&self, value: &T) {
+        if std::mem::needs_drop::<T>() {
+            let shared = &self.collector().shared_bytes;
+            value.count_external(&Counting::new(Purpose::Death(shared)));
+        }
     }
 
     #[inline]

@@ -161,6 +161,19 @@ impl<T: ?Sized> WeakRoot<T> {
         self.weak(mu).upgrade(mu)
     }
 
+    /// Whether the object is known to be dead, as [`Weak::is_dead`]. O(1).
+    ///
+    /// # Panics
+    /// If the root belongs to another heap than `mu`.
+    #[track_caller]
+    #[must_use]
+    pub fn is_dead<'m>(&self, mu: &'m Mutator) -> bool
+    where
+        T: RebrandTarget<'m>,
+    {
+        self.weak(mu).is_dead()
+    }
+
     /// The weak reference itself.
     ///
     /// # Panics

@@ -3,18 +3,16 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
 
 use crate::api::error::AllocError;
 use crate::api::gc::Gc;
 use crate::api::mutator::{Mutator, out_of_memory};
 use crate::gc::weak::{Upgrade, WeakCell};
 use crate::object::trace::{Rebrand, RebrandTarget, Trace, Tracer};
-use crate::sys::sync::AtomicUsize;
 
 /// A reference that does not keep its object alive. `Copy`, two words (three for slices, `str` and trait objects).
 ///
-/// Two weak references are equal if they were made from the same object; that stays true after its death.
+/// [`ptr_eq`](Weak::ptr_eq) says of two whether they were made from the same object, also after its death.
 ///
 /// # Examples
 /// ```
@@ -75,9 +73,7 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
         };
         // SAFETY: a fresh slot of 16 bytes at a multiple of 16.
         unsafe {
-            cell.write(WeakCell {
-                target: AtomicUsize::new(self.address()),
-            })
+            cell.write(WeakCell::new(self.address(), collector.weak.ended()));
         };
         Ok(Weak {
             cell,
@@ -103,12 +99,10 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
     /// The object, if it is alive. O(1), no lock.
     pub fn upgrade(self, mu: &'gc Mutator) -> Option<Gc<'gc, T>> {
         let collector = mu.collector();
-        // SAFETY: the cell is alive: this reference, or the root it came from, keeps it.
-        let cell = unsafe { self.cell.as_ref() };
+        let cell = self.cell();
         loop {
             let idle = collector.weak.is_idle();
-            // Acquire: pairs with the Release in the census.
-            let target = cell.target.load(Ordering::Acquire);
+            let target = cell.target();
             if target == 0 {
                 return None;
             }
@@ -125,7 +119,10 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
                     collector.shade_later(mu.local(), target);
                     break;
                 }
-                Upgrade::None => return None,
+                Upgrade::None => {
+                    cell.note_death(collector.weak.ended());
+                    return None;
+                }
                 Upgrade::Again => {}
             }
         }
@@ -134,20 +131,58 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
         Some(unsafe { Gc::from_raw(self.at) })
     }
 
-    /// Whether both were made from the same object. O(1).
+    /// Whether both were made from the same object: while it lives, while it dies, and ever after. O(1), no lock.
+    ///
+    /// References to two objects are never equal, though the second object was given the memory of the first. The
+    /// exception are values without a size and without a destructor, `()`, empty slices and `""`: they live at one address,
+    /// as with [`Gc::ptr_eq`], and never die; weak references to any of them are equal.
+    ///
+    /// # Examples
+    /// ```
+    /// # use greywave::{Gc, Heap};
+    /// # let heap = Heap::new();
+    /// # let mut m = heap.attach().unwrap();
+    /// let [one, again, other] = {
+    ///     let (one, other) = (m.alloc(1_u64), m.alloc(1_u64));
+    ///     [one, one, other].map(|object| m.root_weak(Gc::downgrade(object, &m)))
+    /// };
+    /// m.collect();
+    /// assert!(one.weak(&m).ptr_eq(again.weak(&m)));
+    /// assert!(!one.weak(&m).ptr_eq(other.weak(&m)));
+    /// ```
     #[must_use]
     pub fn ptr_eq(self, other: Self) -> bool {
-        // An address may be used again after its object's death, so two references to different objects can share it;
-        // but then the older one's cell is cleared, and the younger one's is not.
         std::ptr::addr_eq(self.at.as_ptr(), other.at.as_ptr())
-            && self.is_cleared() == other.is_cleared()
+            && self.cell().is_of_the_object_of(other.cell())
     }
 
-    fn is_cleared(self) -> bool {
-        // SAFETY: as in `upgrade`.
-        let cell = unsafe { self.cell.as_ref() };
-        // Relaxed: an equality, no access.
-        cell.target.load(Ordering::Relaxed) == 0
+    /// Whether the object is known to be dead: then it stays so, and every [`upgrade`](Self::upgrade) is `None`. O(1), no
+    /// lock.
+    ///
+    /// Unlike an upgrade that succeeds, this does not keep the object for the running cycle: a table of weak references
+    /// that throws out its dead entries should ask this. An object that is unreachable, but not yet found so, is not dead.
+    ///
+    /// # Examples
+    /// ```
+    /// # use greywave::{Gc, Heap};
+    /// # let heap = Heap::new();
+    /// # let mut m = heap.attach().unwrap();
+    /// let mut table = vec![{
+    ///     let entry = m.alloc(String::from("an entry"));
+    ///     m.root_weak(Gc::downgrade(entry, &m))
+    /// }];
+    /// m.collect();
+    /// table.retain(|entry| !entry.weak(&m).is_dead());
+    /// assert!(table.is_empty());
+    /// ```
+    #[must_use]
+    pub fn is_dead(self) -> bool {
+        self.cell().is_dead()
+    }
+
+    fn cell(&self) -> &WeakCell {
+        // SAFETY: the cell is alive: this reference, or the root it came from, keeps it.
+        unsafe { self.cell.as_ref() }
     }
 }
 

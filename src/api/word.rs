@@ -118,8 +118,11 @@ kind_lists! {
     (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
 }
 
-/// Invariant in the brand, and neither `Send` nor `Sync`.
-type Brand<'gc, K> = PhantomData<(Cell<&'gc ()>, *mut (), fn() -> K)>;
+/// Invariant in the brand and in the kinds, and neither `Send` nor `Sync`.
+///
+/// `K` chooses what the bits mean, so no other type may take its place: of two types of which one is a subtype of the
+/// other, such as `M<for<'a> fn(&'a ())>` and `M<fn(&'static ())>`, each may list kinds of its own.
+type Brand<'gc, K> = PhantomData<(Cell<&'gc ()>, *mut (), fn(K) -> K)>;
 
 /// A value of a dynamic language: a number, an immediate, or a pointer to one of the kinds of objects in `K`. `Copy`, eight
 /// bytes.

@@ -20,6 +20,7 @@ use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
 use crate::gc::scavenger::Scavenger;
 use crate::gc::seats::Seats;
+use crate::gc::shared_bytes::SharedTable;
 use crate::gc::trace::TraceSink;
 use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
@@ -175,6 +176,7 @@ pub(crate) struct Collector {
     pub(crate) frames: FrameTable,
     pub(crate) pool: WorkPool,
     pub(crate) weak: WeakState,
+    pub(crate) shared_bytes: SharedTable,
     pub(crate) uses_weak: AtomicU32,
     pub(crate) gauges: Gauges,
     pub(crate) pacing: Pacing,
@@ -219,6 +221,7 @@ impl Collector {
             frames: FrameTable::new(),
             pool: WorkPool::new(),
             weak: WeakState::new(),
+            shared_bytes: SharedTable::new(),
             uses_weak: AtomicU32::new(0),
             gauges: Gauges {
                 heap_live: AtomicU64::new(0),

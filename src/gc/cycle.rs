@@ -427,7 +427,7 @@ impl Collector {
         if !self.heap.sweep_is_open() {
             let turn = self.turnstile.lock();
             if !sabotage::is_on(Fault::CensusSkipped) {
-                weak::census(&self.heap);
+                weak::census(&self.heap, &self.weak);
             }
             drop(turn);
             self.weak.idle();

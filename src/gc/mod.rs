@@ -27,6 +27,7 @@ mod random_models;
 pub(crate) mod roots;
 pub(crate) mod scavenger;
 pub(crate) mod seats;
+pub(crate) mod shared_bytes;
 pub(crate) mod spans;
 pub(crate) mod state_word;
 pub(crate) mod sweeper;

@@ -7,6 +7,7 @@ use crate::gc::collector::Collector;
 use crate::gc::events::Event;
 use crate::heap::span_class::ClassRef;
 use crate::heap::sweep::{DeadObjects, NoDrops};
+use crate::object::counting::{Counting, Purpose};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{Ordering, yield_now};
 
@@ -53,14 +54,22 @@ impl DeadObjects for Dropper<'_> {
         // Relaxed: any change says that the sweep gets on; one thread writes.
         let drops = &self.collector.pacing.drops;
         drops.store(drops.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let how = Counting::new(Purpose::Death(&self.collector.shared_bytes));
+        // An implementation by hand may unwind here as in its drop, and is not asked again.
         // SAFETY: [O1] a dead object of the class's type; nobody else reaches it.
-        let external = unsafe { (info.external)(at, slot) };
+        let external = catch_unwind(AssertUnwindSafe(|| unsafe {
+            (info.external)(at, slot, &how)
+        }));
+        let (external, unwound) = match external {
+            Ok(bytes) => (bytes, None),
+            Err(panic) => (0, Some(panic)),
+        };
         if external > 0 {
             self.collector.note_freed_external(external as u64);
         }
         // SAFETY: [O1], and the caller drops each dead object once.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { drop(at, slot) }));
-        if let Err(panic) = outcome {
+        for panic in unwound.into_iter().chain(outcome.err()) {
             // Relaxed: a figure.
             self.collector
                 .gauges

@@ -308,8 +308,7 @@ impl Collector {
                 let cell: *const WeakCell = self.heap.at(offset).cast_const().cast();
                 // SAFETY: an allocated slot of the weak class holds a cell; cells are atomics.
                 let cell = unsafe { &*cell };
-                // Relaxed: everybody is stopped.
-                let target = cell.target.load(Ordering::Relaxed);
+                let target = cell.target();
                 let Some(at) = self.heap.offset_of(target).filter(|&o| o != 0) else {
                     continue;
                 };

@@ -10,7 +10,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
+use crate::object::counting::{Counting, external_bytes};
 use crate::object::trace::{Rebrand, Trace, Tracer};
 
 macro_rules! leaf {
@@ -53,7 +55,6 @@ leaf_sized! {
     [] std::sync::atomic::AtomicI64; [] std::sync::atomic::AtomicIsize;
     [] std::cmp::Ordering; [] std::sync::atomic::Ordering;
     [] std::time::Duration; [] std::time::Instant; [] std::time::SystemTime;
-    [] std::ffi::OsString; [] std::ffi::CString; [] std::path::PathBuf;
     [] std::net::IpAddr; [] std::net::Ipv4Addr; [] std::net::Ipv6Addr;
     [] std::net::SocketAddr; [] std::net::SocketAddrV4; [] std::net::SocketAddrV6;
     [] std::net::TcpStream; [] std::net::TcpListener; [] std::net::UdpSocket;
@@ -62,7 +63,6 @@ leaf_sized! {
     [] std::hash::RandomState; [H] std::hash::BuildHasherDefault<H>;
     [] std::ops::RangeFull; [] std::convert::Infallible;
     [] std::sync::Condvar; [] std::sync::Barrier; [] std::sync::Once;
-    [T: ?Sized + Send + Sync + 'static] std::sync::Arc<T>;
     [T: ?Sized + Send + Sync + 'static] std::sync::Weak<T>;
     [T: Send + 'static] std::sync::Mutex<T>;
     [T: Send + Sync + 'static] std::sync::RwLock<T>;
@@ -95,17 +95,48 @@ function_pointers!(A0 A1 A2 A3 A4);
 function_pointers!(A0 A1 A2 A3 A4 A5);
 function_pointers!(A0 A1 A2 A3 A4 A5 A6);
 
-// SAFETY: 1. to 6. holds no `Gc`.
-unsafe impl Trace for String {
+/// Leaves that own a buffer.
+macro_rules! buffer {
+    ($($t:ty; |$this:ident| $bytes:expr;)*) => { $(
+        // SAFETY: 1. to 6. holds no `Gc`.
+        unsafe impl Trace for $t {
+            const NEEDS_TRACE: bool = false;
+            #[inline]
+            fn trace(&self, _: &mut Tracer<'_>) {}
+            #[inline]
+            fn external_bytes(&self) -> usize {
+                let $this = self;
+                $bytes
+            }
+        }
+        // SAFETY: no brand.
+        unsafe impl Rebrand<'_> for $t {
+            type To = Self;
+        }
+    )* };
+}
+
+buffer! {
+    String; |this| this.capacity();
+    std::ffi::OsString; |this| this.capacity();
+    std::path::PathBuf; |this| this.capacity();
+    std::ffi::CString; |this| this.as_bytes_with_nul().len();
+}
+
+// SAFETY: 1. to 6. the content is `Send + Sync + 'static`, so no `Gc` is inside.
+unsafe impl<T: ?Sized + Send + Sync + 'static> Trace for Arc<T> {
     const NEEDS_TRACE: bool = false;
     #[inline]
     fn trace(&self, _: &mut Tracer<'_>) {}
     fn external_bytes(&self) -> usize {
-        self.capacity()
+        external_bytes(self)
+    }
+    fn count_external(&self, how: &Counting<'_>) -> usize {
+        how.shared(self)
     }
 }
 // SAFETY: no brand.
-unsafe impl Rebrand<'_> for String {
+unsafe impl<T: ?Sized + Send + Sync + 'static> Rebrand<'_> for Arc<T> {
     type To = Self;
 }
 
@@ -120,11 +151,12 @@ unsafe impl<'b, T: ?Sized + 'b> Rebrand<'b> for PhantomData<T> {
     type To = Self;
 }
 
-/// Containers that are traced item by item: parameters, type, what it becomes, how items are visited, bytes owned.
+/// Containers that are traced item by item: parameters, type, what it becomes, how items are visited, and what is owned
+/// outside the heap, by which measure.
 macro_rules! container {
-    ($([$($p:ident),*] [$($extra:tt)*] $t:ty => $to:ty; |$this:ident, $tracer:ident| $body:expr; $external:expr;)*) => { $(
+    ($([$($p:ident),*] [$($extra:tt)*] $t:ty => $to:ty; |$this:ident, $tracer:ident| $body:expr; |$how:ident| $external:expr;)*) => { $(
         // SAFETY: 1. every item is visited. 2. 3. the container is owned and changes only through `&mut`, and its items
-        // keep the contract. 4. from the items. 5. 6. nothing of its own.
+        // keep the contract. 4. from the items. 5. 6. nothing of its own. 7. to the items.
         unsafe impl<$($p: Trace,)* $($extra)*> Trace for $t {
             const NEEDS_TRACE: bool = false $(|| $p::NEEDS_TRACE)*;
             #[inline]
@@ -136,8 +168,12 @@ macro_rules! container {
             }
             #[inline]
             fn external_bytes(&self) -> usize {
+                external_bytes(self)
+            }
+            #[inline]
+            fn count_external(&self, $how: &Counting<'_>) -> usize {
                 let $this = self;
-                let _ = $this;
+                let _ = ($this, $how);
                 $external
             }
         }
@@ -148,43 +184,55 @@ macro_rules! container {
     )* };
 }
 
+/// Words of a list's node beside its item, and of a tree's node for each item, roughly.
+const LINKS: usize = 2 * size_of::<usize>();
+
 container! {
-    [T] [] Vec<T> => Vec<T::To>; |this, tracer| this.as_slice().trace(tracer); this.capacity() * size_of::<T>();
-    [T] [] VecDeque<T> => VecDeque<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.capacity() * size_of::<T>();
-    [T] [] LinkedList<T> => LinkedList<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.len() * (size_of::<T>() + 16);
-    [T] [] BinaryHeap<T> => BinaryHeap<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.capacity() * size_of::<T>();
-    [T] [] BTreeSet<T> => BTreeSet<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer)); this.len() * size_of::<T>();
+    [T] [] Vec<T> => Vec<T::To>; |this, tracer| this.as_slice().trace(tracer);
+        |how| how.with_items(this.capacity() * size_of::<T>(), this);
+    [T] [] VecDeque<T> => VecDeque<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer));
+        |how| how.with_items(this.capacity() * size_of::<T>(), this);
+    [T] [] LinkedList<T> => LinkedList<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer));
+        |how| how.with_items(this.len() * (size_of::<T>() + LINKS), this);
+    [T] [] BinaryHeap<T> => BinaryHeap<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer));
+        |how| how.with_items(this.capacity() * size_of::<T>(), this);
+    [T] [] BTreeSet<T> => BTreeSet<T::To>; |this, tracer| this.iter().for_each(|x| x.trace(tracer));
+        |how| how.with_items(this.len() * size_of::<T>(), this);
     [K, V] [] BTreeMap<K, V> => BTreeMap<K::To, V::To>;
         |this, tracer| this.iter().for_each(|(k, v)| { k.trace(tracer); v.trace(tracer) });
-        this.len() * (size_of::<K>() + size_of::<V>());
+        |how| how.with_items(how.with_items(this.len() * (size_of::<K>() + size_of::<V>()), this.keys()), this.values());
     [K, V] [S: Send + Sync + 'static] HashMap<K, V, S> => HashMap<K::To, V::To, S>;
         |this, tracer| this.iter().for_each(|(k, v)| { k.trace(tracer); v.trace(tracer) });
-        this.capacity() * (size_of::<(K, V)>() + 1);
+        |how| how.with_items(how.with_items(this.capacity() * (size_of::<(K, V)>() + 1), this.keys()), this.values());
     [K] [S: Send + Sync + 'static] HashSet<K, S> => HashSet<K::To, S>;
-        |this, tracer| this.iter().for_each(|k| k.trace(tracer)); this.capacity() * (size_of::<K>() + 1);
-    [T] [] Option<T> => Option<T::To>; |this, tracer| if let Some(x) = this { x.trace(tracer) }; this.as_ref().map_or(0, Trace::external_bytes);
+        |this, tracer| this.iter().for_each(|k| k.trace(tracer));
+        |how| how.with_items(this.capacity() * (size_of::<K>() + 1), this);
+    [T] [] Option<T> => Option<T::To>; |this, tracer| if let Some(x) = this { x.trace(tracer) }; |how| how.of_each(this);
     [T, E] [] Result<T, E> => Result<T::To, E::To>;
         |this, tracer| match this { Ok(x) => x.trace(tracer), Err(e) => e.trace(tracer) };
-        match this { Ok(x) => x.external_bytes(), Err(e) => e.external_bytes() };
+        |how| match this { Ok(x) => x.count_external(how), Err(e) => e.count_external(how) };
     [T] [] std::task::Poll<T> => std::task::Poll<T::To>;
         |this, tracer| if let std::task::Poll::Ready(x) = this { x.trace(tracer) };
-        if let std::task::Poll::Ready(x) = this { x.external_bytes() } else { 0 };
-    [T] [] std::cmp::Reverse<T> => std::cmp::Reverse<T::To>; |this, tracer| this.0.trace(tracer); this.0.external_bytes();
-    [T] [] std::num::Wrapping<T> => std::num::Wrapping<T::To>; |this, tracer| this.0.trace(tracer); this.0.external_bytes();
-    [T] [] std::num::Saturating<T> => std::num::Saturating<T::To>; |this, tracer| this.0.trace(tracer); this.0.external_bytes();
-    [T] [] ManuallyDrop<T> => ManuallyDrop<T::To>; |this, tracer| (**this).trace(tracer); (**this).external_bytes();
+        |how| if let std::task::Poll::Ready(x) = this { x.count_external(how) } else { 0 };
+    [T] [] std::cmp::Reverse<T> => std::cmp::Reverse<T::To>; |this, tracer| this.0.trace(tracer); |how| this.0.count_external(how);
+    [T] [] std::num::Wrapping<T> => std::num::Wrapping<T::To>; |this, tracer| this.0.trace(tracer); |how| this.0.count_external(how);
+    [T] [] std::num::Saturating<T> => std::num::Saturating<T::To>; |this, tracer| this.0.trace(tracer);
+        |how| this.0.count_external(how);
+    [T] [] ManuallyDrop<T> => ManuallyDrop<T::To>; |this, tracer| (**this).trace(tracer); |how| (**this).count_external(how);
     [T] [] std::ops::Range<T> => std::ops::Range<T::To>;
-        |this, tracer| { this.start.trace(tracer); this.end.trace(tracer) }; this.start.external_bytes() + this.end.external_bytes();
+        |this, tracer| { this.start.trace(tracer); this.end.trace(tracer) }; |how| how.of_each([&this.start, &this.end]);
     [T] [] std::ops::RangeInclusive<T> => std::ops::RangeInclusive<T::To>;
-        |this, tracer| { this.start().trace(tracer); this.end().trace(tracer) }; 0;
-    [T] [] std::ops::RangeFrom<T> => std::ops::RangeFrom<T::To>; |this, tracer| this.start.trace(tracer); this.start.external_bytes();
-    [T] [] std::ops::RangeTo<T> => std::ops::RangeTo<T::To>; |this, tracer| this.end.trace(tracer); this.end.external_bytes();
+        |this, tracer| { this.start().trace(tracer); this.end().trace(tracer) }; |how| how.of_each([this.start(), this.end()]);
+    [T] [] std::ops::RangeFrom<T> => std::ops::RangeFrom<T::To>; |this, tracer| this.start.trace(tracer);
+        |how| this.start.count_external(how);
+    [T] [] std::ops::RangeTo<T> => std::ops::RangeTo<T::To>; |this, tracer| this.end.trace(tracer); |how| this.end.count_external(how);
     [T] [] std::ops::Bound<T> => std::ops::Bound<T::To>;
-        |this, tracer| match this { std::ops::Bound::Included(x) | std::ops::Bound::Excluded(x) => x.trace(tracer), std::ops::Bound::Unbounded => {} }; 0;
+        |this, tracer| match this { std::ops::Bound::Included(x) | std::ops::Bound::Excluded(x) => x.trace(tracer), std::ops::Bound::Unbounded => {} };
+        |how| match this { std::ops::Bound::Included(x) | std::ops::Bound::Excluded(x) => x.count_external(how), std::ops::Bound::Unbounded => 0 };
     [B, C] [] std::ops::ControlFlow<B, C> => std::ops::ControlFlow<B::To, C::To>;
-        |this, tracer| match this { std::ops::ControlFlow::Break(x) => x.trace(tracer), std::ops::ControlFlow::Continue(x) => x.trace(tracer) }; 0;
-    [T] [const N: usize] [T; N] => [T::To; N]; |this, tracer| this.as_slice().trace(tracer);
-        if std::mem::needs_drop::<T>() { this.iter().map(Trace::external_bytes).sum() } else { 0 };
+        |this, tracer| match this { std::ops::ControlFlow::Break(x) => x.trace(tracer), std::ops::ControlFlow::Continue(x) => x.trace(tracer) };
+        |how| match this { std::ops::ControlFlow::Break(x) => x.count_external(how), std::ops::ControlFlow::Continue(x) => x.count_external(how) };
+    [T] [const N: usize] [T; N] => [T::To; N]; |this, tracer| this.as_slice().trace(tracer); |how| how.of_each(this);
 }
 
 // SAFETY: 1. every item is visited. 2. to 6. as the items.
@@ -197,6 +245,14 @@ unsafe impl<T: Trace> Trace for [T] {
                 item.trace(tracer);
             }
         }
+    }
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        external_bytes(self)
+    }
+    #[inline]
+    fn count_external(&self, how: &Counting<'_>) -> usize {
+        how.of_each(self)
     }
 }
 
@@ -211,7 +267,11 @@ unsafe impl<T: ?Sized + Trace> Trace for Box<T> {
     }
     #[inline]
     fn external_bytes(&self) -> usize {
-        size_of_val::<T>(self)
+        external_bytes(self)
+    }
+    #[inline]
+    fn count_external(&self, how: &Counting<'_>) -> usize {
+        how.deeper(size_of_val::<T>(self), || (**self).count_external(how))
     }
 }
 // SAFETY: only the content's brand changes.
@@ -240,6 +300,14 @@ unsafe impl<T: ?Sized + Trace> Trace for std::pin::Pin<Box<T>> {
             (**self).trace(tracer);
         }
     }
+    #[inline]
+    fn external_bytes(&self) -> usize {
+        external_bytes(self)
+    }
+    #[inline]
+    fn count_external(&self, how: &Counting<'_>) -> usize {
+        how.deeper(size_of_val::<T>(self), || (**self).count_external(how))
+    }
 }
 // SAFETY: only the content's brand changes.
 unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for std::pin::Pin<Box<T>> {
@@ -255,6 +323,13 @@ where
     const NEEDS_TRACE: bool = false;
     #[inline]
     fn trace(&self, _: &mut Tracer<'_>) {}
+    /// An owned text or slice has a buffer; an owned value of one size is in its place.
+    fn external_bytes(&self) -> usize {
+        match self {
+            Cow::Owned(_) if size_of::<&T>() > size_of::<usize>() => size_of_val::<T>(self),
+            _ => 0,
+        }
+    }
 }
 // SAFETY: no brand.
 unsafe impl<T> Rebrand<'_> for Cow<'static, T>
@@ -268,7 +343,8 @@ where
 macro_rules! tuples {
     ($($p:ident $i:tt),*) => {
         container! {
-            [$($p),*] [] ($($p,)*) => ($($p::To,)*); |this, tracer| { $(this.$i.trace(tracer);)* }; 0 $(+ this.$i.external_bytes())*;
+            [$($p),*] [] ($($p,)*) => ($($p::To,)*); |this, tracer| { $(this.$i.trace(tracer);)* };
+                |how| 0_usize $(.saturating_add(this.$i.count_external(how)))*;
         }
     };
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::base::ptr_buf::PtrBuf;
+use crate::object::counting::Counting;
+use crate::object::questions::Brand;
 
 /// A value whose `Gc` pointers can be found: "every `Gc` inside is reported, and the value may be shared between
 /// threads and traced while mutators run".
@@ -18,6 +20,7 @@ use crate::base::ptr_buf::PtrBuf;
 /// 4. [`NEEDS_TRACE`](Trace::NEEDS_TRACE) is `true` if the value can hold a `Gc`.
 /// 5. `trace` allocates nothing on the heap, takes no lock that user code holds, and does not unwind.
 /// 6. If the value can hold a `Gc`, its own `Drop` does not follow one: neighbours may be gone when it runs.
+/// 7. `count_external`, which is hidden, hands what it is given to parts of the value, and to nothing else.
 ///
 /// # Examples
 /// ```
@@ -44,11 +47,22 @@ pub unsafe trait Trace {
     /// Reports every `Gc` inside to `tracer`, by calling `trace` on the fields.
     fn trace(&self, tracer: &mut Tracer<'_>);
 
-    /// Bytes that this value owns outside the heap, such as a vector's buffer; elements are not visited. O(1).
+    /// Bytes that this value owns outside the heap, with those that its items own: the buffers of a `Vec<String>` and of its
+    /// strings. O(items) if they need a drop, else O(1).
     ///
-    /// The pacer counts them towards the heap's goal and limit.
+    /// The pacer counts them towards the heap's goal and limit. The heap asks once when an object is born, and once when it
+    /// is dropped, and the two answers must be the same, so an implementation by hand answers by what does not change.
+    /// Of what an `Arc` points to, its size counts, once for all objects that hold it; what a `std` lock or an atomic holds
+    /// does not count. For what cannot be seen there is [`External`](crate::External).
     fn external_bytes(&self) -> usize {
         0
+    }
+
+    /// As [`external_bytes`](Self::external_bytes), for the collector's books. An implementation passes `how` on to its parts.
+    #[doc(hidden)]
+    fn count_external(&self, how: &Counting<'_>) -> usize {
+        let _ = how;
+        self.external_bytes()
     }
 }
 
@@ -72,6 +86,10 @@ pub unsafe trait Trace {
 pub unsafe trait Rebrand<'b>: Trace {
     /// `Self` with its brand replaced by `'b`.
     type To: Trace + 'b;
+
+    /// Where derived code has the type checker prove clause 2, field by field. Never called.
+    #[doc(hidden)]
+    fn __fields_are_rebranded(_: &Brand<'b>, _: &mut Self, _: &mut Self::To) {}
 }
 
 /// `T` with its brand replaced by `'b`.
@@ -106,6 +124,10 @@ impl<'m, T: Rebrand<'m, To = T>> BrandedBy<'m> for T {}
 pub unsafe trait RebrandTarget<'b> {
     /// `Self` with its brand replaced by `'b`.
     type Target: ?Sized + 'b;
+
+    /// As in [`Rebrand`].
+    #[doc(hidden)]
+    fn __fields_are_rebranded(_: &Brand<'b>, _: &mut Self, _: &mut Self::Target) {}
 }
 
 /// `T`, sized or not, with its brand replaced by `'b`.

@@ -19,6 +19,7 @@
 use std::alloc::Layout;
 use std::marker::PhantomData;
 
+use crate::object::counting::Counting;
 use crate::object::trace::{Trace, Tracer};
 
 /// The functions of a list's items, so that a long list can be traced in pieces.
@@ -59,7 +60,7 @@ pub(crate) struct TypeInfo {
     /// Drops the object: address, slot bytes. `None` when nothing needs it.
     pub(crate) drop: Option<unsafe fn(*mut u8, usize)>,
     /// Bytes owned outside the heap: address, slot bytes.
-    pub(crate) external: unsafe fn(*const u8, usize) -> usize,
+    pub(crate) external: unsafe fn(*const u8, usize, &Counting<'_>) -> usize,
 }
 
 /// How objects of a kind are traced, one or several at a time.
@@ -138,10 +139,10 @@ impl<T: Trace> Sized_<T> {
         unsafe { at.cast::<T>().drop_in_place() }
     }
 
-    unsafe fn external(at: *const u8, _slot: usize) -> usize {
+    unsafe fn external(at: *const u8, _slot: usize, how: &Counting<'_>) -> usize {
         // SAFETY: [O1] a `T` lives at `at`.
         let object = unsafe { &*at.cast::<T>() };
-        object.external_bytes()
+        object.count_external(how)
     }
 }
 
@@ -218,11 +219,11 @@ impl<T: Trace> Slice<T> {
         unsafe { std::ptr::slice_from_raw_parts_mut(at.cast::<T>(), len).drop_in_place() }
     }
 
-    unsafe fn external(at: *const u8, slot: usize) -> usize {
+    unsafe fn external(at: *const u8, slot: usize, how: &Counting<'_>) -> usize {
         // SAFETY: [O1].
         let len = unsafe { Self::len(at, slot) };
         // SAFETY: [O2].
-        unsafe { external_of_items::<T>(at.cast(), len) }
+        unsafe { external_of_items::<T>(at.cast(), len, how) }
     }
 }
 
@@ -329,14 +330,15 @@ impl<H: Trace, T: Trace> Array<H, T> {
         unsafe { head.drop_in_place() }
     }
 
-    unsafe fn external(at: *const u8, _slot: usize) -> usize {
+    unsafe fn external(at: *const u8, _slot: usize, how: &Counting<'_>) -> usize {
         // SAFETY: [O1] the header lives HEAD bytes after the start.
         let head = unsafe { &*at.wrapping_add(Self::HEAD).cast::<H>() };
         // SAFETY: [O1].
         let len = unsafe { Self::len_at(at) };
+        let items = at.wrapping_add(Self::ITEMS).cast();
         // SAFETY: [O2].
-        head.external_bytes()
-            + unsafe { external_of_items::<T>(at.wrapping_add(Self::ITEMS).cast(), len) }
+        let items = unsafe { external_of_items::<T>(items, len, how) };
+        head.count_external(how).saturating_add(items)
     }
 }
 
@@ -357,13 +359,8 @@ unsafe fn trace_items<T: Trace>(first: *const T, from: usize, to: usize, tracer:
 ///
 /// # Safety
 /// 1. The items are initialised.
-unsafe fn external_of_items<T: Trace>(first: *const T, len: usize) -> usize {
-    if !std::mem::needs_drop::<T>() {
-        return 0; // nothing owned
-    }
+unsafe fn external_of_items<T: Trace>(first: *const T, len: usize, how: &Counting<'_>) -> usize {
     // SAFETY: clause 1.
-    unsafe { std::slice::from_raw_parts(first, len) }
-        .iter()
-        .map(Trace::external_bytes)
-        .sum()
+    let items = unsafe { std::slice::from_raw_parts(first, len) };
+    items.count_external(how)
 }

@@ -232,6 +232,8 @@ pub(crate) enum Rank {
     Pages,
     /// Full work buffers.
     Work,
+    /// What objects share outside the heap.
+    Shared,
     /// Figures.
     Stats,
 }

@@ -114,6 +114,8 @@ faults! {
     UpgradeUntold
     /// An upgrade between the end of marking and the census gives out the dead.
     DeadUpgraded
+    /// Weak references are taken for equal by their object's address.
+    WeakByAddress
 
     // Sweep and spans.
     /// A span that a mutator takes from its central set counts as unswept, so that it is swept while it is allocated from.

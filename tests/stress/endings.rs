@@ -170,6 +170,36 @@ pub(crate) fn weak_references_know_the_dead() {
     drop(living);
 }
 
+/// Dead objects of one slot are not taken for one another.
+pub(crate) fn the_dead_of_one_slot_are_told_apart() {
+    let heap = checked().gogc(None).build().expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    let mut dead: Vec<(usize, WeakRoot<Item<'static>>)> = Vec::new();
+    for id in 0..10_000 {
+        {
+            let item = new_item(&m, id);
+            let weak = m.root_weak(Gc::downgrade(item, &m));
+            dead.push((item.as_ptr().addr(), weak));
+        }
+        if id % 1000 == 999 {
+            m.collect();
+        }
+    }
+    m.collect();
+    dead.sort_by_key(|(address, _)| *address);
+    let shared = |pair: &&[(usize, WeakRoot<Item<'static>>)]| pair[0].0 == pair[1].0;
+    let pairs: Vec<_> = dead.windows(2).filter(shared).collect();
+    assert!(!pairs.is_empty(), "no slot was used twice");
+    for pair in pairs {
+        let [(_, one), (_, two)] = pair else {
+            unreachable!("windows of two");
+        };
+        assert!(one.is_dead(&m) && two.is_dead(&m));
+        assert!(!one.weak(&m).ptr_eq(two.weak(&m)), "two objects are equal");
+        assert!(one.weak(&m).ptr_eq(one.weak(&m)));
+    }
+}
+
 #[derive(Trace)]
 struct SlowTree<'gc> {
     slow: Slow,

@@ -1,12 +1,12 @@
 //! Weak upgrades against the end of marking, the census and the sweep.
-//! The real `WeakState` and `World`; the rest stands for `Weak::upgrade`, `Collector::mark_concurrently`,
+//! The real `WeakState`, `WeakCell` and `World`; the rest stands for `Weak::upgrade`, `Collector::mark_concurrently`,
 //! `Collector::try_end_marking`, `Collector::after_marking` and `weak::census`.
 
 use std::sync::Arc;
 
-use super::{Edge, Marks, Objects, objects, register, state};
+use super::{Marks, Objects, objects, register, state};
 use crate::gc::state_word::Request;
-use crate::gc::weak::{Upgrade, WeakState};
+use crate::gc::weak::{Upgrade, WeakCell, WeakState};
 use crate::gc::world::World;
 use crate::sys::model::{Plain, explore};
 use crate::sys::sync::{Ordering, fence};
@@ -27,8 +27,8 @@ struct Scene {
     world: World,
     weak: WeakState,
     marks: Marks,
-    /// The weak cell.
-    cell: Edge,
+    /// Two weak cells of the target.
+    cells: [WeakCell; 2],
     /// The mutator's barrier buffer.
     buffer: Plain<u64>,
     /// The target's memory: written when it is swept.
@@ -44,7 +44,7 @@ impl Scene {
             world: World::new(),
             weak,
             marks: Marks::new(marked),
-            cell: Edge::new(TARGET),
+            cells: [WeakCell::new(TARGET, 0), WeakCell::new(TARGET, 0)],
             buffer: Plain::new(0),
             freed: Plain::new(false),
         }
@@ -54,7 +54,7 @@ impl Scene {
     fn upgrade(&self, how: How) -> bool {
         loop {
             let idle = self.weak.is_idle();
-            if self.cell.load() == 0 {
+            if self.cells[0].target() == 0 {
                 return false;
             }
             if idle {
@@ -69,7 +69,10 @@ impl Scene {
                     self.buffer.add(TARGET);
                     return true;
                 }
-                Upgrade::None => return false,
+                Upgrade::None => {
+                    self.cells[0].note_death(self.weak.ended());
+                    return false;
+                }
                 Upgrade::Again => {}
             }
         }
@@ -111,7 +114,9 @@ impl Scene {
         }
         // `weak::census`, then the sweep: no handshake between.
         if !self.marks.test(TARGET) {
-            self.cell.store(0);
+            self.cells
+                .iter()
+                .for_each(|cell| cell.clear(self.weak.ended()));
         }
         self.weak.idle();
         fence(Ordering::Release);
@@ -170,4 +175,59 @@ fn loom_upgrade_of_a_live_target() {
         assert!(!scene.freed.get());
         assert!(strong, "the upgrade of a live object failed");
     });
+}
+
+/// What says whether two cells are of one object.
+type Same = fn(&WeakCell, &WeakCell) -> bool;
+
+/// A mutator compares two cells of an object that dies meanwhile; then the slot is given to another object.
+fn identity_against_the_end(same: Same) {
+    explore(3, move |order| {
+        let scene = Arc::new(Scene::new(0));
+        let mutator = register(&scene.world);
+        let (here, there) = (scene.clone(), scene.clone());
+        order.race(
+            move || {
+                let world = &here.world;
+                world.leave_blocked(state(mutator), &mut || here.flush());
+                let strong = here.upgrade(How::Decides);
+                let [one, two] = &here.cells;
+                assert!(same(one, two), "one object, two identities");
+                assert!(strong || one.is_dead(), "refused, and not dead");
+                world.enter_blocked(state(mutator), &mut || here.flush());
+            },
+            move || there.finish_cycle(),
+        );
+        let [one, two] = &scene.cells;
+        assert!(same(one, two), "one object, two identities");
+        if scene.freed.get() {
+            // The slot is given out again; that object dies in the next cycle.
+            let later = WeakCell::new(TARGET, scene.weak.ended());
+            assert!(
+                !same(one, &later) && !same(&later, two),
+                "two objects, one identity"
+            );
+            scene.weak.begin_marking();
+            scene.weak.try_terminate();
+            assert!(scene.weak.declare_dead());
+            later.clear(scene.weak.ended());
+            assert!(
+                !same(one, &later) && !same(&later, two),
+                "two objects, one identity"
+            );
+        }
+        scene.world.unregister(mutator);
+    });
+}
+
+#[test]
+fn loom_identity_of_weak_references_against_the_census() {
+    identity_against_the_end(WeakCell::is_of_the_object_of);
+}
+
+/// An address, and whether the object is dead, name no object.
+#[test]
+#[should_panic(expected = "identit")]
+fn loom_identity_by_address_fails() {
+    identity_against_the_end(|one, two| (one.target() == 0) == (two.target() == 0));
 }

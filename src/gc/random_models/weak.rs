@@ -17,9 +17,7 @@ const OWN_CELL: usize = 1;
 fn target(cell: usize) -> usize {
     let cell: *const WeakCell = std::ptr::with_exposed_provenance(cell);
     // SAFETY: the callers hold the cell.
-    let cell = unsafe { &*cell };
-    // Acquire: as in `Weak::upgrade`.
-    cell.target.load(Ordering::Acquire)
+    unsafe { &*cell }.target()
 }
 
 impl Mutator {
@@ -29,9 +27,9 @@ impl Mutator {
         let fresh = fresh.expect("room in the heap");
         assert!(fresh.slot >= size_of::<WeakCell>());
         let at: *mut WeakCell = std::ptr::with_exposed_provenance_mut(fresh.address);
-        let target = AtomicUsize::new(to);
+        let cell = WeakCell::new(to, self.collector.weak.ended());
         // SAFETY: a fresh slot of a cell's size.
-        unsafe { at.write(WeakCell { target }) };
+        unsafe { at.write(cell) };
         fresh.address
     }
 

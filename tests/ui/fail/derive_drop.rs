@@ -28,4 +28,10 @@ impl<I: Iterator> Drop for Item<I> {
     fn drop(&mut self) {}
 }
 
+#[derive(Trace)]
+#[edits::becomes(struct DropAdded<'gc> { seen: Gc<'gc, u8> } impl Drop for DropAdded<'_> { fn drop(&mut self) {} })]
+struct DropAdded<'gc> {
+    seen: Gc<'gc, u8>,
+}
+
 fn main() {}
