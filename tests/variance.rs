@@ -483,6 +483,7 @@ table_of_auto_traits! {
     AttachError AttachError = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     VerifyError VerifyError = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     Event Event = "Send Sync Unpin UnwindSafe RefUnwindSafe";
+    ThreadActivity ThreadActivity = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     PauseSummary PauseSummary = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     Runtime Runtime = "Send Sync Unpin";
     RuntimeBuilder RuntimeBuilder = "Send Sync Unpin";
