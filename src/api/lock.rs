@@ -263,7 +263,7 @@ unsafe impl<T: Trace> Trace for GcLock<T> {
         external_bytes(self)
     }
 
-    /// [X2]
+    /// [O5]
     fn count_external(&self, how: &Counting<'_>) -> usize {
         if !std::mem::needs_drop::<T>() {
             return 0;

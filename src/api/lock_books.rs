@@ -1,4 +1,4 @@
-//! The account of a `GcLock`: what is counted for its content. [X2] of `object/counting.rs`.
+//! The account of a `GcLock`: what is counted for its content. [O5] of `object/counting.rs`.
 //!
 //! The account is opened when the lock becomes a part of an object, and closed when the object is dropped. Before and after
 //! (on a stack, in a frame, in the content of another lock, which is measured as a whole) nothing is counted for it.

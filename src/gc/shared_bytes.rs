@@ -1,6 +1,6 @@
 //! What objects of one heap share outside it, by address: how many of them hold it.
 //!
-//! This is the table of [X3] in `object/counting.rs`. An entry lives while an object that has been counted holds an `Arc`, which keeps the
+//! This is the table of [O6] in `object/counting.rs`. An entry lives while an object that has been counted holds an `Arc`, which keeps the
 //! address from being used for another one. Many mutators allocate at once, so the table is in parts, each under a lock
 //! of its own. Nothing of the user's runs under one.
 

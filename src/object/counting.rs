@@ -5,11 +5,11 @@
 //! thinks that there is room; up, and it collects for nothing, for ever. So what is counted at death must not depend on what
 //! happened since birth:
 //!
-//! - `[X1]` A field of an object does not change. What it owns is measured at birth and measured again at death, by the same
+//! - `[O4]` A field of an object does not change. What it owns is measured at birth and measured again at death, by the same
 //!   rule, item by item. (What changes inside an `Arc`, a `std` lock or an atomic is not counted.)
-//! - `[X2]` What a lock holds changes. So a `GcLock` keeps its own account: what was counted for it at birth, and what its
+//! - `[O5]` What a lock holds changes. So a `GcLock` keeps its own account: what was counted for it at birth, and what its
 //!   write guards have counted since. At death the account is closed; the content is not looked at.
-//! - `[X3]` What an `Arc` points to is owned by all who hold it. Counted for each holder, a thousand objects that share a
+//! - `[O6]` What an `Arc` points to is owned by all who hold it. Counted for each holder, a thousand objects that share a
 //!   table of 10 MB would seem to own 10 GB. By the count of references at birth, it would be another one at death. So
 //!   the collector keeps a table of what is shared: the first holder in the heap that is born counts it, the last one that
 //!   dies gives it back. Small things are not worth an entry: each holder counts them.
@@ -30,7 +30,7 @@ const DEPTH: u32 = 64;
 /// From this size on, what an `Arc` points to is counted once for all its holders.
 pub(crate) const SHARED_FROM: usize = 256;
 
-/// The table of [X3]; the collector implements it.
+/// The table of [O6]; the collector implements it.
 pub(crate) trait SharedBytes {
     /// Notes a holder of what is at `address`; whether it is the first.
     fn add_holder(&self, address: usize) -> bool;
@@ -124,7 +124,7 @@ impl<'a> Counting<'a> {
         each.fold(0, usize::saturating_add)
     }
 
-    /// What an `Arc` of `shared` counts. [X3]
+    /// What an `Arc` of `shared` counts. [O6]
     pub(crate) fn shared<T: ?Sized>(&self, shared: &Arc<T>) -> usize {
         let bytes = size_of_val::<T>(shared) + 2 * size_of::<usize>();
         let address = || Arc::as_ptr(shared).cast::<u8>().addr();
