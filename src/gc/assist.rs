@@ -320,3 +320,76 @@ fn add_credit(local: &Local, bytes: u64) {
     let credit = local.credit.get().saturating_add_unsigned(bytes);
     local.credit.set(credit);
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sys::model::explore;
+
+    /// What the waiter wants, and what is earned at a time.
+    const WORK: u64 = 8;
+
+    /// How a mutator that has waited for nothing goes.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Goes {
+        OffTheQueue,
+        /// It stays in the queue, and is paid there.
+        AsItIs,
+    }
+
+    /// `AssistQueue::wait`, whose loop ends at once.
+    fn wait_and_stay(queue: &AssistQueue) -> bool {
+        let me = Arc::new(Waiter {
+            work: WORK,
+            paid: AtomicBool::new(false),
+            wake: Condvar::new(),
+        });
+        let mut waiters = queue.queue.lock();
+        waiters.push_back(me.clone());
+        // Relaxed (both): as in `wait`.
+        queue.len.store(waiters.len(), Ordering::Relaxed);
+        me.paid.load(Ordering::Relaxed)
+    }
+
+    /// One mutator waits; one worker earns while it marks, and once more when it is the last and has ended. What is
+    /// earned is paid to who waits and learns of it, or left.
+    fn waiter_against_payer(goes: Goes) {
+        explore(3, move |order| {
+            let scene = Arc::new((AssistQueue::new(), AtomicUsize::new(1)));
+            let (here, there) = (scene.clone(), scene.clone());
+            let (paid, left) = order.race(
+                move || {
+                    let (queue, active) = &*here;
+                    match goes {
+                        // Acquire: as under the pool's lock.
+                        Goes::OffTheQueue => {
+                            queue.wait(WORK, || active.load(Ordering::Acquire) != 0)
+                        }
+                        Goes::AsItIs => wait_and_stay(queue),
+                    }
+                },
+                move || {
+                    let (queue, active) = &*there;
+                    let left = queue.pay(WORK);
+                    // Release: as under the pool's lock.
+                    active.store(0, Ordering::Release);
+                    queue.release_all();
+                    left + queue.pay(WORK)
+                },
+            );
+            assert_eq!(u64::from(paid) * WORK + left, 2 * WORK, "credit was lost");
+            assert!(scene.0.queue.lock().is_empty(), "somebody is left behind");
+        });
+    }
+
+    #[test]
+    fn loom_credit_goes_to_who_waits_or_is_left() {
+        waiter_against_payer(Goes::OffTheQueue);
+    }
+
+    #[test]
+    #[should_panic(expected = "credit was lost")]
+    fn loom_waiter_that_goes_and_stays_in_the_queue_fails() {
+        waiter_against_payer(Goes::AsItIs);
+    }
+}
