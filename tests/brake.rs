@@ -7,14 +7,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use greywave::{Event, Frame, Gc, GcLock, Heap, HeapBuilder, Mutator, Root, Trace};
 
 #[path = "stress/support.rs"]
 mod support;
 
-use support::within;
+use support::{Stretch, within};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -303,8 +303,8 @@ fn beside_a_late_one(heap: &Heap, work: impl FnOnce(&dyn Fn() -> bool) + Send) {
         scope.spawn(|| {
             let mut m = heap.attach().expect("attached");
             while !has_ended() {
-                let start = Instant::now();
-                while start.elapsed() < Duration::from_millis(50) && !has_ended() {
+                let stretch = Stretch::of(Duration::from_millis(50));
+                while !stretch.is_over() && !has_ended() {
                     thread::yield_now();
                 }
                 m.safepoint();
