@@ -120,7 +120,7 @@ impl Registry {
 
     /// Takes a reference over.
     pub(crate) fn add(&self, g: GRef) {
-        let shard = usize::from(g.header().shard);
+        let shard = g.header().shard();
         let mut list = self.shards[shard].list.lock();
         // SAFETY: 1. a new G is in no list of all Gs; it is kept by its reference. 2. the lock is held.
         unsafe { list.push_back(g.into_raw()) };
@@ -139,13 +139,13 @@ impl Registry {
         let mut gs = std::mem::take(&mut ended.0);
         while let Some(&first) = gs.first() {
             // SAFETY: the list's reference keeps it.
-            let index = unsafe { first.as_ref() }.shard;
+            let index = unsafe { first.as_ref() }.shard();
             let mut of_list = Vec::with_capacity(gs.len());
             {
-                let mut list = self.shards[usize::from(index)].list.lock();
+                let mut list = self.shards[index].list.lock();
                 gs.retain(|&header| {
                     // SAFETY: as above.
-                    let is_here = unsafe { header.as_ref() }.shard == index;
+                    let is_here = unsafe { header.as_ref() }.shard() == index;
                     if is_here {
                         // SAFETY: 1. added when it was made, and removed once. The lock is held.
                         unsafe { list.remove(header) };

@@ -225,7 +225,7 @@ impl Shared {
             shared: NonNull::from(&**self),
             spawned_at,
             name: name.map(|name| Box::new(name.into_boxed_str())),
-            shard: (shard % self.registry.shards()) as u16,
+            shard: (shard % self.registry.shards()) as u8,
             born_ms: self.age_ms(),
         };
         let (registered, queued, handle) = cell::new(future, birth);

@@ -28,7 +28,9 @@ pub(crate) enum WaitReason {
 }
 
 impl WaitReason {
-    const ALL: [Self; 17] = [
+    /// How many there are.
+    pub(crate) const COUNT: usize = 17;
+    const ALL: [Self; Self::COUNT] = [
         Self::Unknown,
         Self::Yield,
         Self::Sleep,

@@ -13,8 +13,7 @@ use crate::sched::shared::Shared;
 use crate::sched::task::join::{JoinError, JoinHandle};
 use crate::sched::task::state::State;
 use crate::sched::task::{GRef, Header, Vtable, waker};
-use crate::sched::wait::WaitReason;
-use crate::sys::sync::{AtomicU8, AtomicU64, UnsafeCell};
+use crate::sys::sync::{AtomicU64, UnsafeCell};
 
 /// A future, then its output, then nothing.
 enum Stage<F: Future> {
@@ -37,7 +36,7 @@ pub(crate) struct Birth {
     pub(crate) shared: NonNull<Shared>,
     pub(crate) spawned_at: &'static Location<'static>,
     pub(crate) name: Option<Box<Box<str>>>,
-    pub(crate) shard: u16,
+    pub(crate) shard: u8,
     pub(crate) born_ms: u32,
 }
 
@@ -64,9 +63,7 @@ where
             name: birth.name,
             note: AtomicU64::new(0),
             born_ms: birth.born_ms,
-            shard: birth.shard,
-            wait_reason: AtomicU8::new(WaitReason::Unknown as u8),
-            waits: AtomicU8::new(0),
+            noted: Header::nothing_noted(birth.shard),
             joiner: UnsafeCell::new(None),
         },
         stage: UnsafeCell::new(Stage::Running(future)),

@@ -21,7 +21,7 @@ use crate::sched::list::{Chained, Linked, Links, Next};
 use crate::sched::shared::Shared;
 use crate::sched::task::state::State;
 use crate::sched::wait::WaitReason;
-use crate::sys::sync::{AtomicU8, AtomicU64, Ordering, UnsafeCell};
+use crate::sys::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
 
 /// What is done with a G without knowing its type.
 pub(crate) struct Vtable {
@@ -55,11 +55,9 @@ pub(crate) struct Header {
     note: AtomicU64,
     /// When it was spawned, in milliseconds since the runtime was built.
     pub(crate) born_ms: u32,
-    /// Which list of all Gs it is in.
-    pub(crate) shard: u16,
-    wait_reason: AtomicU8,
-    /// How many waits the last poll has noted.
-    waits: AtomicU8,
+    /// What the last poll has noted, in one word, so that the count of waits has room: 19 bits of waits, 5 of the reason of
+    /// the last one, and below them which list of all Gs it is in, which stays.
+    noted: AtomicU32,
     /// The handle's waker. [A1]-like: written by the handle while HAS_JOINER is clear, read by whoever set DONE.
     joiner: UnsafeCell<Option<Waker>>,
 }
@@ -71,6 +69,14 @@ unsafe impl Linked for Header {
         NonNull::from(unsafe { &(*node.as_ptr()).all })
     }
 }
+
+/// The parts of [`Header::noted`].
+const SHARD: u32 = 0xff;
+const REASON_SHIFT: u32 = 8;
+const REASON: u32 = 0x1f << REASON_SHIFT;
+const ONE_WAIT: u32 = 1 << 13;
+
+const _: () = assert!(WaitReason::COUNT <= 32);
 
 /// A G in the global queue.
 #[repr(transparent)]
@@ -86,24 +92,39 @@ unsafe impl Chained for Queued {
 }
 
 impl Header {
+    /// What a new G has noted.
+    pub(crate) fn nothing_noted(shard: u8) -> AtomicU32 {
+        AtomicU32::new(u32::from(shard) | (WaitReason::Unknown as u32) << REASON_SHIFT)
+    }
+
+    /// Which list of all Gs it is in.
+    pub(crate) fn shard(&self) -> usize {
+        // Relaxed: this part does not change.
+        (self.noted.load(Ordering::Relaxed) & SHARD) as usize
+    }
+
     pub(crate) fn set_wait(&self, reason: WaitReason, on: usize) {
-        // Relaxed (all): read by reports, and by whoever has seen the G wait through its state.
-        self.wait_reason.store(reason as u8, Ordering::Relaxed);
         self.note.store(on as u64 & !1, Ordering::Relaxed);
-        let waits = self.waits.load(Ordering::Relaxed);
-        self.waits.store(waits.saturating_add(1), Ordering::Relaxed);
+        // Relaxed (all): read by reports, and by whoever has seen the G wait through its state.
+        let noted = self.noted.load(Ordering::Relaxed);
+        // A poll that notes more waits than there is room for stays at the most: it is then never taken for stuck.
+        let counted = noted.checked_add(ONE_WAIT).unwrap_or(noted);
+        let reason = (reason as u32) << REASON_SHIFT;
+        self.noted
+            .store(counted & !REASON | reason, Ordering::Relaxed);
     }
 
     fn clear_wait(&self) {
         // Relaxed (both): as above.
-        self.wait_reason
-            .store(WaitReason::Unknown as u8, Ordering::Relaxed);
-        self.waits.store(0, Ordering::Relaxed);
+        let shard = self.noted.load(Ordering::Relaxed) & SHARD;
+        let none = (WaitReason::Unknown as u32) << REASON_SHIFT;
+        self.noted.store(shard | none, Ordering::Relaxed);
     }
 
     pub(crate) fn wait_reason(&self) -> WaitReason {
         // Relaxed: as above.
-        WaitReason::of(self.wait_reason.load(Ordering::Relaxed))
+        let noted = self.noted.load(Ordering::Relaxed);
+        WaitReason::of(((noted & REASON) >> REASON_SHIFT) as u8)
     }
 
     /// What it waits on, if the wait has named it.
@@ -134,7 +155,7 @@ impl Header {
     /// How many waits the last poll has noted.
     pub(crate) fn waits(&self) -> usize {
         // Relaxed: as above.
-        usize::from(self.waits.load(Ordering::Relaxed))
+        (self.noted.load(Ordering::Relaxed) / ONE_WAIT) as usize
     }
 }
 
