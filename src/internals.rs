@@ -4,8 +4,32 @@ pub use crate::sys::inject::{OsCall, refuse, set_clock_ahead};
 #[cfg(feature = "sabotage")]
 pub use crate::sys::sabotage::{Fault, break_the_collector};
 
-use crate::Heap;
+use crate::api::heap::Heap;
+use crate::api::lock::GcLock;
+use crate::api::root::{Root, WeakRoot};
 use crate::heap::pages::{Effort, PageHeap, PageId};
+use crate::object::trace::Trace;
+
+/// Counts `clones` more handles of the root, as if they had been made and forgotten.
+pub fn forget_clones<T: ?Sized>(root: &Root<T>, clones: u32) {
+    root.forget_clones(clones);
+}
+
+/// As [`forget_clones`], for a weak root.
+pub fn forget_weak_clones<T: ?Sized>(root: &WeakRoot<T>, clones: u32) {
+    root.forget_clones(clones);
+}
+
+/// Counts `guards` more read guards of the lock, as if they had been taken and forgotten.
+pub fn forget_reads<T: Trace>(lock: &GcLock<T>, guards: u32) {
+    lock.forget_reads(guards);
+}
+
+/// How many blocks of 4 KiB the heap's root slots take.
+#[must_use]
+pub fn root_blocks(heap: &Heap) -> usize {
+    heap.handle().collector.roots.blocks()
+}
 
 /// Has a fresh heap count its cycles from `cycle` on, and generations of the sweep from `generation` on. A number of a
 /// cycle has 32 bits, as the generation that a span keeps has.

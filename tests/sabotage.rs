@@ -33,6 +33,8 @@ mod staged;
 mod support;
 #[path = "stress/waiting.rs"]
 mod waiting;
+#[path = "stress/walks.rs"]
+mod walks;
 
 use support::{PATIENCE, child_within, duration, is_child};
 
@@ -97,6 +99,10 @@ const PROGRAMS: &[Program] = &[
     plain!(waiting::selects_claim_in_order),
     plain!(pacing::buffers_of_the_dead_do_not_count),
     plain!(pacing::garbage_waits_for_a_late_thread),
+    plain!(walks::what_this_thread_writes_is_left_out),
+    plain!(walks::threads_verify_in_the_middle_of_writes),
+    plain!(walks::marks_are_verified_in_the_middle_of_writes),
+    plain!(walks::roots_that_go_elsewhere_leave_no_slots_behind),
     timed!(directed::subtrees_change_places, 1),
     timed!(directed::new_objects_stay),
     timed!(directed::roots_go_after_a_get),
@@ -147,6 +153,23 @@ const TABLE: &[(Fault, &str)] = &[
     (
         Fault::FrameUnlistedWhileMarking,
         "a_frame_goes_before_the_scan_of_another",
+    ),
+    (
+        Fault::RootStockKept,
+        "roots_that_go_elsewhere_leave_no_slots_behind",
+    ),
+    (
+        Fault::OpenFrameRead,
+        "marks_are_verified_in_the_middle_of_writes",
+    ),
+    (Fault::OpenFrameRead, "what_this_thread_writes_is_left_out"),
+    (
+        Fault::WrittenLockRead,
+        "threads_verify_in_the_middle_of_writes",
+    ),
+    (
+        Fault::WrittenLockRead,
+        "what_this_thread_writes_is_left_out",
     ),
     (Fault::AllocateWhite, "an_edge_is_cut_before_its_scan"),
     (Fault::CursorStaysWhite, "an_edge_is_cut_before_its_scan"),

@@ -23,6 +23,8 @@ mod stage;
 mod staged;
 #[path = "stress/support.rs"]
 mod support;
+#[path = "stress/walks.rs"]
+mod walks;
 
 use graph::Mode;
 use support::{duration, seed};
@@ -148,6 +150,16 @@ played! {
     pacing:
         buffers_of_the_dead_do_not_count
         garbage_waits_for_a_late_thread;
+    walks:
+        what_this_thread_writes_is_left_out
+        threads_verify_in_the_middle_of_writes
+        marks_are_verified_in_the_middle_of_writes;
+}
+
+#[cfg(feature = "internals")]
+#[test]
+fn roots_that_go_elsewhere_leave_no_slots_behind() {
+    walks::roots_that_go_elsewhere_leave_no_slots_behind();
 }
 
 #[cfg(feature = "internals")]

@@ -96,6 +96,8 @@ where
         if mu.local().marking.get() && !sabotage::is_on(Fault::FrameOpenedUnscanned) {
             scan_first(mu, header);
         }
+        // SAFETY: the box is alive while the frame is.
+        unsafe { header.as_ref() }.note_opening(mu.local().section.get());
         // SAFETY: as above; only a place is computed.
         let value = unsafe { &raw mut (*self.at.as_ptr()).value };
         FrameGuard {

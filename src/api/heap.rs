@@ -165,6 +165,7 @@ impl Heap {
             external_bytes: g.external(),
             objects_dropped: bytes(&g.dropped),
             drop_panics: bytes(&g.drop_panics),
+            verify_left_out: bytes(&g.left_out),
             sweep_debt_bytes: collector.sweep_debt_bytes(),
             mark_time_ns: figures.mark_ns,
             total_mark_ns: figures.total_mark_ns,
@@ -224,6 +225,12 @@ impl Heap {
     /// the page allocator, reachability, weak references, root slots. O(heap); for tests and debugging.
     ///
     /// On an attached thread its `Gc`s stay valid, but it must not hold a `GcLock` guard that another thread waits for.
+    ///
+    /// What a thread may be in the middle of writing is left out: this thread's, and that of threads that wait inside an
+    /// allocation or for their turn to verify. That is each [`GcLock`](crate::GcLock) that is held for writing, and each
+    /// [`Frame`](crate::Frame) that was opened since its thread's last safepoint at which it stopped or blocked.
+    /// [`HeapStats::verify_left_out`](crate::HeapStats::verify_left_out) says how many these were; on a thread that is not
+    /// attached, or right after [`Mutator::collect`](crate::Mutator::collect), with nobody else at work, none is.
     ///
     /// # Errors
     /// The first broken invariant, in words.

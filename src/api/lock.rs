@@ -1,16 +1,24 @@
 //! `GcLock`: any Rust value that may change, inside the heap.
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+use std::time::Duration;
 
+use crate::api::current::current;
 use crate::api::lock_books::Books;
 use crate::api::mutator::Mutator;
-use crate::gc::lock_word::{LockWord, MarkView};
+use crate::gc::events::Event;
+use crate::gc::held_locks::{self, Holding, Kind};
+use crate::gc::lock_word::{LockWord, MarkView, READERS_MAX, Read};
+use crate::gc::notice::tell_without_heap;
 use crate::object::counting::{Counting, Purpose, external_bytes, outermost_bytes};
 use crate::object::trace::{LockView, Rebrand, Trace, Tracer};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::UnsafeCell;
+use crate::sys::thread::thread_local;
 
 /// A reader-writer lock around any traceable value: a `Vec`, a `HashMap`, an enum.
 ///
@@ -19,6 +27,12 @@ use crate::sys::sync::UnsafeCell;
 /// O(size of the content); keep a lock's content small, or split it. Waiting for the lock is not a safepoint.
 ///
 /// A guard borrows the mutator, so no lock is held at a safepoint. A forgotten guard keeps the lock held, as with std.
+///
+/// **Who waits for whom.** A thread that would wait for itself (it writes where it reads or writes, or reads where it writes) gets
+/// a panic. That is certain for the last 32 guards that it has taken; beyond them it may wait, as it does for a lock that another
+/// thread's forgotten guard holds, or for a thread that waits for one of its own locks. A writer that waits keeps new
+/// readers out, so readers that overlap do not starve it; a thread that reads already may read once more. Who writes again and
+/// again has no advantage but speed over others that wait.
 ///
 /// # Examples
 /// ```
@@ -68,32 +82,72 @@ impl<T: Trace> GcLock<T> {
         }
     }
 
-    /// Takes a share, waiting while a writer holds the lock.
+    /// Takes a share, waiting while a writer holds the lock, or waits for it.
+    ///
+    /// A thread that holds a share of this lock gets another one also while a writer waits, so reads may nest.
+    ///
+    /// # Panics
+    /// If this thread holds the lock for writing: it would wait for itself. If 4,194,303 read guards of this lock have not been
+    /// given back, most of which a program must have forgotten.
+    #[inline]
+    #[track_caller]
     pub fn read(&self) -> ReadGuard<'_, T> {
-        self.word.read();
-        ReadGuard { lock: self }
+        let read = self.word.try_read(|| self.holds_a_share());
+        if read != Read::Taken {
+            self.wait_to_read(read);
+        }
+        self.read_guard()
     }
 
-    /// Takes a share, unless a writer holds the lock.
+    /// Takes a share, unless a writer holds the lock or waits for it, or there are too many shares (see [`read`](Self::read)).
+    #[inline]
+    #[track_caller]
     pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
-        self.word.try_read().then(|| ReadGuard { lock: self })
+        let read = self.word.try_read(|| self.holds_a_share());
+        (read == Read::Taken).then(|| self.read_guard())
     }
 
-    /// Takes the lock, waiting while somebody holds it.
+    /// Takes the lock, waiting while somebody holds it. New readers stay out while it waits.
+    ///
+    /// # Panics
+    /// If this thread holds the lock, for reading or for writing: it would wait for itself.
+    #[inline]
+    #[track_caller]
     pub fn write<'m>(&self, mu: &'m Mutator) -> WriteGuard<'_, 'm, T> {
-        let logged = self.word.write(mu.local().cycle.get());
-        self.guard(mu, logged)
+        let logged = match self.word.try_write(mu.local().cycle.get()) {
+            Some(logged) => logged,
+            None => self.wait_to_write(mu),
+        };
+        self.write_guard(mu, logged)
     }
 
     /// Takes the lock if it is free.
+    #[inline]
+    #[track_caller]
     pub fn try_write<'m>(&self, mu: &'m Mutator) -> Option<WriteGuard<'_, 'm, T>> {
         let logged = self.word.try_write(mu.local().cycle.get())?;
-        Some(self.guard(mu, logged))
+        Some(self.write_guard(mu, logged))
+    }
+
+    /// A share is held.
+    #[inline]
+    #[track_caller]
+    fn read_guard(&self) -> ReadGuard<'_, T> {
+        held_locks::took(self.word.address(), Kind::Read);
+        ReadGuard { lock: self }
     }
 
     /// The lock is held for writing; its content was last logged in cycle `logged`.
     #[inline]
-    fn guard<'m>(&self, mu: &'m Mutator, logged: u32) -> WriteGuard<'_, 'm, T> {
+    #[track_caller]
+    fn write_guard<'m>(&self, mu: &'m Mutator, logged: u32) -> WriteGuard<'_, 'm, T> {
+        held_locks::took(self.word.address(), Kind::Write);
+        // First of all: from here on an unwinding gives the lock back.
+        let mut guard = WriteGuard {
+            lock: self,
+            mu,
+            outermost_before: None,
+        };
         let local = mu.local();
         if T::NEEDS_TRACE
             && local.marking.get()
@@ -102,16 +156,89 @@ impl<T: Trace> GcLock<T> {
         {
             self.log(mu);
         }
-        let mut guard = WriteGuard {
-            lock: self,
-            mu,
-            outermost_before: None,
-        };
         // With the guard in hand: should a measure of the user's unwind, the lock is given back.
         if std::mem::needs_drop::<T>() && self.books.counted().is_some() {
             guard.outermost_before = Some(outermost_bytes(self.content()));
         }
         guard
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn wait_to_read(&self, first: Read) {
+        let here = Location::caller();
+        let read = match first {
+            Read::Refused => self
+                .word
+                .wait_to_read(|| self.holds_a_share(), &mut |waited| {
+                    self.watch(Kind::Read, waited, here)
+                }),
+            other => other,
+        };
+        assert!(
+            read != Read::Full,
+            "GcLock::read: too many readers: {READERS_MAX} read guards of this lock have not been given back"
+        );
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn wait_to_write(&self, mu: &Mutator) -> u32 {
+        let here = Location::caller();
+        let watch = &mut |waited| self.watch(Kind::Write, waited, here);
+        self.word.wait_to_write(mu.local().cycle.get(), watch)
+    }
+
+    /// Whether this thread has a share, or may have one.
+    #[cold]
+    fn holds_a_share(&self) -> bool {
+        held_locks::holding(self.word.address()) != Holding::No
+    }
+
+    /// This thread is about to wait for the lock, or has waited for so long.
+    fn watch(&self, wanted: Kind, waited: Duration, here: &'static Location<'static>) {
+        if waited.is_zero() {
+            self.refuse_to_wait_for_itself(wanted, here);
+        } else {
+            tell_late(wanted, waited, here);
+        }
+    }
+
+    /// Panics if nobody but this thread can give the lock back.
+    fn refuse_to_wait_for_itself(&self, wanted: Kind, here: &'static Location<'static>) {
+        let what = match wanted {
+            Kind::Read => "read",
+            Kind::Write => "write",
+        };
+        match held_locks::holding(self.word.address()) {
+            Holding::Yes(held, since) if (wanted, held) != (Kind::Read, Kind::Read) => {
+                let held = match held {
+                    Kind::Read => "reading",
+                    Kind::Write => "writing",
+                };
+                let since = since.map_or_else(String::new, |place| format!(" since {place}"));
+                panic!(
+                    "GcLock::{what} at {here}: this thread holds the lock for {held}{since}, so it would wait for itself"
+                );
+            }
+            _ => assert!(
+                !(self.is_this_threads_own() && self.word.keeps_out(wanted)),
+                "GcLock::{what} at {here}: the lock is not in the heap, and so no other thread's, but a guard of it lives or was \
+                 forgotten: this thread would wait for itself"
+            ),
+        }
+    }
+
+    /// Whether no other thread can reach the lock now: it is not `Sync`, so only a mutator's objects are shared.
+    fn is_this_threads_own(&self) -> bool {
+        let Some(current) = current().filter(|current| current.running) else {
+            return true;
+        };
+        // SAFETY: this thread's mutator keeps its collector alive.
+        let heap = unsafe { &(*current.collector).heap };
+        heap.offset_of(self.word.address()).is_none()
     }
 
     /// [L2]
@@ -120,6 +247,12 @@ impl<T: Trace> GcLock<T> {
     fn log(&self, mu: &Mutator) {
         mu.collector()
             .shade_all_later(mu.local(), |tracer| self.content().trace(tracer));
+    }
+
+    /// For [`internals`](crate::internals).
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn forget_reads(&self, guards: u32) {
+        self.word.forget_readers(guards);
     }
 
     /// The content. Private: the caller holds the lock, or looks while nobody writes.
@@ -165,6 +298,7 @@ impl<T: Trace> Deref for ReadGuard<'_, T> {
 impl<T: Trace> Drop for ReadGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
+        held_locks::gave_back(self.lock.word.address(), Kind::Read);
         self.lock.word.unlock_read();
     }
 }
@@ -188,14 +322,7 @@ impl<T: Trace> DerefMut for WriteGuard<'_, '_, T> {
 impl<T: Trace> Drop for WriteGuard<'_, '_, T> {
     #[inline]
     fn drop(&mut self) {
-        /// Gives the lock back, also when a measure of the user's unwinds.
-        struct Unlock<'a>(&'a LockWord);
-        impl Drop for Unlock<'_> {
-            #[inline]
-            fn drop(&mut self) {
-                self.0.unlock_write();
-            }
-        }
+        // Also when a measure of the user's unwinds.
         let _unlock = Unlock(&self.lock.word);
         if let Some(before) = self.outermost_before {
             let content = self.lock.content();
@@ -207,6 +334,72 @@ impl<T: Trace> Drop for WriteGuard<'_, '_, T> {
             }
         }
     }
+}
+
+/// Gives the lock back when it goes.
+struct Unlock<'a>(&'a LockWord);
+
+impl Drop for Unlock<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        held_locks::gave_back(self.0.address(), Kind::Write);
+        self.0.unlock_write();
+    }
+}
+
+/// A thread has waited for a lock for so long.
+fn tell_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
+    let thread = std::thread::current();
+    let thread = thread
+        .name()
+        .map_or_else(|| format!("{:?}", thread.id()), str::to_owned);
+    let event = Event::SlowLock {
+        waited,
+        thread,
+        writes: wanted == Kind::Write,
+        at: here,
+    };
+    match current() {
+        // SAFETY: this thread's mutator keeps its collector alive.
+        Some(current) => unsafe { &*current.collector }.tell(&event),
+        None => tell_without_heap(&event),
+    }
+}
+
+/// The `Debug` of a lock is running on this thread.
+///
+/// A graph of locks may have cycles, and more paths than atoms: so locks inside of locks are shown to a depth, and up to a number, and
+/// `(..)` stands for the others.
+struct Showing;
+
+impl Showing {
+    const DEPTH: u32 = 4;
+    const LOCKS: u32 = 64;
+
+    fn begin() -> Option<Self> {
+        let (depth, locks) = SHOWING.get();
+        if depth == Self::DEPTH || locks == Self::LOCKS {
+            return None;
+        }
+        SHOWING.set((depth + 1, locks + 1));
+        Some(Self)
+    }
+}
+
+impl Drop for Showing {
+    fn drop(&mut self) {
+        let (depth, locks) = SHOWING.get();
+        SHOWING.set(if depth == 1 {
+            (0, 0)
+        } else {
+            (depth - 1, locks)
+        });
+    }
+}
+
+thread_local! {
+    /// How deep in locks this thread shows values, and how many it has shown.
+    static SHOWING: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
 }
 
 impl<T: Trace + fmt::Debug> fmt::Debug for ReadGuard<'_, T> {
@@ -222,7 +415,12 @@ impl<T: Trace + fmt::Debug> fmt::Debug for WriteGuard<'_, '_, T> {
 }
 
 impl<T: Trace + fmt::Debug> fmt::Debug for GcLock<T> {
+    /// Shows the content, or `<locked>`. Locks inside of it are shown four deep, and 64 in all; `(..)` stands for the others:
+    /// graphs have cycles.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(_showing) = Showing::begin() else {
+            return f.write_str("GcLock(..)");
+        };
         match self.try_read() {
             Some(content) => f.debug_tuple("GcLock").field(&&*content).finish(),
             None => f.write_str("GcLock(<locked>)"),
@@ -236,7 +434,7 @@ impl<T: Trace + Default> Default for GcLock<T> {
     }
 }
 
-// SAFETY: 1. the content is visited, unless it has been logged in this cycle. 2. the lock makes it shareable. 3. [L1]
+// SAFETY: 1. the content is visited, unless it has been logged in this cycle, or a verifier leaves it out. 2. the lock makes it shareable. 3. [L1]
 // [L2] a marker reads it under a share, or when nobody writes. 4. from the content. 5. the marker does not wait.
 // 6. nothing of its own. 7. to the content.
 unsafe impl<T: Trace> Trace for GcLock<T> {
@@ -247,7 +445,9 @@ unsafe impl<T: Trace> Trace for GcLock<T> {
             return;
         }
         match tracer.locks() {
-            LockView::Stopped => self.content().trace(tracer),
+            LockView::Busy { cycle } if self.word.may_be_written(cycle) => tracer.leave_out(),
+            // [L1] nobody writes it while everybody is stopped.
+            LockView::Stopped | LockView::Busy { .. } => self.content().trace(tracer),
             LockView::Concurrent { cycle } => match self.word.begin_mark(cycle) {
                 MarkView::Logged => {}
                 MarkView::Forgotten => self.content().trace(tracer),

@@ -13,6 +13,7 @@ use crate::api::gc::Gc;
 use crate::api::heap::{Handle, Heap};
 use crate::gc::alloc::{Fresh, MAX_SMALL, MAX_SMALL_ALIGN, Wanted, exact_slot};
 use crate::gc::collector::Collector;
+use crate::gc::held_locks;
 use crate::gc::mutator::{Local, MutatorRef, MutatorState};
 use crate::gc::state_word::Request;
 use crate::heap::size_class::{self, SizeClass};
@@ -129,6 +130,7 @@ impl Mutator {
 
     /// Blocked -> Running.
     fn enter(&self) {
+        held_locks::clear();
         let (collector, state) = (self.collector(), self.state());
         collector
             .world
@@ -204,6 +206,7 @@ impl Mutator {
     }
 
     fn stop_and_catch_up(&mut self) {
+        held_locks::clear();
         let (collector, state) = (self.collector(), self.state());
         collector
             .world

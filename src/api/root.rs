@@ -14,8 +14,10 @@ use crate::sys::sabotage::{self, Fault};
 
 /// Keeps an object alive until dropped. `'static`, `Send`, `Sync` and `Clone` (clones share a slot).
 ///
-/// Making or dropping one takes no lock. It may be dropped on any thread, also one that is not attached, and after its
-/// heap.
+/// Making or dropping one takes no lock but for one in 64. It may be dropped on any thread, also one that is not attached,
+/// and after its heap. What roots have taken outside the heap (16 bytes each) goes back when they have gone.
+///
+/// A root that is forgotten keeps its object for ever.
 ///
 /// # Examples
 /// ```
@@ -141,6 +143,12 @@ impl<T: ?Sized> Root<T> {
         unsafe { Gc::from_raw(rebrand(self.at)) }
     }
 
+    /// For [`internals`](crate::internals).
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn forget_clones(&self, clones: u32) {
+        self.raw.forget_shares(clones);
+    }
+
     /// Whether both keep the same object. O(1).
     #[must_use]
     pub fn ptr_eq(&self, other: &Self) -> bool {
@@ -149,6 +157,12 @@ impl<T: ?Sized> Root<T> {
 }
 
 impl<T: ?Sized> WeakRoot<T> {
+    /// For [`internals`](crate::internals).
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn forget_clones(&self, clones: u32) {
+        self.cell.forget_clones(clones);
+    }
+
     /// The object, if it is alive. O(1).
     ///
     /// # Panics
@@ -193,6 +207,10 @@ impl<T: ?Sized> WeakRoot<T> {
 
 impl<T: ?Sized> Clone for Root<T> {
     /// O(1), one atomic increment.
+    ///
+    /// # Panics
+    /// Never; the process is aborted with a message when one root has more than 2^31 - 1 clones, most of which a program must have
+    /// forgotten (`mem::forget`), as with [`Arc`](std::sync::Arc).
     fn clone(&self) -> Self {
         Self {
             raw: ManuallyDrop::new(self.raw.share()),
@@ -229,7 +247,9 @@ impl<T: ?Sized> Drop for Root<T> {
         if local.marking.get() && !sabotage::is_on(Fault::RootDroppedUnshaded) {
             collector.shade_later(local, raw.target());
         }
-        raw.free_into(&mut local.free_roots.borrow_mut());
+        collector
+            .roots
+            .free(raw, &mut local.free_roots.borrow_mut());
     }
 }
 

@@ -50,6 +50,9 @@ pub struct HeapStats {
     pub objects_dropped: u64,
     /// Of these, how many panicked.
     pub drop_panics: u64,
+    /// Frames and locks that the last verification has left out, because a thread might have been in the middle of writing to
+    /// them; see [`Heap::verify`](crate::Heap::verify).
+    pub verify_left_out: u64,
     /// Bytes of spans that the last cycle has left to be swept; 0 when the sweep is over.
     pub sweep_debt_bytes: u64,
     /// Wall time of the last marking, in nanoseconds.
@@ -171,6 +174,7 @@ impl HeapStats {
             ("greywave_external_bytes", Gauge, self.external_bytes),
             ("greywave_objects_dropped", Counter, self.objects_dropped),
             ("greywave_drop_panics", Counter, self.drop_panics),
+            ("greywave_verify_left_out", Gauge, self.verify_left_out),
             ("greywave_sweep_debt_bytes", Gauge, self.sweep_debt_bytes),
             ("greywave_mark_ns", Counter, self.total_mark_ns),
             ("greywave_background_ns", Counter, self.background_ns),

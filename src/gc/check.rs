@@ -1,5 +1,8 @@
 //! A second, simple mark with the world stopped, compared with the concurrent one.
 //!
+//! "Stopped" is not "at a safepoint": some mutators may be in the middle of a write. What they may be writing to is left out,
+//! and counted; see [`Standstill`].
+//!
 //! Runs at the end of marking when `verify` is on. It follows the same traces with other bits, one object at a time, and
 //! takes no part in anything clever: no barrier, no buffer, no piece of a list. An object that it reaches and the
 //! concurrent mark missed is a broken collector; the process ends with a report.
@@ -7,10 +10,12 @@
 use crate::base::addr::PAGE_SHIFT;
 use crate::base::ptr_buf::PtrBuf;
 use crate::gc::collector::Collector;
+use crate::gc::standstill::Standstill;
 use crate::heap::bits::BitTable;
 use crate::heap::span_class::ClassRef;
-use crate::object::trace::{LockView, Spill, Tracer};
+use crate::object::trace::{Spill, Tracer};
 use crate::sys::fatal::fatal_args;
+use crate::sys::sync::Ordering;
 
 /// Where an edge comes from, for the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,35 +36,52 @@ impl Spill for Edges {
     }
 }
 
-/// The edges that `trace` reports, read through every lock.
-fn edges_of(buf: &mut PtrBuf, trace: impl FnOnce(&mut Tracer<'_>)) -> Vec<usize> {
-    let mut edges = Edges::default();
-    trace(&mut Tracer::new(buf, &mut edges, LockView::Stopped));
-    edges.spill(buf);
-    edges.0
+/// Follows traces.
+struct Walk<'a> {
+    standstill: &'a Standstill,
+    buf: PtrBuf,
+    stack: Vec<(usize, From)>,
+    /// Locks and frames that somebody may be writing to.
+    left_out: u64,
+}
+
+impl Walk<'_> {
+    /// Notes the edges that `trace` reports.
+    fn follow(&mut self, from: From, trace: impl FnOnce(&mut Tracer<'_>)) {
+        let mut edges = Edges::default();
+        let mut tracer = Tracer::new(&mut self.buf, &mut edges, self.standstill.locks());
+        trace(&mut tracer);
+        self.left_out += u64::from(tracer.left_out());
+        edges.spill(&mut self.buf);
+        self.stack.extend(edges.0.into_iter().map(|to| (to, from)));
+    }
 }
 
 impl Collector {
     /// Visits every object reachable from the roots once, with the world stopped: offset, class, and who points to it.
+    /// Returns how many locks and frames were left out, because somebody may be writing to them.
     ///
     /// # Errors
     /// What `visit` says; or an edge to something that is no object.
     pub(crate) fn walk_reachable(
         &self,
+        standstill: &Standstill,
         mut visit: impl FnMut(usize, ClassRef, From) -> Result<(), String>,
-    ) -> Result<(), String> {
+    ) -> Result<u64, String> {
         // The world is stopped: the arena does not grow under the walk.
         let end = (self.heap.top() as usize) << PAGE_SHIFT;
         let seen = BitTable::new(end).map_err(|e| format!("no memory for the walk: {e}"))?;
-        let mut buf = PtrBuf::new();
-        let mut stack = Vec::new();
-        for block in 0..self.roots.jobs() {
-            let found = edges_of(&mut buf, |tracer| self.roots.scan(block, tracer));
-            stack.extend(found.into_iter().map(|to| (to, From::Root)));
-        }
-        let found = edges_of(&mut buf, |tracer| self.frames.scan_all(tracer));
-        stack.extend(found.into_iter().map(|to| (to, From::Frame)));
-        while let Some((address, from)) = stack.pop() {
+        let mut walk = Walk {
+            standstill,
+            buf: PtrBuf::new(),
+            stack: Vec::new(),
+            left_out: 0,
+        };
+        walk.follow(From::Root, |tracer| self.roots.scan_all(tracer));
+        walk.follow(From::Frame, |tracer| {
+            self.frames.scan_all(standstill, tracer)
+        });
+        while let Some((address, from)) = walk.stack.pop() {
             let Some(offset) = self.heap.offset_of(address) else {
                 continue;
             };
@@ -90,13 +112,12 @@ impl Collector {
             {
                 // SAFETY: [O1] the visit has not objected: the slot is allocated and reachable, so it holds an object of
                 // its class's type.
-                let found = edges_of(&mut buf, |tracer| unsafe {
+                walk.follow(From::Object(offset), |tracer| unsafe {
                     (info.trace)(self.heap.at(offset), slot, tracer)
                 });
-                stack.extend(found.into_iter().map(|to| (to, From::Object(offset))));
             }
         }
-        Ok(())
+        Ok(walk.left_out)
     }
 
     /// The name of where an edge comes from.
@@ -131,7 +152,8 @@ impl Collector {
     /// # Errors
     /// The first object that the concurrent mark has missed.
     pub(crate) fn compare_marks(&self) -> Result<(), String> {
-        self.walk_reachable(|offset, class, from| {
+        let standstill = Standstill::of(&self.world.registry());
+        let left_out = self.walk_reachable(&standstill, |offset, class, from| {
             if self.heap.mark.test(offset) {
                 return Ok(());
             }
@@ -140,6 +162,14 @@ impl Collector {
                 class.type_name(),
                 self.name(from)
             ))
-        })
+        })?;
+        self.note_left_out(left_out);
+        Ok(())
+    }
+
+    /// A verification has left out so many locks and frames.
+    pub(crate) fn note_left_out(&self, left_out: u64) {
+        // Relaxed: a figure.
+        self.gauges.left_out.store(left_out, Ordering::Relaxed);
     }
 }

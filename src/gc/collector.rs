@@ -73,13 +73,15 @@ pub(crate) trait RootSource: Send + Sync + std::fmt::Debug {
 
 impl RootSource for RootTable {
     fn begin(&self, _cycle: u32) -> usize {
-        let jobs = self.jobs();
+        let jobs = self.set_marking(true);
         sabotage::pick(Fault::RootBlockSkipped, jobs.saturating_sub(1), jobs)
     }
     fn scan(&self, job: usize, _cycle: u32, tracer: &mut Tracer<'_>) {
         RootTable::scan(self, job, tracer);
     }
-    fn end(&self) {}
+    fn end(&self) {
+        self.set_marking(false);
+    }
 }
 
 impl RootSource for FrameTable {
@@ -133,6 +135,8 @@ pub(crate) struct Gauges {
     pub(crate) scanned: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) drop_panics: AtomicU64,
+    /// Locks and frames that the last verification has left out.
+    pub(crate) left_out: AtomicU64,
 }
 
 impl Gauges {
@@ -236,6 +240,7 @@ impl Collector {
                 scanned: AtomicU64::new(0),
                 dropped: AtomicU64::new(0),
                 drop_panics: AtomicU64::new(0),
+                left_out: AtomicU64::new(0),
             },
             pacing,
             assists: AssistQueue::new(),

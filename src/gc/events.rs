@@ -30,6 +30,20 @@ pub enum Event {
         /// What the thread does.
         activity: ThreadActivity,
     },
+    /// A thread waits for a [`GcLock`](crate::GcLock), and has waited for a second; told again each time that the wait has
+    /// doubled. Without a sink, a line on standard error tells of it. Who holds the lock computes, or waits for this thread,
+    /// or was forgotten.
+    #[non_exhaustive]
+    SlowLock {
+        /// How long it has waited so far.
+        waited: Duration,
+        /// The name of the thread, or its id.
+        thread: String,
+        /// Whether it wants to write.
+        writes: bool,
+        /// Where it called `read` or `write`.
+        at: &'static Location<'static>,
+    },
     /// The `Drop` of a dead object panicked; the panic was caught and the object counts as dropped.
     DropPanic {
         /// The object's type.
@@ -97,7 +111,7 @@ impl Event {
     /// Whether it is written to standard error where nobody takes events. A panic has been told by the panic hook; what
     /// concerns the limit is for `stats`.
     pub(crate) fn has_a_line(&self) -> bool {
-        matches!(self, Self::SlowSafepoint { .. })
+        matches!(self, Self::SlowSafepoint { .. } | Self::SlowLock { .. })
     }
 }
 
@@ -134,6 +148,20 @@ impl fmt::Display for Event {
                     ", to reach a safepoint; every thread of the heap may have to wait for it. It {activity}. "
                 )?;
                 f.write_str(activity.remedy(*is_g))
+            }
+            Self::SlowLock {
+                waited,
+                thread,
+                writes,
+                at,
+            } => {
+                let call = if *writes { "write" } else { "read" };
+                write!(
+                    f,
+                    "thread \"{thread}\" has waited {} in GcLock::{call} at {at}. Either another thread computes while it holds the \
+                     lock, or it waits in turn for a lock of this thread, or a guard of the lock was forgotten",
+                    Seconds(*waited)
+                )
             }
             Self::DropPanic { type_name, message } => {
                 write!(f, "the drop of a {type_name} panicked: {message}")

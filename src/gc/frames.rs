@@ -6,18 +6,24 @@
 //! safepoint, and a guard does not live that long. A guard that was forgotten changes nothing either: by the time of
 //! the next cycle its borrow of the mutator is over.
 //!
+//! A verifier is no worker: it looks while mutators stand in the middle of their sections, perhaps with a frame open and half
+//! written. Each opening notes its section ([`note_opening`](FrameHeader::note_opening), one store), and a verifier leaves out
+//! the frames of sections in which somebody stands ([`Standstill`]).
+//!
 //! **Invariants**
 //! - `[F1]` A box is on the list until its frame is dropped; while marking runs, or a verifier looks at all frames, it is
 //!   only marked dead, and freed after.
 //! - `[F2]` The value is read by a scan only between `claim` and `finish_scan`, and changed only by the opener when no scan
 //!   is going on.
+//! - `[F3]` The value is read by a verifier only if the frame was not opened in a section in which a mutator stands.
 
 use std::ptr::NonNull;
 
+use crate::gc::standstill::{Section, Standstill};
 use crate::object::trace::Tracer;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::{AtomicU64, Ordering, yield_now};
+use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, yield_now};
 
 /// In `FrameHeader::scan`: a scan is going on.
 const SCANNING: u64 = 1 << 32;
@@ -28,6 +34,10 @@ const SCANNING: u64 = 1 << 32;
 pub(crate) struct FrameHeader {
     /// The cycle in which the value was last scanned, and [`SCANNING`].
     scan: AtomicU64,
+    /// The section in which the frame was last opened.
+    opened: AtomicU64,
+    /// The frame's place on the list. Under the list's lock.
+    place: AtomicUsize,
     heap: usize,
     trace: unsafe fn(NonNull<FrameHeader>, &mut Tracer<'_>),
     free: unsafe fn(NonNull<FrameHeader>),
@@ -53,6 +63,8 @@ impl FrameHeader {
     ) -> Self {
         Self {
             scan: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            place: AtomicUsize::new(0),
             heap,
             trace,
             free,
@@ -62,6 +74,18 @@ impl FrameHeader {
     /// The number of the heap the frame belongs to.
     pub(crate) fn heap(&self) -> usize {
         self.heap
+    }
+
+    /// The frame is opened in `section`. [F3]
+    #[inline]
+    pub(crate) fn note_opening(&self, section: Section) {
+        // Relaxed: who reads it has stopped the opener since.
+        self.opened.store(section, Ordering::Relaxed);
+    }
+
+    fn may_be_open(&self, standstill: &Standstill) -> bool {
+        // Relaxed: as above.
+        standstill.may_be_open(self.opened.load(Ordering::Relaxed))
     }
 
     /// Claims the scan of `cycle`.
@@ -159,10 +183,13 @@ impl FrameTable {
     /// Lists a frame. A frame made while marking runs holds no `Gc` yet, so it counts as scanned in `cycle`.
     pub(crate) fn add(&self, frame: NonNull<FrameHeader>, cycle: u32) {
         let mut inner = self.inner.lock();
+        // SAFETY: [F1] the box was just made by the caller.
+        let header = unsafe { frame.as_ref() };
         if inner.marking {
-            // SAFETY: [F1] the box was just made by the caller.
-            unsafe { frame.as_ref() }.finish_scan(cycle);
+            header.finish_scan(cycle);
         }
+        // Relaxed: under the list's lock.
+        header.place.store(inner.frames.len(), Ordering::Relaxed);
         inner.frames.push(FrameRef(frame));
     }
 
@@ -175,7 +202,7 @@ impl FrameTable {
                 inner.dead.push(FrameRef(frame));
                 return;
             }
-            inner.frames.retain(|&f| f != FrameRef(frame));
+            inner.unlist(FrameRef(frame));
         }
         // Outside the lock: the value's drop is user code.
         // SAFETY: [F1] off the list and dropped by its owner.
@@ -207,9 +234,9 @@ impl FrameTable {
         }
     }
 
-    /// Reports what every frame holds, with the world stopped. Then [`free_dead`](Self::free_dead), out of the stop: it
-    /// runs user code.
-    pub(crate) fn scan_all(&self, tracer: &mut Tracer<'_>) {
+    /// Reports what every frame holds, with the world stopped, but for those that may be open. Then
+    /// [`free_dead`](Self::free_dead), out of the stop: it runs user code.
+    pub(crate) fn scan_all(&self, standstill: &Standstill, tracer: &mut Tracer<'_>) {
         let frames: Vec<_> = {
             let mut inner = self.inner.lock();
             inner.lookers += 1;
@@ -218,7 +245,11 @@ impl FrameTable {
         for FrameRef(frame) in frames {
             // SAFETY: [F1] this thread looks, so what threads without a mutator drop meanwhile stays.
             let header = unsafe { frame.as_ref() };
-            // SAFETY: [F2] the world is stopped.
+            if header.may_be_open(standstill) {
+                tracer.leave_out();
+                continue;
+            }
+            // SAFETY: [F3] the world is stopped, and it is closed.
             unsafe { (header.trace)(frame, tracer) };
         }
         self.inner.lock().lookers -= 1;
@@ -232,12 +263,31 @@ impl FrameTable {
                 return;
             }
             let dead = std::mem::take(&mut inner.dead);
-            inner.frames.retain(|f| !dead.contains(f));
+            for &frame in &dead {
+                inner.unlist(frame);
+            }
             dead
         };
         for FrameRef(frame) in dead {
             // SAFETY: [F1] off the list; dropped by its owner.
             unsafe { free(frame) }
+        }
+    }
+}
+
+impl Inner {
+    /// Takes a frame off the list, while nobody goes by the places on it. O(1): the last one moves to its place.
+    fn unlist(&mut self, frame: FrameRef) {
+        // Relaxed (both): under the list's lock.
+        // SAFETY: [F1] it is on the list.
+        let place = unsafe { frame.0.as_ref() }.place.load(Ordering::Relaxed);
+        debug_assert_eq!(self.frames.get(place), Some(&frame));
+        self.frames.swap_remove(place);
+        if let Some(moved) = self.frames.get(place) {
+            // SAFETY: as above.
+            unsafe { moved.0.as_ref() }
+                .place
+                .store(place, Ordering::Relaxed);
         }
     }
 }

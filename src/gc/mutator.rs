@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::base::ptr_buf::PtrBuf;
 use crate::gc::mark::Marker;
 use crate::gc::roots::RootSlot;
+use crate::gc::standstill::{Section, next_section};
 use crate::gc::state_word::StateWord;
 use crate::heap::mcache::MCache;
 use crate::heap::mheap::Paint;
@@ -24,6 +25,9 @@ pub(crate) struct Local {
     pub(crate) marking: Cell<bool>,
     /// The number of the cycle that is running, or was last. Written at stops.
     pub(crate) cycle: Cell<u32>,
+    /// The number of the stretch between two safepoints in which it is, which no other mutator has. Changed by the mutator
+    /// itself, where it stops or blocks.
+    pub(crate) section: Cell<Section>,
     pub(crate) cache: MCache,
     /// How the cache's cursors were filled.
     pub(crate) paint: Cell<Paint>,
@@ -106,6 +110,7 @@ impl MutatorState {
             local: Local {
                 marking: Cell::new(false),
                 cycle: Cell::new(0),
+                section: Cell::new(0),
                 cache: MCache::new(),
                 paint: Cell::new(Paint::White),
                 stale_cache: Cell::new(false),
@@ -153,5 +158,12 @@ impl MutatorState {
                 (self.os_thread().name()).unwrap_or_else(|| "a thread of the runtime".to_owned())
             }
         }
+    }
+}
+
+impl Local {
+    /// The mutator is at a safepoint: what it opened and took is closed and given back, or was forgotten.
+    pub(crate) fn end_section(&self) {
+        self.section.set(next_section(self.section.get()));
     }
 }

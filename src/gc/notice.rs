@@ -61,10 +61,6 @@ fn write_line(what: fmt::Arguments<'_>) {
 }
 
 /// Tells of a trouble in which no heap is at hand; `GREYWAVE=quiet=1` silences it.
-#[allow(
-    dead_code,
-    reason = "for locks that a thread without a mutator waits for"
-)]
 pub(crate) fn tell_without_heap(event: &Event) {
     static IS_QUIET: OnceLock<bool> = OnceLock::new();
     spans::warn(event);

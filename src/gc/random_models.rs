@@ -249,7 +249,7 @@ impl Mutator {
         if local.marking.get() {
             self.collector.shade_later(local, root.target());
         }
-        root.free_into(&mut local.free_roots.borrow_mut());
+        (self.collector.roots).free(root, &mut local.free_roots.borrow_mut());
     }
 
     /// `Drop` of the mutator; the roots are dropped as on a thread without one.

@@ -2,50 +2,62 @@
 //!
 //! Slots live in blocks of one OS page; the block's header says which heap it belongs to. A mutator takes free slots a
 //! batch at a time and keeps a stock of its own, so that making a root takes no lock. A root may be dropped on any
-//! thread. On a thread with a mutator of this heap the slot goes back to that mutator's stock (with the deletion
+//! thread. On a thread with a mutator of this heap the slot goes into that mutator's stock (with the deletion
 //! barrier, while marking runs). Elsewhere the slot is *released*: it stays a root for the running cycle, and whoever
 //! next looks for free slots outside marking collects it.
 //!
-//! | `target` | `released` | the slot is |
+//! | `target` | in its block's list | the slot is |
 //! |---|---|---|
-//! | 0 | 0 | free, in some stock |
-//! | an address | 0 | a root |
-//! | an address | 1 | released: still a root for a running cycle, then waiting to be collected |
+//! | 0 | no | free: in the table, or in a mutator's stock |
+//! | an address | no | a root |
+//! | an address | yes | released: still a root for a running cycle, then waiting to be collected |
 //!
-//! Roots may outlive their heap. The table then counts, in each block, how many drops are still to come, and the last
-//! of them frees the block.
+//! **What stays in proportion.** A stock that only its owner empties grows without end when roots are made on one thread
+//! and dropped on another, so one of more than [`STOCK_MAX`] slots gives [`BATCH`] back. A block all of whose slots are in
+//! the table is freed when nobody scans, so memory and the root jobs of a cycle follow the roots that live (a block
+//! with one root is a block), plus [`STOCK_MAX`] slots a mutator. The table keeps [`SPARE`] empty blocks. Whoever looks for a free slot looks
+//! at all blocks for released ones, which costs their number; it does so only after [`SLOTS_PER_LOOK`] slots a block have
+//! been handed out since the last look, so n roots cost O(n).
+//!
+//! Roots may outlive their heap. The table then leaves its blocks to their roots: each block counts how many are still to
+//! be released, and the last of them frees it.
 //!
 //! **Invariants**
-//! - `[T1]` A block is alive while its heap's table lives or a slot of it is a root or released.
-//! - `[T2]` A slot's `refs` is the number of `Root` handles that share it; the last one to go frees or releases it.
+//! - `[T1]` A block is alive while a slot of it is a root, released, or in a stock; while marking runs or somebody scans;
+//!   and while the table has it. A release touches the block for the last time when it puts the slot on the block's list,
+//!   and only a slot on the list is collected: so whoever finds all slots in the table is alone with the block.
+//! - `[T2]` A slot's `refs` is the number of `Root` handles that share it, forgotten ones included; the last one to go
+//!   frees or releases it. It stops at [`REFS_MAX`]: safe code can forget as many handles as it likes.
+//! - `[T3]` A block's place in `Inner::blocks`, which root jobs go by, changes only while nobody scans.
 
-use std::alloc::{Layout, handle_alloc_error};
-#[cfg(not(loom))]
-use std::alloc::{alloc, dealloc};
 use std::ptr::NonNull;
-
-#[cfg(loom)]
-use loom::alloc::{alloc, dealloc};
 
 use crate::object::trace::Tracer;
 use crate::sys::MODELLED;
+use crate::sys::blocks::{self, BLOCK};
+use crate::sys::fatal::fatal;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::{AtomicU32, AtomicUsize, Ordering};
+use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const FREE: usize = 0;
-/// Size and alignment of a block.
-const BLOCK: usize = 4096;
-/// Slots in a block; the header takes the room of one.
+/// Slots in a block; the header takes the room of two.
 const SLOTS: usize = if MODELLED {
     2
 } else {
-    BLOCK / size_of::<RootSlot>() - 1
+    BLOCK / size_of::<RootSlot>() - 2
 };
-/// Slots that a mutator takes at a time.
-const BATCH: usize = 64;
-/// In `Header::drops`: the heap's table is gone.
-const ORPHAN: usize = 1 << 32;
+/// Slots that a mutator takes and gives back at a time.
+const BATCH: usize = if MODELLED { 2 } else { 64 };
+/// The most slots that a mutator's stock keeps. Twice the batch, so that who makes and drops a few at the edge does not take
+/// the lock each time.
+const STOCK_MAX: usize = 2 * BATCH;
+/// Blocks without a root that the table keeps.
+const SPARE: usize = if MODELLED { 0 } else { 4 };
+/// For each block that is looked at for released slots this many slots have been handed out.
+const SLOTS_PER_LOOK: usize = if MODELLED { 0 } else { 16 };
+/// The most handles of one root. Far below the width, as in `Arc`: threads that pass it at the same time are caught, too.
+const REFS_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// One root.
 #[derive(Debug)]
@@ -53,7 +65,8 @@ const ORPHAN: usize = 1 << 32;
 pub(crate) struct RootSlot {
     target: AtomicUsize,
     refs: AtomicU32,
-    released: AtomicU32,
+    /// The next slot on the block's list, if this one is released; see [`Header::released`].
+    next: AtomicU32,
 }
 
 /// The head of a block.
@@ -61,9 +74,21 @@ pub(crate) struct RootSlot {
 #[repr(C)]
 struct Header {
     heap: usize,
-    /// Slots released and not collected; with [`ORPHAN`]: counts up to `ORPHAN + SLOTS`, then the block goes.
-    drops: AtomicUsize,
+    /// The list of released slots and their number, in one word, so that a release is one step.
+    ///
+    /// | orphan (1) | released slots (31) | number of the first one, from 1; 0: none (32) |
+    ///
+    /// With [`ORPHAN`] the count goes up to [`SLOTS`], then the block goes.
+    released: AtomicU64,
+    /// The block's place in the table. Under the table's lock.
+    place: AtomicU32,
+    _unused: u32,
+    _unused_too: u64,
 }
+
+const ORPHAN: u64 = 1 << 63;
+const ONE_RELEASED: u64 = 1 << 32;
+const FIRST: u64 = ONE_RELEASED - 1;
 
 #[repr(C)]
 struct Block {
@@ -73,20 +98,24 @@ struct Block {
 
 // The checkers' atomics are larger than what they stand for.
 const _: () = assert!(
-    MODELLED || size_of::<Block>() == BLOCK && size_of::<Header>() == size_of::<RootSlot>()
+    MODELLED || size_of::<Block>() == BLOCK && size_of::<Header>() == 2 * size_of::<RootSlot>()
 );
+const _: () = assert!(size_of::<Block>() <= BLOCK && align_of::<Block>() <= BLOCK);
 
 impl Block {
     fn new(heap: usize) -> Self {
         Self {
             header: Header {
                 heap,
-                drops: AtomicUsize::new(0),
+                released: AtomicU64::new(0),
+                place: AtomicU32::new(0),
+                _unused: 0,
+                _unused_too: 0,
             },
             slots: std::array::from_fn(|_| RootSlot {
                 target: AtomicUsize::new(FREE),
                 refs: AtomicU32::new(0),
-                released: AtomicU32::new(0),
+                next: AtomicU32::new(0),
             }),
         }
     }
@@ -96,29 +125,21 @@ impl Block {
 #[derive(Clone, Copy, Debug)]
 struct BlockRef(NonNull<Block>);
 
-// SAFETY: a block is atomics and a constant.
+// SAFETY: a block is atomics and constants.
 unsafe impl Send for BlockRef {}
 
 impl BlockRef {
     fn get(&self) -> &Block {
-        // SAFETY: [T1] the callers are the table and slots in use.
+        // SAFETY: [T1] the callers are the table and slots that are not in it.
         unsafe { self.0.as_ref() }
     }
 
-    fn layout() -> Layout {
-        // A block is as large as it is aligned, so the slot's address masked is the block's.
-        Layout::new::<Block>()
-            .align_to(BLOCK)
-            .unwrap_or(Layout::new::<Block>())
-    }
-
     fn new(heap: usize) -> Self {
-        // SAFETY: the layout's size is not zero.
-        let raw = unsafe { alloc(Self::layout()) };
-        let Some(block) = NonNull::new(raw.cast::<Block>()) else {
-            handle_alloc_error(Self::layout())
+        let Some(block) = blocks::take() else {
+            fatal("no memory for a block of root slots");
         };
-        // SAFETY: freshly allocated with a block's layout, and nobody else has it.
+        let block = block.cast::<Block>();
+        // SAFETY: fresh, large enough and aligned (asserted above), and nobody else has it.
         unsafe { block.write(Block::new(heap)) };
         Self(block)
     }
@@ -133,6 +154,15 @@ impl BlockRef {
         Self(unsafe { NonNull::new_unchecked(block) })
     }
 
+    fn slot(self, number: usize) -> NonNull<RootSlot> {
+        NonNull::from(&self.get().slots[number])
+    }
+
+    /// The number of a slot of this block.
+    fn number_of(self, slot: NonNull<RootSlot>) -> usize {
+        (slot.addr().get() - self.get().slots.as_ptr().addr()) / size_of::<RootSlot>()
+    }
+
     fn free(self) {
         // So that a model which uses the block after this is noticed.
         #[cfg(any(loom, shuttle))]
@@ -140,8 +170,8 @@ impl BlockRef {
         unsafe {
             self.0.as_ptr().write_bytes(0xdb, 1)
         };
-        // SAFETY: allocated in `new` with this layout; [T1] nobody refers to it any more.
-        unsafe { dealloc(self.0.as_ptr().cast(), Self::layout()) }
+        // SAFETY: from `new`; [T1] nobody refers to it any more.
+        unsafe { blocks::give(self.0.cast()) }
     }
 }
 
@@ -177,8 +207,18 @@ impl RawRoot {
     /// Another handle on the same slot.
     pub(crate) fn share(&self) -> Self {
         // Relaxed: this handle keeps the count above zero, as in `Arc`.
-        self.slot().refs.fetch_add(1, Ordering::Relaxed);
+        let before = self.slot().refs.fetch_add(1, Ordering::Relaxed);
+        if before >= REFS_MAX {
+            too_many_handles();
+        }
         Self(self.0)
+    }
+
+    /// Counts `handles` more, as if they had been made by [`share`](Self::share) and forgotten: for tests.
+    #[cfg(any(fuzzing, feature = "internals", test))]
+    pub(crate) fn forget_shares(&self, handles: u32) {
+        // Relaxed: as in `share`.
+        self.slot().refs.fetch_add(handles, Ordering::Relaxed);
     }
 
     /// One handle goes; true if it was the last, and the slot is to be freed or released.
@@ -191,7 +231,8 @@ impl RawRoot {
         self.slot().refs.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Drops the handle on a thread whose mutator owns `stock`; returns the object's address if the root is gone.
+    /// Drops the handle on a thread whose mutator owns `stock`; returns the object's address if the root is gone. Callers but
+    /// tests go by [`RootTable::free`].
     pub(crate) fn free_into(self, stock: &mut Vec<NonNull<RootSlot>>) -> Option<usize> {
         if !self.unshare() {
             return None;
@@ -216,14 +257,35 @@ impl RawRoot {
             // Relaxed: as in `free_into`.
             self.slot().target.store(FREE, Ordering::Relaxed);
         }
-        // Relaxed: published by the count below.
-        self.slot().released.store(1, Ordering::Relaxed);
-        // AcqRel: releases the slot to whoever collects it; gathers the other drops for the one that frees the block.
-        let before = block.get().header.drops.fetch_add(1, Ordering::AcqRel);
-        if before + 1 == ORPHAN + SLOTS {
+        let me = block.number_of(self.0) as u64 + 1;
+        let released = &block.get().header.released;
+        // Relaxed: the compare-exchange looks again.
+        let mut word = released.load(Ordering::Relaxed);
+        let after = loop {
+            // Relaxed: published by the exchange.
+            self.slot()
+                .next
+                .store((word & FIRST) as u32, Ordering::Relaxed);
+            let next = ((word & !FIRST) + ONE_RELEASED) | me;
+            // AcqRel: releases the slot to whoever collects it; gathers the other releases for the one that frees the block.
+            // [T1] Nothing of the block is touched after it. Relaxed on failure: looked at again.
+            match released.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break next,
+                Err(now) => word = now,
+            }
+        };
+        if after & !FIRST == ALL_RELEASED {
             block.free();
         }
     }
+}
+
+/// An orphan block whose last root has gone.
+const ALL_RELEASED: u64 = ORPHAN + SLOTS as u64 * ONE_RELEASED;
+
+#[cold]
+fn too_many_handles() -> ! {
+    fatal("more than 2147483647 handles (clones, most of them forgotten) of one Root or WeakRoot")
 }
 
 /// All root slots of a heap.
@@ -233,19 +295,37 @@ pub(crate) struct RootTable {
     inner: Ranked<Inner>,
 }
 
+/// A set of a block's slots.
+type Set = [u64; SLOTS.div_ceil(64)];
+
+/// What the table knows of a block.
 #[derive(Debug)]
-struct Inner {
-    blocks: Vec<BlockRef>,
-    /// Slots that nobody's stock has.
-    free: Vec<FreeSlot>,
+struct Entry {
+    block: BlockRef,
+    /// Slots that are in the table: neither roots nor in a stock.
+    free: Set,
+    free_slots: usize,
+    /// Where it is in the list that its number of free slots puts it in.
+    listed_at: usize,
 }
 
-/// A free slot.
-#[derive(Clone, Copy, Debug)]
-struct FreeSlot(NonNull<RootSlot>);
-
-// SAFETY: a slot is atomics.
-unsafe impl Send for FreeSlot {}
+#[derive(Debug)]
+struct Inner {
+    /// Root jobs go by the place in it. [T3]
+    blocks: Vec<Entry>,
+    /// Places of blocks with some free slots, and of those with nothing else.
+    partial: Vec<usize>,
+    empty: Vec<usize>,
+    /// Scans may be going on: marking runs.
+    marking: bool,
+    /// Verifiers that look at the roots just now.
+    lookers: u32,
+    /// Slots handed out since somebody last looked for released ones.
+    handed_out: usize,
+    /// Blocks that were looked at for released slots, ever.
+    #[cfg(test)]
+    looked_at: usize,
+}
 
 impl RootTable {
     pub(crate) fn new(heap: usize) -> Self {
@@ -255,7 +335,13 @@ impl RootTable {
                 Rank::Roots,
                 Inner {
                     blocks: Vec::new(),
-                    free: Vec::new(),
+                    partial: Vec::new(),
+                    empty: Vec::new(),
+                    marking: false,
+                    lookers: 0,
+                    handed_out: 0,
+                    #[cfg(test)]
+                    looked_at: 0,
                 },
             ),
         }
@@ -288,108 +374,303 @@ impl RootTable {
         collect_released: bool,
     ) -> NonNull<RootSlot> {
         let mut inner = self.inner.lock();
-        if inner.free.is_empty() && collect_released {
+        let due = inner.handed_out >= SLOTS_PER_LOOK * inner.blocks.len();
+        if inner.partial.is_empty() && inner.empty.is_empty() && collect_released && due {
             inner.collect_released();
         }
-        if inner.free.is_empty() {
-            let block = BlockRef::new(self.heap);
-            inner
-                .free
-                .extend(block.get().slots.iter().map(|s| FreeSlot(NonNull::from(s))));
-            inner.blocks.push(block);
+        if inner.partial.is_empty() && inner.empty.is_empty() {
+            inner.add_block(self.heap);
         }
-        let keep = inner.free.len().saturating_sub(BATCH);
-        stock.extend(inner.free.drain(keep..).map(|s| s.0));
+        inner.hand_out(stock);
         drop(inner);
         match stock.pop() {
             Some(slot) => slot,
-            None => crate::sys::fatal::fatal("a fresh root block is empty"),
+            None => fatal("a fresh root block is empty"),
         }
     }
 
-    /// Takes a mutator's stock back.
+    /// Takes all of a mutator's stock back.
     pub(crate) fn give_back(&self, stock: &mut Vec<NonNull<RootSlot>>) {
-        self.inner.lock().free.extend(stock.drain(..).map(FreeSlot));
+        self.take_back(stock, usize::MAX);
     }
 
-    /// Frees the slots of roots that were dropped on threads without a mutator. Not while marking runs.
+    /// Drops a root on the thread of the mutator that owns `stock`, which stays below [`STOCK_MAX`].
+    pub(crate) fn free(&self, root: RawRoot, stock: &mut Vec<NonNull<RootSlot>>) {
+        root.free_into(stock);
+        if stock.len() > STOCK_MAX && !sabotage::is_on(Fault::RootStockKept) {
+            self.shorten(stock);
+        }
+    }
+
+    /// Takes a part of a mutator's stock back, which has more than [`STOCK_MAX`] slots.
+    #[cold]
+    #[inline(never)]
+    fn shorten(&self, stock: &mut Vec<NonNull<RootSlot>>) {
+        // The oldest: the others are still in the processor's cache.
+        self.take_back(stock, BATCH);
+    }
+
+    fn take_back(&self, stock: &mut Vec<NonNull<RootSlot>>, most: usize) {
+        let mut inner = self.inner.lock();
+        for slot in stock.drain(..most.min(stock.len())) {
+            inner.give(slot);
+        }
+        self.free_empty(inner);
+    }
+
+    /// Frees the slots of roots that were dropped on threads without a mutator, and blocks without roots. Not while marking runs.
     pub(crate) fn collect_released(&self) {
-        self.inner.lock().collect_released();
+        let mut inner = self.inner.lock();
+        inner.collect_released();
+        self.free_empty(inner);
     }
 
-    /// Root jobs now: one a block.
-    pub(crate) fn jobs(&self) -> usize {
+    /// Frees what is empty, if nobody scans.
+    fn free_empty(&self, mut inner: crate::sys::lock::Held<'_, Inner>) {
+        let mut gone = Vec::new();
+        while !inner.marking && inner.lookers == 0 && inner.empty.len() > SPARE {
+            gone.push(inner.remove_empty());
+        }
+        drop(inner);
+        // Outside the lock: it may take system calls.
+        gone.into_iter().for_each(BlockRef::free);
+    }
+
+    /// The number of root jobs: one a block. `marking` is whether scans may begin. Called while the world is stopped.
+    pub(crate) fn set_marking(&self, marking: bool) -> usize {
+        let mut inner = self.inner.lock();
+        inner.marking = marking;
+        inner.blocks.len()
+    }
+
+    /// Blocks, whether they have roots or not.
+    #[cfg(any(fuzzing, feature = "internals", test))]
+    pub(crate) fn blocks(&self) -> usize {
         self.inner.lock().blocks.len()
     }
 
     /// Reports the roots of block `job`.
     pub(crate) fn scan(&self, job: usize, tracer: &mut Tracer<'_>) {
-        let Some(block) = self.inner.lock().blocks.get(job).copied() else {
-            return;
-        };
-        for slot in &block.get().slots {
-            // Acquire: pairs with the Release in `take`: the object is initialised.
-            let target = slot.target.load(Ordering::Acquire);
-            if target != FREE {
-                tracer.edge(target);
-            }
+        let block = self.inner.lock().blocks.get(job).map(|entry| entry.block);
+        if let Some(block) = block {
+            // [T1] marking runs, so it stays.
+            scan_block(block, tracer);
         }
     }
 
-    /// The number of slots in use, released and free, for figures and the verifier; `Err` if they overlap.
+    /// Reports all roots, for a verifier.
+    pub(crate) fn scan_all(&self, tracer: &mut Tracer<'_>) {
+        let blocks: Vec<_> = {
+            let mut inner = self.inner.lock();
+            inner.lookers += 1;
+            inner.blocks.iter().map(|entry| entry.block).collect()
+        };
+        for block in blocks {
+            // [T1] this thread looks.
+            scan_block(block, tracer);
+        }
+        let mut inner = self.inner.lock();
+        inner.lookers -= 1;
+        self.free_empty(inner);
+    }
+
+    /// Whether the table's lists agree with the slots; `stocks` is how many free ones mutators have.
+    ///
+    /// # Errors
+    /// If slots are lost, or free and in use.
     pub(crate) fn verify(&self, stocks: usize) -> Result<(), String> {
         let inner = self.inner.lock();
         let total = inner.blocks.len() * SLOTS;
         // Relaxed: the world is stopped, but for drops on threads without a mutator, which do not change the sum.
-        let in_use = inner
+        let is_used = |slot: &RootSlot| slot.target.load(Ordering::Relaxed) != FREE;
+        let slots = inner
             .blocks
             .iter()
-            .flat_map(|b| &b.get().slots)
-            .filter(|s| s.target.load(Ordering::Relaxed) != FREE)
-            .count();
-        let free = inner.free.len() + stocks;
+            .flat_map(|entry| &entry.block.get().slots);
+        let in_use = slots.filter(|slot| is_used(slot)).count();
+        let listed: usize = inner.blocks.iter().map(|entry| entry.free_slots).sum();
+        let free = listed + stocks;
         if in_use + free != total {
             return Err(format!(
                 "root slots: {in_use} in use + {free} free != {total}"
             ));
         }
-        // Relaxed: as above.
-        if inner.free.iter().any(|s| unsafe_target(s.0) != FREE) {
-            return Err("a free root slot is in use".to_owned());
+        for entry in &inner.blocks {
+            let numbers = members(&entry.free);
+            if numbers
+                .clone()
+                .any(|n| is_used(&entry.block.get().slots[n]))
+            {
+                return Err("a free root slot is in use".to_owned());
+            }
+            if numbers.count() != entry.free_slots {
+                return Err("a block of root slots has lost count of its free ones".to_owned());
+            }
         }
         Ok(())
     }
 }
 
-fn unsafe_target(slot: NonNull<RootSlot>) -> usize {
-    // SAFETY: [T1] called for slots of a live table.
-    let slot = unsafe { slot.as_ref() };
-    // Relaxed: see `RootTable::verify`.
-    slot.target.load(Ordering::Relaxed)
+fn scan_block(block: BlockRef, tracer: &mut Tracer<'_>) {
+    for slot in &block.get().slots {
+        // Acquire: pairs with the Release in `take`: the object is initialised.
+        let target = slot.target.load(Ordering::Acquire);
+        if target != FREE {
+            tracer.edge(target);
+        }
+    }
+}
+
+fn members(set: &Set) -> impl Iterator<Item = usize> + Clone + '_ {
+    (0..SLOTS).filter(|n| set[n / 64] >> (n % 64) & 1 != 0)
 }
 
 impl Inner {
-    fn collect_released(&mut self) {
-        for block in &self.blocks {
-            let header = &block.get().header;
-            // Acquire: pairs with the Release in `release`.
-            let drops = header.drops.load(Ordering::Acquire);
-            if drops == 0 {
-                continue;
+    fn list_of(&mut self, free_slots: usize) -> Option<&mut Vec<usize>> {
+        match free_slots {
+            0 => None,
+            SLOTS => Some(&mut self.empty),
+            _ => Some(&mut self.partial),
+        }
+    }
+
+    /// Puts the block at `place` into its list.
+    fn list(&mut self, place: usize) {
+        let free_slots = self.blocks[place].free_slots;
+        if let Some(list) = self.list_of(free_slots) {
+            list.push(place);
+            let at = list.len() - 1;
+            self.blocks[place].listed_at = at;
+        }
+    }
+
+    /// Takes the block at `place` out of its list.
+    fn unlist(&mut self, place: usize) {
+        let Entry {
+            free_slots,
+            listed_at,
+            ..
+        } = self.blocks[place];
+        let Some(list) = self.list_of(free_slots) else {
+            return;
+        };
+        list.swap_remove(listed_at);
+        if let Some(&moved) = list.get(listed_at) {
+            self.blocks[moved].listed_at = listed_at;
+        }
+    }
+
+    fn add_block(&mut self, heap: usize) {
+        let block = BlockRef::new(heap);
+        let place = self.blocks.len();
+        // Relaxed: under the table's lock.
+        block
+            .get()
+            .header
+            .place
+            .store(place as u32, Ordering::Relaxed);
+        self.blocks.push(Entry {
+            block,
+            free: std::array::from_fn(|word| u64::MAX >> (64 - (SLOTS - word * 64).min(64))),
+            free_slots: SLOTS,
+            listed_at: 0,
+        });
+        self.list(place);
+    }
+
+    /// Takes an empty block out. [T3] Nobody scans.
+    fn remove_empty(&mut self) -> BlockRef {
+        let Some(&place) = self.empty.last() else {
+            fatal("no root block is empty");
+        };
+        self.unlist(place);
+        let last = self.blocks.len() - 1;
+        if place != last {
+            // The last one moves to its place.
+            let (free_slots, listed_at) =
+                (self.blocks[last].free_slots, self.blocks[last].listed_at);
+            if let Some(list) = self.list_of(free_slots) {
+                list[listed_at] = place;
             }
-            let mut collected = 0;
-            for slot in &block.get().slots {
-                // Relaxed: counted above, or by a later call.
-                if collected < drops && slot.released.load(Ordering::Relaxed) == 1 {
-                    // Relaxed (both): nobody else touches a released slot.
-                    slot.released.store(0, Ordering::Relaxed);
-                    slot.target.store(FREE, Ordering::Relaxed);
-                    self.free.push(FreeSlot(NonNull::from(slot)));
-                    collected += 1;
+            // Relaxed: under the table's lock.
+            self.blocks[last]
+                .block
+                .get()
+                .header
+                .place
+                .store(place as u32, Ordering::Relaxed);
+        }
+        self.blocks.swap_remove(place).block
+    }
+
+    /// Moves a batch of free slots to `stock`, or what there is.
+    fn hand_out(&mut self, stock: &mut Vec<NonNull<RootSlot>>) {
+        let before = stock.len();
+        // Blocks with roots first, so that the others can go.
+        while let left = BATCH - (stock.len() - before)
+            && left > 0
+            && let Some(&place) = self.partial.last().or(self.empty.last())
+        {
+            self.unlist(place);
+            let entry = &mut self.blocks[place];
+            // The stock is taken from its end: the lowest last.
+            for (index, word) in entry.free.iter_mut().enumerate().rev() {
+                while *word != 0 && entry.free_slots > 0 && stock.len() - before < BATCH {
+                    let bit = 63 - word.leading_zeros() as usize;
+                    *word &= !(1 << bit);
+                    entry.free_slots -= 1;
+                    stock.push(entry.block.slot(index * 64 + bit));
                 }
             }
-            // Relaxed: our own bookkeeping.
-            header.drops.fetch_sub(collected, Ordering::Relaxed);
+            self.list(place);
+        }
+        self.handed_out += stock.len() - before;
+    }
+
+    /// A free slot comes back.
+    fn give(&mut self, slot: NonNull<RootSlot>) {
+        // SAFETY: 1. [T1] a slot that was in a stock, or on its block's list.
+        let block = unsafe { BlockRef::of(slot) };
+        // Relaxed: under the table's lock.
+        let place = block.get().header.place.load(Ordering::Relaxed) as usize;
+        let number = block.number_of(slot);
+        let entry = &mut self.blocks[place];
+        debug_assert!(
+            entry.block.0 == block.0 && entry.free[number / 64] >> (number % 64) & 1 == 0
+        );
+        entry.free[number / 64] |= 1 << (number % 64);
+        // It changes its list with the first slot and with the last.
+        if entry.free_slots == 0 || entry.free_slots == SLOTS - 1 {
+            self.unlist(place);
+            self.blocks[place].free_slots += 1;
+            self.list(place);
+        } else {
+            entry.free_slots += 1;
+        }
+    }
+
+    fn collect_released(&mut self) {
+        self.handed_out = 0;
+        #[cfg(test)]
+        {
+            self.looked_at += self.blocks.len();
+        }
+        for place in 0..self.blocks.len() {
+            let block = self.blocks[place].block;
+            let released = &block.get().header.released;
+            // Relaxed: who comes later is collected later.
+            if released.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            // Acquire: pairs with the exchange in `release`, and those of the releases before it.
+            let mut next = (released.swap(0, Ordering::Acquire) & FIRST) as usize;
+            while let Some(number) = next.checked_sub(1) {
+                let slot = &block.get().slots[number];
+                // Relaxed (both): nobody else touches a released slot.
+                next = slot.next.load(Ordering::Relaxed) as usize;
+                slot.target.store(FREE, Ordering::Relaxed);
+                self.give(NonNull::from(slot));
+            }
         }
     }
 }
@@ -397,20 +678,17 @@ impl Inner {
 impl Drop for RootTable {
     fn drop(&mut self) {
         let inner = self.inner.lock();
-        for block in &inner.blocks {
-            // Relaxed: the count below is what orders the drops.
-            let out = block
-                .get()
-                .slots
-                .iter()
-                .filter(|s| s.target.load(Ordering::Relaxed) != FREE)
-                .count();
-            // From now on `drops` counts to ORPHAN + SLOTS: what was released before and what is still to come is `out`.
-            let add = ORPHAN + SLOTS - out;
+        for entry in &inner.blocks {
+            let block = entry.block.get();
+            // Relaxed: the count below is what orders the releases.
+            let is_out = |slot: &&RootSlot| slot.target.load(Ordering::Relaxed) != FREE;
+            let out = block.slots.iter().filter(is_out).count();
+            // From now on the count goes to SLOTS: what was released before and what is still to come is `out`.
+            let add = ORPHAN + (SLOTS - out) as u64 * ONE_RELEASED;
             // AcqRel: as in `release`.
-            let before = block.get().header.drops.fetch_add(add, Ordering::AcqRel);
-            if before + add == ORPHAN + SLOTS {
-                block.free();
+            let before = block.header.released.fetch_add(add, Ordering::AcqRel);
+            if (before + add) & !FIRST == ALL_RELEASED {
+                entry.block.free();
             }
         }
     }
@@ -431,6 +709,12 @@ mod tests {
         }
     }
 
+    fn scanned_by(_: &RootTable, scan: impl FnOnce(&mut Tracer<'_>)) -> Vec<usize> {
+        let (mut buf, mut spill) = (PtrBuf::new(), Nowhere);
+        scan(&mut Tracer::new(&mut buf, &mut spill, LockView::Stopped));
+        buf.as_slice().to_vec()
+    }
+
     #[test]
     fn slots_are_reused() {
         let table = RootTable::new(7);
@@ -440,12 +724,12 @@ mod tests {
             assert_eq!((root.target(), root.heap()), (64, 7));
             assert_eq!(root.free_into(&mut stock), Some(64));
         }
-        assert_eq!(table.jobs(), 1);
+        assert_eq!(table.blocks(), 1);
         for _ in 0..10_000 {
             table.take(64, &mut stock, true).release();
         }
         assert_eq!(
-            table.jobs(),
+            table.blocks(),
             1,
             "released slots are collected when the stock is empty"
         );
@@ -503,15 +787,144 @@ mod tests {
         let table = RootTable::new(7);
         let mut stock = Vec::new();
         let root = table.take(64, &mut stock, true);
-        let lost = table.inner.lock().free.pop().expect("a batch leaves some");
-        table.inner.lock().free.push(FreeSlot(root.0));
+        let swap = |add: NonNull<RootSlot>| {
+            let mut inner = table.inner.lock();
+            let block = inner.blocks[0].block;
+            let set = &mut inner.blocks[0].free;
+            let other = members(set).next().expect("a batch leaves some");
+            let add = block.number_of(add);
+            set[other / 64] &= !(1 << (other % 64));
+            set[add / 64] |= 1 << (add % 64);
+            block.slot(other)
+        };
+        let lost = swap(root.0);
         assert_eq!(
             table.verify(stock.len()),
             Err("a free root slot is in use".to_owned())
         );
-        table.inner.lock().free.pop();
-        table.inner.lock().free.push(lost);
+        {
+            let mut inner = table.inner.lock();
+            let block = inner.blocks[0].block;
+            let set = &mut inner.blocks[0].free;
+            let (out, back) = (block.number_of(root.0), block.number_of(lost));
+            set[out / 64] &= !(1 << (out % 64));
+            set[back / 64] |= 1 << (back % 64);
+        }
         assert_eq!(table.verify(stock.len()), Ok(()));
+        table.inner.lock().blocks[0].free_slots -= 1;
+        stock.pop();
+        assert!(
+            table
+                .verify(stock.len() + 2)
+                .is_err_and(|e| e.contains("lost count"))
+        );
+        root.release();
+    }
+
+    #[test]
+    fn roots_made_here_and_dropped_there_take_no_more_than_live_at_once() {
+        let table = RootTable::new(7);
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        for _ in 0..200 {
+            let roots: Vec<_> = (0..1000).map(|_| table.take(64, &mut here, true)).collect();
+            for root in roots {
+                table.free(root, &mut there);
+                assert!(there.len() <= STOCK_MAX);
+            }
+            // 1000 roots and two stocks, some of it in blocks that others share.
+            let most = (1000 + 2 * STOCK_MAX).div_ceil(SLOTS) + SPARE + 1;
+            assert!(table.blocks() <= most, "{} blocks", table.blocks());
+        }
+        assert_eq!(table.verify(here.len() + there.len()), Ok(()));
+    }
+
+    #[test]
+    fn blocks_go_when_their_roots_have_gone_and_stay_for_those_that_live() {
+        let table = RootTable::new(7);
+        let mut stock = Vec::new();
+        let roots: Vec<_> = (0..100 * SLOTS)
+            .map(|n| table.take(64 + n, &mut stock, true))
+            .collect();
+        assert_eq!(table.blocks(), 100);
+        // One root in each of ten blocks stays.
+        let (stay, go): (Vec<_>, Vec<_>) = roots
+            .into_iter()
+            .partition(|root| (root.target() - 64).is_multiple_of(10 * SLOTS));
+        let mut by_release = true;
+        for root in go {
+            by_release = !by_release;
+            if by_release {
+                root.release();
+            } else {
+                table.free(root, &mut stock);
+            }
+        }
+        table.collect_released();
+        let most = 10 + STOCK_MAX.div_ceil(1) + SPARE;
+        assert!(table.blocks() <= most, "{} blocks", table.blocks());
+        table.give_back(&mut stock);
+        assert_eq!(table.blocks(), 10 + SPARE);
+        assert_eq!(table.verify(0), Ok(()));
+        let mut targets: Vec<_> = stay.iter().map(RawRoot::target).collect();
+        let mut scanned = scanned_by(&table, |tracer| table.scan_all(tracer));
+        targets.sort_unstable();
+        scanned.sort_unstable();
+        assert_eq!(scanned, targets);
+        stay.into_iter().for_each(RawRoot::release);
+        table.collect_released();
+        assert_eq!(table.blocks(), SPARE);
+    }
+
+    #[test]
+    fn no_block_goes_while_somebody_scans() {
+        let table = RootTable::new(7);
+        let mut stock = Vec::new();
+        let roots: Vec<_> = (0..20 * SLOTS)
+            .map(|_| table.take(64, &mut stock, true))
+            .collect();
+        let jobs = table.set_marking(true);
+        for root in roots {
+            table.free(root, &mut stock);
+        }
+        table.give_back(&mut stock);
+        assert_eq!((table.blocks(), jobs), (20, 20));
+        table.set_marking(false);
+        table.collect_released();
+        assert_eq!(table.blocks(), SPARE);
+    }
+
+    #[test]
+    fn making_roots_costs_the_same_however_many_live() {
+        let table = RootTable::new(7);
+        let mut stock = Vec::new();
+        let count = 4000 * SLOTS;
+        let roots: Vec<_> = (0..count)
+            .map(|_| table.take(64, &mut stock, true))
+            .collect();
+        let looked_at = table.inner.lock().looked_at;
+        assert!(
+            looked_at < count / 8,
+            "{looked_at} blocks were looked at for {count} roots"
+        );
+        roots.into_iter().for_each(RawRoot::release);
+        // All of them are there for the next ones.
+        let before = table.blocks();
+        let again: Vec<_> = (0..count)
+            .map(|_| table.take(64, &mut stock, true))
+            .collect();
+        assert!(table.blocks() <= before + before / 8);
+        again.into_iter().for_each(RawRoot::release);
+    }
+
+    #[test]
+    fn handles_can_be_forgotten_up_to_a_limit() {
+        let table = RootTable::new(7);
+        let mut stock = Vec::new();
+        let root = table.take(64, &mut stock, true);
+        root.forget_shares(REFS_MAX - 2);
+        let other = root.share();
+        assert_eq!(other.free_into(&mut stock), None, "the others keep it");
+        assert_eq!(root.target(), 64);
         root.release();
     }
 
@@ -521,12 +934,7 @@ mod tests {
         let mut stock = Vec::new();
         let roots = [64, 72].map(|target| table.take(target, &mut stock, true));
         let scan = |job| {
-            let (mut buf, mut spill) = (PtrBuf::new(), Nowhere);
-            table.scan(
-                job,
-                &mut Tracer::new(&mut buf, &mut spill, LockView::Stopped),
-            );
-            let mut found = buf.as_slice().to_vec();
+            let mut found = scanned_by(&table, |tracer| table.scan(job, tracer));
             found.sort_unstable();
             found
         };

@@ -32,6 +32,7 @@ const LOOKING: u32 = 4;
 const ASSISTING: u32 = 5;
 /// Added to Blocked or Assisting: claimed.
 const CLAIM: u32 = 2;
+const CLAIMED_BLOCKED: u32 = BLOCKED + CLAIM;
 
 /// Something asked of a mutator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,16 @@ impl StateWord {
     pub(crate) fn is_blocked(&self) -> bool {
         // Relaxed: an estimate.
         self.0.load(Ordering::Relaxed) & STATE == BLOCKED
+    }
+
+    /// Whether the mutator is at a safepoint: it holds no `Gc`, no guard and no open frame. The caller has stopped it, for a
+    /// phase change or to look.
+    pub(crate) fn is_at_safepoint(&self) -> bool {
+        // Acquire: what it wrote before it got there is seen; pairs with the Releases of the changes of state.
+        matches!(
+            self.0.load(Ordering::Acquire) & STATE,
+            BLOCKED | STOPPED | CLAIMED_BLOCKED
+        )
     }
 
     /// The collector asks. Says where the mutator was.

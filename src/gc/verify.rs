@@ -6,6 +6,7 @@ use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::gc::check::From;
 use crate::gc::collector::Collector;
 use crate::gc::mutator::MutatorRef;
+use crate::gc::standstill::Standstill;
 use crate::gc::state_word::Request;
 use crate::gc::weak::WeakCell;
 use crate::heap::span::SweepState;
@@ -270,7 +271,8 @@ impl Collector {
     fn verify_reachable(&self, places: &Places) -> Result<(), String> {
         let now = self.heap.generation();
         let stopped_marking = !self.world.registry().marking;
-        self.walk_reachable(|offset, class, from| {
+        let standstill = Standstill::of(&self.world.registry());
+        let left_out = self.walk_reachable(&standstill, |offset, class, from| {
             if !self.is_allocated(offset, class, places) {
                 return Err(format!(
                     "{} leads to a free slot of {} at offset {offset:#x}",
@@ -288,7 +290,9 @@ impl Collector {
                 ));
             }
             Ok(())
-        })
+        })?;
+        self.note_left_out(left_out);
+        Ok(())
     }
 
     fn verify_weak(&self, places: &Places, spans: &[(u32, ClassRef)]) -> Result<(), String> {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::late::{LOOK, Laggard};
 use crate::gc::mutator::{MutatorRef, MutatorState};
+use crate::gc::standstill::first_section;
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
 use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
@@ -42,6 +43,8 @@ pub(crate) struct Registry {
     /// What a new mutator is born with.
     pub(crate) marking: bool,
     pub(crate) cycle: u32,
+    /// The number that the last mutator got.
+    last_mutator: u32,
 }
 
 impl Registry {
@@ -135,6 +138,7 @@ impl World {
             verifying: false,
             marking: false,
             cycle: 0,
+            last_mutator: 0,
         };
         Self {
             registry: Ranked::new(Rank::Registry, registry),
@@ -190,6 +194,12 @@ impl World {
         let marking = registry.marking && !sabotage::is_on(Fault::AttachedWithoutBarrier);
         state.local.marking.set(marking);
         state.local.cycle.set(registry.cycle);
+        // Not 0. After 2^32 mutators numbers come again; a verifier may then leave out a frame that is closed.
+        registry.last_mutator = registry.last_mutator.wrapping_add(1).max(1);
+        state
+            .local
+            .section
+            .set(first_section(registry.last_mutator));
         state.local.credit.set(FIRST_CREDIT);
         let mutator = MutatorRef(std::ptr::NonNull::from(Box::leak(Box::new(state))));
         registry.mutators.push(mutator);
@@ -210,6 +220,8 @@ impl World {
 
     /// Runs until no stop is asked: the slow half of a safepoint. `act` is the handshake's action.
     pub(crate) fn stop_and_act(&self, mutator: &MutatorState, act: &mut dyn FnMut()) {
+        // Before anybody can find it stopped.
+        mutator.local.end_section();
         while let Some(asked) = mutator.word.try_stop() {
             // Relaxed: an estimate.
             self.running.fetch_sub(1, Ordering::Relaxed);
@@ -240,6 +252,8 @@ impl World {
 
     /// Running -> Blocked; honours what is asked first.
     pub(crate) fn enter_blocked(&self, mutator: &MutatorState, act: &mut dyn FnMut()) {
+        // As in `stop_and_act`.
+        mutator.local.end_section();
         while !mutator.word.try_block() {
             self.stop_and_act(mutator, act);
         }

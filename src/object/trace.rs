@@ -159,8 +159,11 @@ pub(crate) trait Spill {
 pub(crate) enum LockView {
     /// Mutators run: take each lock for reading, without waiting, in this cycle.
     Concurrent { cycle: u32 },
-    /// Nobody writes: read through every lock.
+    /// Everybody is at a safepoint, so nobody writes: read through every lock.
     Stopped,
+    /// Everybody is stopped, some of them in the middle of a write: leave out locks that are held for writing in this cycle.
+    /// Made by [`Standstill`](crate::gc::standstill::Standstill) only.
+    Busy { cycle: u32 },
 }
 
 /// Where a trace reports the pointers it finds. Made by the collector, opaque to users.
@@ -168,11 +171,17 @@ pub struct Tracer<'a> {
     buf: &'a mut PtrBuf,
     spill: &'a mut dyn Spill,
     locks: LockView,
+    left_out: u32,
 }
 
 impl<'a> Tracer<'a> {
     pub(crate) fn new(buf: &'a mut PtrBuf, spill: &'a mut dyn Spill, locks: LockView) -> Self {
-        Self { buf, spill, locks }
+        Self {
+            buf,
+            spill,
+            locks,
+            left_out: 0,
+        }
     }
 
     /// Reports an edge to the object at `address`.
@@ -186,6 +195,16 @@ impl<'a> Tracer<'a> {
 
     pub(crate) fn locks(&self) -> LockView {
         self.locks
+    }
+
+    /// A lock or a frame is not read, because somebody may be writing to it.
+    pub(crate) fn leave_out(&mut self) {
+        self.left_out = self.left_out.saturating_add(1);
+    }
+
+    /// How many locks and frames were not read.
+    pub(crate) fn left_out(&self) -> u32 {
+        self.left_out
     }
 }
 

@@ -224,6 +224,8 @@ pub(crate) enum Rank {
     Frames,
     /// The list of root blocks.
     Roots,
+    /// The pool of blocks that roots live in.
+    Blocks,
     /// Interning of span classes.
     Classes,
     /// Span sets of one span class.

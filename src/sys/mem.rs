@@ -88,15 +88,24 @@ impl Reservation {
             len <= self.len && from <= self.len - len,
             "a release stays inside the reservation"
         );
-        match RELEASE {
-            #[cfg(unix)]
-            Some(advice) if !is_refused(OsCall::Release) => {
-                let at = self.base().wrapping_add(from).cast();
-                // SAFETY: [M1] inside the space, just checked; clause 1.
-                unsafe { libc::madvise(at, len, advice) == 0 }
-            }
-            _ => false,
+        // SAFETY: 1. [M1] inside the space, just checked; clause 1.
+        unsafe { release_pages(self.base().wrapping_add(from), len) }
+    }
+}
+
+/// As [`Reservation::release`], for pages of any mapping of ours.
+///
+/// # Safety
+/// 1. The range is part of a private anonymous mapping; nobody else reads or writes it during the call, and nobody needs
+///    what was in it.
+pub(crate) unsafe fn release_pages(at: *mut u8, len: usize) -> bool {
+    match RELEASE {
+        #[cfg(unix)]
+        Some(advice) if !is_refused(OsCall::Release) => {
+            // SAFETY: clause 1.
+            unsafe { libc::madvise(at.cast(), len, advice) == 0 }
         }
+        _ => false,
     }
 }
 

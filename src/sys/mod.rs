@@ -1,5 +1,6 @@
 //! The operating system and the standard library, behind the few doors the rest of the crate uses.
 
+pub(crate) mod blocks;
 pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod fatal;

@@ -56,12 +56,18 @@ faults! {
     RootDroppedUnshaded
     /// A root that goes on another thread is no root from that moment on.
     RootReleasedAtOnce
+    /// A mutator keeps every free root slot that it gets.
+    RootStockKept
     /// Workers scan no frames.
     FrameNotScanned
     /// A frame is opened before its scan.
     FrameOpenedUnscanned
     /// A frame that is dropped while marking runs leaves the list at once.
     FrameUnlistedWhileMarking
+    /// A verifier reads a frame that a mutator may be writing to.
+    OpenFrameRead
+    /// A verifier reads the content of a lock that a mutator holds for writing.
+    WrittenLockRead
 
     // What is allocated while marking runs.
     /// Objects allocated during marking are white.

@@ -76,6 +76,7 @@ fn foreign_release_against_scan(collected_too_early: bool) {
     explore(3, move |order| {
         let table = Arc::new(RootTable::new(HEAP));
         let root = table.take(OLD, &mut Stock::new(), true);
+        assert_eq!(table.set_marking(true), 1, "one job");
         let (here, there) = (table.clone(), table.clone());
         let ((), scanned) = order.race(
             move || {
@@ -86,6 +87,7 @@ fn foreign_release_against_scan(collected_too_early: bool) {
             },
             move || scan(&there),
         );
+        table.set_marking(false);
         table.collect_released();
         let after = scan(&table);
         drop(table);
@@ -181,9 +183,10 @@ fn loom_orphaned_block_is_freed_once() {
     });
 }
 
-/// A slot is collected while its release is half done, and rooted again; then the heap goes, too.
+/// A release races with the one who collects released slots: it is on the list or it is not, and is never taken for
+/// another one. What is collected is rooted again; then the heap goes, too.
 #[test]
-fn loom_half_released_slot_is_collected_and_orphaned() {
+fn loom_release_against_collection_and_orphaning() {
     explore(3, |order| {
         let table = RootTable::new(HEAP);
         let mut stock = Stock::new();
@@ -201,5 +204,62 @@ fn loom_half_released_slot_is_collected_and_orphaned() {
                 again.release();
             },
         );
+    });
+}
+
+/// A foreign thread releases a block's last root while the table collects: the block is freed once (loom counts
+/// allocations), and the foreign thread does not touch it after that (a freed block is overwritten).
+#[test]
+fn loom_release_against_the_end_of_its_block() {
+    explore(3, |order| {
+        let table = Arc::new(RootTable::new(HEAP));
+        let mut stock = Stock::new();
+        let root = table.take(OLD, &mut stock, true);
+        let shared = root.share();
+        table.give_back(&mut stock);
+        let (here, there) = (table.clone(), table.clone());
+        let (blocks, (), ()) = order.race3(
+            move || {
+                here.collect_released();
+                here.blocks()
+            },
+            move || root.release(),
+            move || shared.release(),
+        );
+        there.collect_released();
+        assert!(blocks <= 1);
+        assert_eq!(there.blocks(), 0, "the block has gone");
+        assert_eq!(there.verify(0), Ok(()));
+        drop((table, there));
+    });
+}
+
+/// One thread makes roots and another one drops them, which gives slots back: no slot is handed out twice, and a block goes only
+/// when both are done with it.
+#[test]
+fn loom_stock_goes_back_while_another_mutator_takes() {
+    explore(2, |order| {
+        let table = Arc::new(RootTable::new(HEAP));
+        let mut stock = Stock::new();
+        let roots = [OLD, OLD].map(|target| table.take(target, &mut stock, true));
+        let (here, there) = (table.clone(), table.clone());
+        let ((), (a, stock)) = order.race(
+            move || {
+                let mut stock = Stock::new();
+                for root in roots {
+                    here.free(root, &mut stock);
+                }
+                here.give_back(&mut stock);
+            },
+            move || {
+                let mut stock = Stock::new();
+                (there.take(NEW, &mut stock, true), stock.len())
+            },
+        );
+        assert_eq!(a.target(), NEW);
+        assert_eq!(table.verify(stock), Ok(()));
+        assert_eq!(scan(&table), [NEW]);
+        a.release();
+        drop(table);
     });
 }
