@@ -209,7 +209,7 @@ impl<T: ?Sized> Clone for Root<T> {
     /// O(1), one atomic increment.
     ///
     /// # Panics
-    /// Never; the process is aborted with a message when one root has more than 2^31 - 1 clones, most of which a program must have
+    /// Never; the process is aborted with a message when one root has more than 2^29 - 1 clones, most of which a program must have
     /// forgotten (`mem::forget`), as with [`Arc`](std::sync::Arc).
     fn clone(&self) -> Self {
         Self {

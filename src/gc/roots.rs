@@ -56,8 +56,9 @@ const STOCK_MAX: usize = 2 * BATCH;
 const SPARE: usize = if MODELLED { 0 } else { 4 };
 /// For each block that is looked at for released slots this many slots have been handed out.
 const SLOTS_PER_LOOK: usize = if MODELLED { 0 } else { 16 };
-/// The most handles of one root. Far below the width, as in `Arc`: threads that pass it at the same time are caught, too.
-const REFS_MAX: u32 = i32::MAX.unsigned_abs();
+/// The most handles of one root, which take 8 GiB. Far below the width, as in `Arc`: threads that pass it at the same time are
+/// caught, too.
+const REFS_MAX: u32 = (1 << 29) - 1;
 
 /// One root.
 #[derive(Debug)]
@@ -285,7 +286,7 @@ const ALL_RELEASED: u64 = ORPHAN + SLOTS as u64 * ONE_RELEASED;
 
 #[cold]
 fn too_many_handles() -> ! {
-    fatal("more than 2147483647 handles (clones, most of them forgotten) of one Root or WeakRoot")
+    fatal("more than 536870911 handles (clones, most of them forgotten) of one Root or WeakRoot")
 }
 
 /// All root slots of a heap.
