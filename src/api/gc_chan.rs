@@ -156,12 +156,21 @@ impl<'gc, T> GcChan<'gc, T> {
 
     /// The caller has a token of an item.
     fn take(&self, mu: &Mutator) -> Option<Gc<'gc, T>> {
-        let item = self.items.write(mu).pop_front();
+        let mut items = self.items.write(mu);
+        let item = items.pop_front();
+        if items.is_empty() && items.capacity() > KEPT {
+            // The memory of a crowd goes with the crowd.
+            items.shrink_to(KEPT);
+        }
+        drop(items);
         // There is room, unless the channel is closed; then nobody waits for a place.
         let _ = self.tokens.free.0.try_send(());
         item
     }
 }
+
+/// For how many items an empty channel keeps room.
+const KEPT: usize = 1024;
 
 /// A token that goes back if what it was taken for does not happen: `make` panics, or there is no section to be had.
 struct Token<'a>(&'a Sender<()>);
@@ -259,5 +268,29 @@ impl<T> fmt::Debug for GcChan<'_, T> {
             .field("capacity", &self.capacity())
             .field("is_closed", &self.is_closed())
             .finish()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::Heap;
+
+    /// Making one costs the same whatever its capacity, and its memory follows what is in it.
+    #[test]
+    fn a_channel_of_any_capacity_follows_its_content() {
+        const CROWD: usize = 10 * KEPT;
+        let m = Heap::new().attach().expect("a thread without a mutator");
+        for capacity in [CROWD, usize::MAX] {
+            let channel: Gc<'_, GcChan<'_, u64>> = m.alloc(GcChan::new(capacity));
+            assert_eq!(channel.capacity(), capacity);
+            let item = m.alloc(7);
+            for _ in 0..2 {
+                assert!((0..CROWD).all(|_| channel.try_send(&m, item).is_ok()));
+                assert_eq!(channel.try_send(&m, item).is_ok(), capacity > CROWD);
+                while channel.try_recv(&m).is_ok() {}
+                assert!(channel.is_empty() && channel.items.read().capacity() <= KEPT);
+            }
+        }
     }
 }
