@@ -45,6 +45,7 @@ pub use crate::api::{
     word::{GcWord, KindAt, KindList, KindOf, Word, WordKinds},
 };
 pub use crate::gc::events::{Event, PauseSummary, ThreadActivity};
+pub use crate::gc::late::{PendingRequest, RequestKind};
 pub use crate::object::trace::{
     At, BrandedBy, Collect, Rebrand, RebrandTarget, TargetAt, Trace, Tracer,
 };

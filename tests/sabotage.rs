@@ -19,6 +19,8 @@ mod endings;
 mod foreign;
 #[path = "stress/graph.rs"]
 mod graph;
+#[path = "stress/lost.rs"]
+mod lost;
 #[path = "stress/nodes.rs"]
 mod nodes;
 #[path = "stress/pacing.rs"]
@@ -83,6 +85,9 @@ const PROGRAMS: &[Program] = &[
     timed!(endings::neighbours_are_marked_by_two_workers),
     plain!(endings::waiting_allocations_are_paid),
     plain!(endings::assists_give_back_what_they_do_not_finish),
+    plain!(lost::what_a_leaked_mutator_gave_stays),
+    plain!(lost::a_lost_mutator_is_counted),
+    plain!(lost::a_thread_attaches_again_and_drops_roots_in_between),
     plain!(spans::slots_are_used_again),
     plain!(spans::counters_begin_anew),
     timed!(spans::threads_share_pages),
@@ -203,6 +208,15 @@ const TABLE: &[(Fault, &str)] = &[
     (Fault::BlockedForgotten, "no_g_touches_the_heap_in_a_stop"),
     (Fault::HandshakeNotAwaited, "threads_share_pages"),
     (Fault::BlockedNotActedFor, "slots_are_used_again"),
+    (
+        Fault::LostMutatorDetached,
+        "what_a_leaked_mutator_gave_stays",
+    ),
+    (Fault::LossNotNoted, "a_lost_mutator_is_counted"),
+    (
+        Fault::CurrentLeftBehind,
+        "a_thread_attaches_again_and_drops_roots_in_between",
+    ),
     (Fault::CensusSkipped, "weak_references_know_the_dead"),
     (Fault::UpgradeUntold, "an_upgrade_comes_as_marking_ends"),
     (Fault::DeadUpgraded, "an_upgrade_comes_after_marking"),

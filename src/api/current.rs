@@ -1,12 +1,22 @@
-//! Which mutator this thread has.
+//! Which mutator this thread has, and what is noted when the thread ends with it.
+//!
+//! **Claim.** [`current`] names a mutator of this thread that is registered, or none, at every
+//! moment, also in the last destructors of the thread. It is set when a mutator is attached or a
+//! section begins, and taken back when the mutator is dropped or the section ends; the end of the
+//! thread does not touch it, since a mutator that was not dropped stays registered
+//! (`gc/lost.rs`). So a `Root` that a destructor drops after everything else still finds the record
+//! that it is to use, and `attach` refuses a second licence.
+//!
+//! The cell has no destructor, so it can be read at any time. [`Farewell`] has one, which notes the
+//! departure. It may run before a user's thread-local that holds the mutator, and drops it then.
 
 use std::cell::Cell;
-use std::ffi::c_void;
-use std::sync::{Arc, OnceLock};
+use std::panic::Location;
 
 use crate::gc::collector::Collector;
 use crate::gc::mutator::MutatorRef;
-use crate::sys::thread::ExitKey;
+use crate::sys::os_thread::OsThread;
+use crate::sys::sabotage::{self, Fault};
 
 /// This thread's mutator.
 #[derive(Clone, Copy, Debug)]
@@ -15,75 +25,64 @@ pub(crate) struct Current {
     pub(crate) collector: *const Collector,
     /// Whether it runs; a blocked one's record is not the thread's to touch.
     pub(crate) running: bool,
+    /// Whether it is the thread's own, not a P's.
+    pub(crate) is_attached: bool,
+}
+
+impl Current {
+    /// Where it was attached, or its runtime built.
+    pub(crate) fn attached_at(&self) -> &'static Location<'static> {
+        // SAFETY: 1. see the module's head. 2. what never changes.
+        unsafe { self.mutator.get() }.attached_at
+    }
 }
 
 thread_local! {
     static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    static FAREWELL: Farewell = const { Farewell };
 }
 
 /// This thread's mutator, if it has one.
 pub(crate) fn current() -> Option<Current> {
-    CURRENT.with(Cell::get)
+    // Where the system has no thread-locals of its own, the cell is gone at the end of a thread:
+    // then nothing is known of a mutator.
+    CURRENT.try_with(Cell::get).unwrap_or(None)
 }
 
 pub(crate) fn set_current(current: Option<Current>) {
-    CURRENT.with(|c| c.set(current));
+    let _ = CURRENT.try_with(|c| c.set(current));
 }
 
 /// Says that this thread's mutator runs, or is blocked.
 pub(crate) fn set_running(running: bool) {
-    CURRENT.with(|c| c.set(c.get().map(|current| Current { running, ..current })));
+    set_current(current().map(|current| Current { running, ..current }));
 }
 
-/// What is known at the end of a thread about a mutator that was forgotten or leaked.
-struct ExitNote {
-    mutator: MutatorRef,
-    collector: Arc<Collector>,
-}
+/// The thread ends.
+struct Farewell;
 
-fn exit_key() -> Option<&'static ExitKey> {
-    static KEY: OnceLock<Option<ExitKey>> = OnceLock::new();
-    KEY.get_or_init(|| ExitKey::new(at_exit)).as_ref()
-}
-
-/// From now on the end of this thread detaches the mutator, if nobody has before.
-///
-/// A `Gc<'static, _>` of a leaked mutator may be used until the last thread-local destructor has run; see [`ExitKey`].
-pub(crate) fn watch_exit(mutator: MutatorRef, collector: &Arc<Collector>) -> *mut c_void {
-    let note: *mut ExitNote = Box::into_raw(Box::new(ExitNote {
-        mutator,
-        collector: collector.clone(),
-    }));
-    // If the OS refuses, a forgotten mutator delays collection for ever: slow, and sound.
-    let _ = exit_key().is_some_and(|key| key.set(note.cast()));
-    note.cast()
-}
-
-/// The mutator is being detached in order.
-///
-/// # Safety
-/// 1. `note` came from [`watch_exit`] on this thread, and this is the only call for it.
-pub(crate) unsafe fn unwatch_exit(note: *mut c_void) {
-    let _ = exit_key().is_some_and(|key| key.set(std::ptr::null_mut()));
-    // SAFETY: clause 1, and the exit callback cannot see it any more.
-    drop(unsafe { Box::from_raw(note.cast::<ExitNote>()) });
-}
-
-extern "C" fn at_exit(note: *mut c_void) {
-    // SAFETY: set by `watch_exit` on this thread, and not taken back by `unwatch_exit`; the OS calls this once.
-    let note = unsafe { Box::from_raw(note.cast::<ExitNote>()) };
-    detach(&note.collector, note.mutator);
-}
-
-/// Takes this thread's running mutator off its heap.
-pub(crate) fn detach(collector: &Collector, mutator: MutatorRef) {
-    {
-        // SAFETY: 1. registered until `unregister` below. 2. this is the mutator's own thread.
-        let state = unsafe { mutator.get() };
-        collector.strip(state);
-        collector
-            .world
-            .enter_blocked(state, &mut || collector.catch_up(state));
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let Some(current) = current().filter(|c| c.is_attached) else {
+            return;
+        };
+        // SAFETY: the mutator was not dropped, so its handle keeps the collector.
+        let collector = unsafe { &*current.collector };
+        if sabotage::is_on(Fault::LostMutatorDetached) {
+            collector.detach(current.mutator);
+            set_current(None);
+        } else if !sabotage::is_on(Fault::LossNotNoted) {
+            collector.note_departure(current.mutator);
+        }
     }
-    collector.world.unregister(mutator);
+}
+
+/// From now on the end of this thread is noted, if its mutator has not been dropped by then.
+pub(crate) fn watch_exit(collector: &Collector, mutator: MutatorRef) {
+    let is_watched = FAREWELL.try_with(|_| ()).is_ok();
+    // In a destructor that runs after the farewell the end is not noted; waits find it out where the
+    // system tells of ended threads. Elsewhere the mutator has departed from the beginning.
+    if !is_watched && OsThread::current().has_ended().is_none() {
+        collector.note_departure(mutator);
+    }
 }

@@ -125,6 +125,7 @@ impl<T> fmt::Display for AllocError<T> {
             cycles,
             waited,
             late,
+            is_suspended,
         } = self.told;
         match shortage {
             Shortage::Room(room) => write!(
@@ -152,6 +153,12 @@ impl<T> fmt::Display for AllocError<T> {
         })?;
         if late > 0 {
             write!(f, "; {late} other mutators are late for a safepoint")?;
+        }
+        if is_suspended {
+            f.write_str(
+                "; nothing is collected any more, because a thread has ended without dropping its mutator \
+                 (Event::MutatorLost names it)",
+            )?;
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! The mutator: a thread's licence to touch the heap.
 
 use std::any::TypeId;
-use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::ptr::NonNull;
@@ -24,6 +23,7 @@ use crate::object::type_info::{Sized_, TypeInfo};
 use crate::sys::fatal::fatal_args;
 #[cfg(feature = "sched")]
 use crate::sys::os_thread::OsThread;
+use crate::sys::sabotage::{self, Fault};
 
 /// A thread's licence to touch the heap; a thread has at most one.
 ///
@@ -31,7 +31,8 @@ use crate::sys::os_thread::OsThread;
 /// and [`blocking`](Self::blocking) take `&mut self`, so no `Gc` can be live across them: what is to survive is held by a
 /// [`Root`](crate::Root) or a [`Frame`](crate::Frame), or is reachable from one.
 ///
-/// A mutator that reaches no safepoint delays every collection, so call `safepoint` in loops.
+/// A mutator that reaches no safepoint delays every collection, so call `safepoint` in loops. One that is never dropped
+/// ends collection for good: see [`Heap::attach`].
 ///
 /// # Examples
 /// ```
@@ -60,9 +61,21 @@ use crate::sys::os_thread::OsThread;
 pub struct Mutator {
     state: MutatorRef,
     heap: Heap,
-    exit_note: *mut c_void,
+    kind: Kind,
     /// Neither `Send` nor `Sync`.
     not_shared: PhantomData<*mut ()>,
+}
+
+/// Whose a mutator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The thread's own.
+    Attached,
+    /// A P's, on whichever thread that is.
+    #[cfg(feature = "sched")]
+    OfProc,
+    /// Another name for the mutator of this thread, which is Blocked but for the life of this one.
+    Lent,
 }
 
 impl Mutator {
@@ -71,16 +84,17 @@ impl Mutator {
         let state = collector
             .world
             .register(attached_at, collector.settings.stress);
-        let exit_note = current::watch_exit(state, collector);
         current::set_current(Some(Current {
             mutator: state,
             collector: &raw const **collector,
             running: true,
+            is_attached: true,
         }));
+        current::watch_exit(collector, state);
         let mutator = Self {
             state,
             heap: heap.clone(),
-            exit_note,
+            kind: Kind::Attached,
             not_shared: PhantomData,
         };
         mutator.enter();
@@ -96,7 +110,7 @@ impl Mutator {
                 .world
                 .register_for_proc(built_at, collector.settings.stress),
             heap: heap.clone(),
-            exit_note: std::ptr::null_mut(),
+            kind: Kind::OfProc,
             not_shared: PhantomData,
         }
     }
@@ -110,6 +124,7 @@ impl Mutator {
             mutator: self.state,
             collector: &raw const **self.collector_arc(),
             running: true,
+            is_attached: false,
         }));
         self.safepoint();
     }
@@ -123,9 +138,22 @@ impl Mutator {
             .enter_blocked(state, &mut || collector.catch_up(state));
     }
 
-    /// Whether it is a P's.
-    fn is_of_a_proc(&self) -> bool {
-        self.exit_note.is_null()
+    /// Runs `f` with the mutator of this thread, which is of `heap` and Blocked in [`blocking`](Self::blocking).
+    ///
+    /// The value that `blocking` has borrowed and the one that `f` gets are two, with one record; the first cannot be used
+    /// before `blocking` is back, so there is one licence at each moment. Nor can the two change places: `f` cannot reach
+    /// the first, nor any other mutator, since a thread has one.
+    pub(crate) fn lend<R>(heap: &Heap, lent: Current, f: impl FnOnce(&mut Self) -> R) -> R {
+        let mut mutator = Self {
+            state: lent.mutator,
+            heap: heap.clone(),
+            kind: Kind::Lent,
+            not_shared: PhantomData,
+        };
+        mutator.enter();
+        current::set_running(true);
+        // Its drop blocks it again, also when `f` panics.
+        f(&mut mutator)
     }
 
     /// Blocked -> Running.
@@ -216,7 +244,8 @@ impl Mutator {
 
     /// Runs a whole cycle that begins after this call; returns when its sweep is done.
     ///
-    /// Objects unreachable at the call are gone afterwards, and their drops have run. O(live heap).
+    /// Objects unreachable at the call are gone afterwards, and their drops have run. O(live heap). Returns at once if
+    /// there can be no cycle, because a mutator is lost ([`Event::MutatorLost`](crate::Event::MutatorLost)).
     pub fn collect(&mut self) {
         let number = self.collector().want_cycle();
         let heap = self.heap.clone();
@@ -248,8 +277,9 @@ impl Mutator {
             .enter_blocked(state, &mut || collector.catch_up(state));
         current::set_running(false);
         let back = Back(self);
+        // A lent one is inside a `blocking` already: the P has been given away.
         #[cfg(feature = "sched")]
-        if self.is_of_a_proc() {
+        if self.kind == Kind::OfProc {
             return crate::sched::blocking::without_proc(f, || drop(back));
         }
         let out = f();
@@ -406,16 +436,27 @@ impl Mutator {
 
 impl Drop for Mutator {
     fn drop(&mut self) {
-        if self.is_of_a_proc() {
+        match self.kind {
+            Kind::Attached => {
+                self.collector().detach(self.state);
+                if !sabotage::is_on(Fault::CurrentLeftBehind) {
+                    current::set_current(None);
+                }
+            }
             // The P goes, and its mutator is Blocked. Nobody's thread has it.
-            self.enter();
-            current::detach(self.collector(), self.state);
-            return;
+            #[cfg(feature = "sched")]
+            Kind::OfProc => {
+                self.enter();
+                self.collector().detach(self.state);
+            }
+            Kind::Lent => {
+                let (collector, state) = (self.collector(), self.state());
+                collector
+                    .world
+                    .enter_blocked(state, &mut || collector.catch_up(state));
+                current::set_running(false);
+            }
         }
-        // SAFETY: 1. this mutator's note, once.
-        unsafe { current::unwatch_exit(self.exit_note) };
-        current::detach(self.collector(), self.state);
-        current::set_current(None);
     }
 }
 

@@ -103,11 +103,13 @@ impl Mutator {
 
     fn take_root(&self, address: usize) -> RawRoot {
         let local = self.local();
-        self.collector().roots.take(
-            address,
-            &mut local.free_roots.borrow_mut(),
-            !local.marking.get(),
-        )
+        let mut stock = local.free_roots.borrow_mut();
+        let root = self
+            .collector()
+            .roots
+            .take(address, &mut stock, !local.marking.get());
+        self.state().note_root_stock(stock.len());
+        root
     }
 
     #[track_caller]
@@ -242,14 +244,15 @@ impl<T: ?Sized> Drop for Root<T> {
             return raw.release();
         }
         // SAFETY: 1. this thread's mutator, registered. 2. it runs, on this thread.
-        let local = unsafe { &here.mutator.get().local };
+        let state = unsafe { here.mutator.get() };
+        let local = &state.local;
         // The deletion barrier: the root is about to lose its object.
         if local.marking.get() && !sabotage::is_on(Fault::RootDroppedUnshaded) {
             collector.shade_later(local, raw.target());
         }
-        collector
-            .roots
-            .free(raw, &mut local.free_roots.borrow_mut());
+        let mut stock = local.free_roots.borrow_mut();
+        collector.roots.free(raw, &mut stock);
+        state.note_root_stock(stock.len());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::gc::events::PauseSummary;
+use crate::gc::late::PendingRequest;
 
 /// Figures of a heap, taken without stopping anyone.
 ///
@@ -10,6 +11,20 @@ use crate::gc::events::PauseSummary;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapStats {
+    /// Mutators: attached threads, and those of runtimes' processors.
+    pub mutators: usize,
+    /// Of these, how many run user code.
+    pub running_mutators: usize,
+    /// Of these, how many are lost: a thread has ended without dropping its mutator. While there is one, nothing is
+    /// collected.
+    pub lost_mutators: usize,
+    /// What the collector waits for just now; `None`: for nobody.
+    pub pending: Option<PendingRequest>,
+    /// Root slots in use: objects that [`Root`](crate::Root)s and [`WeakRoot`](crate::WeakRoot)s hold, where clones share
+    /// one. Those dropped on threads without a mutator count until the next cycle.
+    pub roots: u64,
+    /// [`Frame`](crate::Frame)s that exist.
+    pub frames: u64,
     /// Cycles completed.
     pub cycles: u64,
     /// Cycles that somebody asked for by `collect`.
@@ -151,7 +166,18 @@ impl HeapStats {
     /// ```
     pub fn metrics(&self) -> impl Iterator<Item = Metric> + use<> {
         use MetricKind::{Counter, Gauge};
+        let pending_ns = self.pending.map_or(0, |p| p.age.as_nanos() as u64);
         let all = [
+            ("greywave_mutators", Gauge, self.mutators as u64),
+            (
+                "greywave_running_mutators",
+                Gauge,
+                self.running_mutators as u64,
+            ),
+            ("greywave_lost_mutators", Gauge, self.lost_mutators as u64),
+            ("greywave_pending_ns", Gauge, pending_ns),
+            ("greywave_roots", Gauge, self.roots),
+            ("greywave_frames", Gauge, self.frames),
             ("greywave_cycles", Counter, self.cycles),
             ("greywave_forced_cycles", Counter, self.forced_cycles),
             ("greywave_live_bytes", Gauge, self.live_bytes),

@@ -214,6 +214,7 @@ impl Collector {
         // Relaxed (all): figures.
         let live = self.gauges.heap_live.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.gauges.allocated.fetch_add(bytes, Ordering::Relaxed);
+        self.look_at_size();
         if scan {
             self.pacing.scannable.fetch_add(bytes, Ordering::Relaxed);
         }

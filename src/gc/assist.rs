@@ -191,7 +191,9 @@ impl Collector {
         let local = &mutator.local;
         let mut idle_rounds = 0;
         while local.credit.get() < 0 && local.marking.get() {
-            if self.pacing.is_limiting() || self.is_shut_down_for(place) {
+            // Nothing that it could pay for ends a cycle of a suspended heap.
+            let in_vain = self.is_shut_down_for(place) || self.is_suspended();
+            if self.pacing.is_limiting() || in_vain {
                 local.credit.set(0);
                 return;
             }
@@ -298,7 +300,10 @@ impl Collector {
     fn wait_for_credit(&self, mutator: &MutatorState, work: u64, place: Place) -> bool {
         // Not "while work is queued": the collector may be waiting for a mutator that waits for a lock of this one,
         // and then nobody else takes it.
-        let wait = || self.assists.wait(work, || self.pool.has_active());
+        let wait = || {
+            self.assists
+                .wait(work, || self.pool.has_active() && !self.is_suspended())
+        };
         match place {
             Place::Allocation => self.assisting(mutator, wait),
             Place::Safepoint => self.blocked(mutator, wait),

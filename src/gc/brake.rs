@@ -63,6 +63,8 @@ pub(crate) struct NoRoom {
     pub(crate) waited: bool,
     /// Other mutators that a stop or a handshake waits for.
     pub(crate) late: usize,
+    /// Nothing is collected any more, because a mutator is lost.
+    pub(crate) is_suspended: bool,
 }
 
 /// What changes as the collector gets on.
@@ -106,7 +108,7 @@ impl Collector {
     /// The collector is late: it drops objects, or waits for this processor. This mutator stalls when it can. It makes room
     /// once, and not with every allocation: others may be waiting for a lock of it.
     fn hold_up(&self, mutator: &MutatorState) {
-        if !mutator.word.asked().has(Request::Stall) {
+        if !mutator.word.asked().has(Request::Stall) && !self.is_suspended() {
             mutator.word.ask(Request::Stall);
             yield_now();
         }
@@ -182,6 +184,7 @@ impl Collector {
 
     /// At a safepoint: waits as the module's head says.
     pub(crate) fn stall(&self, mutator: &MutatorState) {
+        self.look_at_size();
         if sabotage::is_on(Fault::StallEndsEarly) {
             return;
         }
@@ -205,7 +208,7 @@ impl Collector {
 
     /// Whether nobody should wait for a cycle, because none will come or none is wanted.
     pub(crate) fn is_waiting_vain(&self) -> bool {
-        self.pacing.is_limiting() || self.is_shut_down()
+        self.pacing.is_limiting() || self.is_shut_down() || self.is_suspended()
     }
 
     fn progress(&self, begun: u64, done: u64) -> Progress {
@@ -260,6 +263,7 @@ impl Collector {
                     return true;
                 }
                 let hopeless = mail.shutdown
+                    || self.is_suspended()
                     || mutator.word.asked().has(Request::Stop)
                     || start.elapsed_ns() >= RESCUE_NS;
                 if hopeless {
@@ -283,6 +287,7 @@ impl Collector {
             cycles,
             waited: mutator.local.rescued.replace(false),
             late: self.world.late(mutator),
+            is_suspended: self.is_suspended(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::gc::assist::AssistQueue;
 use crate::gc::cycle::collecting_for;
 use crate::gc::events::{EventSink, Figures};
 use crate::gc::frames::FrameTable;
-use crate::gc::late::TaskLists;
+use crate::gc::late::{Asking, Overdue, TaskLists};
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
@@ -206,6 +206,8 @@ pub(crate) struct Collector {
     pub(crate) threads: Unranked<Vec<JoinHandle<()>>>,
     /// Who knows the names of Gs.
     pub(crate) tasks: TaskLists,
+    pub(crate) asking: Asking,
+    pub(crate) overdue: Overdue,
 }
 
 static NEXT_ID: StdAtomicUsize = StdAtomicUsize::new(1);
@@ -269,6 +271,8 @@ impl Collector {
             sweep_down: AtomicU32::new(0),
             threads: Unranked::new(Vec::new()),
             tasks: TaskLists::new(),
+            asking: Asking::new(),
+            overdue: Overdue::new(),
         })
     }
 
@@ -308,8 +312,12 @@ impl Collector {
         }
     }
 
-    /// Asks for a cycle that begins after this call; returns its number.
+    /// Asks for a cycle that begins after this call; returns its number. While the heap is suspended there is none, and the
+    /// number is that of no cycle.
     pub(crate) fn want_cycle(&self) -> u64 {
+        if self.look_for_lost() {
+            return 0;
+        }
         let mut mail = self.mailbox.lock();
         let number = mail.begun + 1;
         mail.wanted = mail.wanted.max(number);
@@ -319,11 +327,21 @@ impl Collector {
         number
     }
 
-    /// Waits until cycle `number`, its sweep included, is done.
+    /// Waits until cycle `number`, its sweep included, is done, or there can be none.
     pub(crate) fn wait_for_cycle(&self, number: u64) {
         let mut mail = self.mailbox.lock();
-        while mail.done < number && !mail.shutdown {
+        while mail.done < number && !mail.shutdown && !self.is_suspended() {
             mail.wait_on(&self.mail, Duration::from_secs(1));
+        }
+    }
+
+    /// Tells of a heap that is past twice its goal for long.
+    #[inline]
+    pub(crate) fn look_at_size(&self) {
+        // Relaxed (both): figures.
+        let live = self.gauges.heap_live.load(Ordering::Relaxed);
+        if live / 2 > self.gauges.goal.load(Ordering::Relaxed) {
+            self.note_past_goal();
         }
     }
 

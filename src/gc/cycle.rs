@@ -28,8 +28,9 @@ use std::time::Duration;
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::collector::Collector;
 use crate::gc::events::Event;
+use crate::gc::late::LOOK;
+use crate::gc::lost::NAP;
 use crate::gc::mark::Marker;
-use crate::gc::mutator::MutatorState;
 use crate::gc::pacing::CycleSize;
 use crate::gc::spans;
 use crate::gc::state_word::Request;
@@ -135,6 +136,7 @@ impl Collector {
                 workers_started = true;
                 ThreadHost.start_workers(&self, self.settings.processors - 1);
             }
+            // One that was given up counts as done: who waits for it goes on.
             self.run_cycle(&mut marker, forced);
             let mut mail = self.mailbox.lock();
             mail.done = mail.begun;
@@ -155,13 +157,16 @@ impl Collector {
         let mut nap_ends = Duration::ZERO;
         loop {
             let now = Duration::from_nanos(since.elapsed_ns());
+            let is_suspended = self.look_for_lost();
+            // Of a mutator that has departed it is known in a moment whether it is dropped, or lost.
+            let may_begin = !is_suspended && !self.world.has_departed();
             let mut mail = self.mailbox.lock();
             if mail.shutdown {
                 return None;
             }
             // Go's `forcegcperiod`: what is garbage now should not stay for ever.
             mail.triggered |= now >= period;
-            if mail.triggered || mail.wanted > mail.begun {
+            if may_begin && (mail.triggered || mail.wanted > mail.begun) {
                 let forced = mail.wanted > mail.begun;
                 mail.triggered = false;
                 mail.begun += 1;
@@ -176,7 +181,14 @@ impl Collector {
                 };
                 continue;
             }
-            mail.wait_on(&self.mail, period.min(nap_ends).saturating_sub(now));
+            let rest = if may_begin {
+                period.min(nap_ends).saturating_sub(now)
+            } else if is_suspended {
+                nap_ends.saturating_sub(now).min(NAP)
+            } else {
+                LOOK
+            };
+            mail.wait_on(&self.mail, rest);
         }
     }
 
@@ -200,6 +212,7 @@ impl Collector {
         self.world.registry().marking
     }
 
+    /// Runs a cycle, or none if a mutator is lost before its first stop.
     fn run_cycle(&self, marker: &mut Marker, forced: bool) {
         let number = self.cycle_number().wrapping_add(1);
         let mark_phase = spans::phase("mark", number);
@@ -215,7 +228,7 @@ impl Collector {
         // Roots dropped without a mutator since the last cycle; left in their slots they would keep their objects once more.
         self.roots.collect_released();
         if self.settings.stop_the_world {
-            self.stopped(Request::Stop, &mut timing, |c, t| {
+            let did = self.stopped(Request::Stop, &mut timing, |c, t| {
                 c.begin_marking(t);
                 c.pool.open();
                 loop {
@@ -228,8 +241,13 @@ impl Collector {
                     }
                 }
             });
+            if !did {
+                return;
+            }
         } else {
-            self.stopped(Request::Stop, &mut timing, Self::begin_marking);
+            if !self.stopped(Request::Stop, &mut timing, Self::begin_marking) {
+                return;
+            }
             // Not in the stop: the workers that this wakes would take the processor from it.
             self.pool.open();
             self.seats.open(self.pacing.workers);
@@ -257,27 +275,37 @@ impl Collector {
                 continue;
             }
             let mut over = false;
-            self.stopped(Request::StopToEnd, timing, |c, t| {
+            let did = self.stopped(Request::StopToEnd, timing, |c, t| {
                 over = c.try_end_marking(t);
             });
             if over {
                 return;
             }
+            if !did {
+                // Marking stays on until the mutator is dropped after all.
+                self.wait_while_suspended();
+                self.weak.begin_marking();
+            }
         }
     }
 
-    /// Stops the world for `body`.
+    /// Stops the world for `body`. False if a mutator is lost that would have to stop: nothing is done then.
     fn stopped(
         &self,
         request: Request,
         timing: &mut Timing,
         body: impl FnOnce(&Self, &mut Timing),
-    ) {
+    ) -> bool {
         let start = Moment::now();
-        let mut watch = self.watch();
-        self.world.stop(request, |waited| {
+        let mut watch = self.watch(request);
+        let all_stand = self.world.stop(request, |waited| {
             self.look_at_laggards(&mut watch, request, waited);
+            self.patience(request)
         });
+        self.end_watch(watch);
+        if !all_stand {
+            return false;
+        }
         let stopping = start.elapsed_ns();
         {
             let _turn = self.turnstile.lock();
@@ -291,6 +319,7 @@ impl Collector {
         spans::stopped(pause, stopping);
         self.pacing
             .note_stop(pause.saturating_sub(stopping), self.is_marking());
+        true
     }
 
     fn handshake_all(&self) {
@@ -300,10 +329,12 @@ impl Collector {
                 .ask_handshake(|mutator| self.act_for_blocked(mutator));
             drop(turn);
         }
-        let mut watch = self.watch();
+        let mut watch = self.watch(Request::Handshake);
         self.world.wait_for_handshake(|waited| {
             self.look_at_laggards(&mut watch, Request::Handshake, waited);
+            self.patience(Request::Handshake)
         });
+        self.end_watch(watch);
     }
 
     /// Stop 1: Off -> Mark.
@@ -514,17 +545,5 @@ impl Collector {
         };
         // The sink is user code; see `tell`.
         let _ = catch_unwind(AssertUnwindSafe(|| sink(&line.to_string())));
-    }
-
-    /// Brings a mutator that goes away in line: its buffers and spans go back.
-    pub(crate) fn strip(&self, mutator: &MutatorState) {
-        if sabotage::is_on(Fault::BufferLostAtDetach) {
-            mutator.local.barrier.borrow_mut().clear();
-        }
-        self.catch_up(mutator);
-        self.flush_cache(&mutator.local);
-        self.heap.give_back_pages(&mutator.local.cache);
-        self.roots
-            .give_back(&mut mutator.local.free_roots.borrow_mut());
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::gc::late::PendingRequest;
+
 /// Something that happened in the heap; see [`HeapBuilder::on_event`](crate::HeapBuilder::on_event).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -43,6 +45,34 @@ pub enum Event {
         writes: bool,
         /// Where it called `read` or `write`.
         at: &'static Location<'static>,
+    },
+    /// A thread has ended without dropping its mutator ([`std::mem::forget`], [`Box::leak`], a thread-local that is never
+    /// destroyed). What such a mutator has given out may be in use anywhere and for ever, so the heap frees nothing from
+    /// now on and runs no cycle; it grows up to its limits. If the mutator is dropped after all, by a later destructor
+    /// of its thread, the heap collects again.
+    #[non_exhaustive]
+    MutatorLost {
+        /// The name of the thread, or its id.
+        thread: String,
+        /// The number by which the operating system knew it (Linux).
+        os_thread: Option<u64>,
+        /// Where [`Heap::attach`](crate::Heap::attach) was called.
+        attached_at: &'static Location<'static>,
+    },
+    /// The heap is past twice its goal, and no cycle has ended for over 1 s, because a mutator is lost, or late, or an
+    /// object's `Drop` takes long. Told again each time that this has doubled.
+    #[non_exhaustive]
+    CycleOverdue {
+        /// For how long.
+        waited: Duration,
+        /// The size of the heap, in bytes.
+        heap_bytes: u64,
+        /// The size at which the cycle should have ended, in bytes.
+        goal_bytes: u64,
+        /// The answer that the collector waits for, if it waits for mutators.
+        pending: Option<PendingRequest>,
+        /// How many mutators are lost; see [`MutatorLost`](Self::MutatorLost).
+        lost_mutators: usize,
     },
     /// The `Drop` of a dead object panicked; the panic was caught and the object counts as dropped.
     DropPanic {
@@ -111,7 +141,13 @@ impl Event {
     /// Whether it is written to standard error where nobody takes events. A panic has been told by the panic hook; what
     /// concerns the limit is for `stats`.
     pub(crate) fn has_a_line(&self) -> bool {
-        matches!(self, Self::SlowSafepoint { .. } | Self::SlowLock { .. })
+        matches!(
+            self,
+            Self::SlowSafepoint { .. }
+                | Self::SlowLock { .. }
+                | Self::MutatorLost { .. }
+                | Self::CycleOverdue { .. }
+        )
     }
 }
 
@@ -162,6 +198,52 @@ impl fmt::Display for Event {
                      lock, or it waits in turn for a lock of this thread, or a guard of the lock was forgotten",
                     Seconds(*waited)
                 )
+            }
+            Self::MutatorLost {
+                thread,
+                os_thread,
+                attached_at,
+            } => {
+                write!(f, "the thread \"{thread}\"")?;
+                if let Some(number) = os_thread {
+                    write!(f, " ({number})")?;
+                }
+                write!(
+                    f,
+                    " has ended without dropping the mutator that it attached at {attached_at}. What that mutator gave out may \
+                     be in use for ever, so the heap frees nothing from now on and runs no cycle. Drop the mutator at the end \
+                     of the thread, or use `Heap::with`, which cannot forget it"
+                )
+            }
+            Self::CycleOverdue {
+                waited,
+                heap_bytes,
+                goal_bytes,
+                pending,
+                lost_mutators,
+            } => {
+                write!(
+                    f,
+                    "the heap has {heap_bytes} bytes, more than twice its goal of {goal_bytes}, and no cycle has ended for {}: ",
+                    Seconds(*waited)
+                )?;
+                match (lost_mutators, pending) {
+                    (0, Some(pending)) => write!(
+                        f,
+                        "the collector waits for {} late mutators. Call `safepoint` in loops, and wrap what waits in the \
+                         mutator's `blocking`",
+                        pending.late
+                    ),
+                    (0, None) => f.write_str(
+                        "the collector marks, or drops dead objects. Is there a `Drop`, or an event's sink, that takes long or \
+                         waits?",
+                    ),
+                    (lost, _) => write!(
+                        f,
+                        "{lost} threads have ended without dropping their mutators, so nothing is collected any more. Drop \
+                         each mutator at the end of its thread, or use `Heap::with`"
+                    ),
+                }
             }
             Self::DropPanic { type_name, message } => {
                 write!(f, "the drop of a {type_name} panicked: {message}")

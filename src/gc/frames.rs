@@ -180,6 +180,11 @@ impl FrameTable {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.inner.lock().frames.len()
+    }
+
     /// Lists a frame. A frame made while marking runs holds no `Gc` yet, so it counts as scanned in `cycle`.
     pub(crate) fn add(&self, frame: NonNull<FrameHeader>, cycle: u32) {
         let mut inner = self.inner.lock();

@@ -15,10 +15,12 @@ use std::time::Duration;
 use crate::gc::collector::Collector;
 use crate::gc::events::{Event, ThreadActivity};
 use crate::gc::mutator::MutatorRef;
-use crate::gc::notice::BackOff;
+use crate::gc::notice::{BackOff, FIRST};
 use crate::gc::state_word::Request;
+use crate::sys::clock::Moment;
 use crate::sys::lock::Unranked;
 use crate::sys::os_thread::{OsThread, Seen};
+use crate::sys::sync::Ordering;
 
 /// How long the collector waits for a mutator before it looks at what that does.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -27,6 +29,30 @@ const EARLY: Duration = Duration::from_millis(10);
 /// A thread that has run for so long since it was asked does not poll; another one may have had no
 /// chance to.
 const HAS_RUN: Duration = Duration::from_millis(10);
+
+/// An answer that the collector, or a verifier, waits for; see [`HeapStats::pending`](crate::HeapStats::pending).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingRequest {
+    /// What it has asked of all mutators.
+    pub kind: RequestKind,
+    /// How long ago.
+    pub age: Duration,
+    /// How many have not answered yet.
+    pub late: usize,
+}
+
+/// What is asked of all mutators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestKind {
+    /// To stop at a safepoint, for the beginning or the end of marking.
+    Stop,
+    /// To act once at a safepoint, and go on.
+    Handshake,
+    /// To stop for [`Heap::verify`](crate::Heap::verify).
+    Verify,
+}
 
 /// A mutator that is late.
 #[derive(Clone, Debug)]
@@ -137,12 +163,85 @@ fn judge(seen: Seen, on_processor: Option<Duration>, over: Duration) -> ThreadAc
     }
 }
 
+/// What was asked last of all mutators, and when; `None` when it is answered.
+#[derive(Debug)]
+pub(crate) struct Asking(Unranked<Option<(Request, Moment)>>);
+
+impl Asking {
+    pub(crate) fn new() -> Self {
+        Self(Unranked::new(None))
+    }
+}
+
+/// How long the heap has been past twice its goal without the end of a cycle.
+#[derive(Debug)]
+pub(crate) struct Overdue(Unranked<Option<(u64, Moment, BackOff)>>);
+
+impl Overdue {
+    pub(crate) fn new() -> Self {
+        Self(Unranked::new(None))
+    }
+}
+
 impl Collector {
-    /// A watch over a wait that begins now.
-    pub(crate) fn watch(&self) -> Watch {
+    /// A watch over a wait for answers to `request` that begins now.
+    pub(crate) fn watch(&self, request: Request) -> Watch {
+        *self.asking.0.lock() = Some((request, Moment::now()));
         Watch {
             told: BackOff::new(self.first_telling(EARLY)),
             first: None,
+        }
+    }
+
+    /// The wait is over.
+    pub(crate) fn end_watch(&self, _: Watch) {
+        *self.asking.0.lock() = None;
+    }
+
+    /// What is waited for.
+    pub(crate) fn pending(&self) -> Option<PendingRequest> {
+        let (request, since) = (*self.asking.0.lock())?;
+        let kind = match request {
+            Request::Handshake => RequestKind::Handshake,
+            Request::StopToVerify => RequestKind::Verify,
+            _ => RequestKind::Stop,
+        };
+        Some(PendingRequest {
+            kind,
+            age: Duration::from_nanos(since.elapsed_ns()),
+            late: self.world.laggards(request).len(),
+        })
+    }
+
+    /// The heap is past twice its goal: tells of it if no cycle has ended for too long. By a mutator.
+    #[cold]
+    pub(crate) fn note_past_goal(&self) {
+        let cycles = self.figures.lock().cycles;
+        let age = {
+            let mut overdue = self.overdue.0.lock();
+            let (of, since, told) =
+                overdue.get_or_insert_with(|| (cycles, Moment::now(), BackOff::new(FIRST)));
+            if *of != cycles {
+                *overdue = None;
+                return;
+            }
+            let age = Duration::from_nanos(since.elapsed_ns());
+            if !told.is_due(age) {
+                return;
+            }
+            age
+        };
+        // Relaxed (both): figures.
+        let heap_bytes = self.gauges.heap_live.load(Ordering::Relaxed);
+        let goal_bytes = self.gauges.goal.load(Ordering::Relaxed);
+        if heap_bytes / 2 > goal_bytes {
+            self.tell(&Event::CycleOverdue {
+                waited: age,
+                heap_bytes,
+                goal_bytes,
+                pending: self.pending(),
+                lost_mutators: self.world.lost().len(),
+            });
         }
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod frames;
 pub(crate) mod held_locks;
 pub(crate) mod late;
 pub(crate) mod lock_word;
+pub(crate) mod lost;
 pub(crate) mod mark;
 #[cfg(all(test, loom))]
 mod models;

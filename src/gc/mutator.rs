@@ -63,6 +63,8 @@ pub(crate) struct MutatorState {
     os_thread: AtomicU32,
     /// The address of the G whose section it is in, or was in last; 0: none. For reports.
     task: AtomicUsize,
+    /// How many free root slots it keeps. For figures.
+    root_stock: AtomicUsize,
 }
 
 /// A registered mutator.
@@ -126,6 +128,7 @@ impl MutatorState {
             thread: None,
             os_thread: AtomicU32::new(0),
             task: AtomicUsize::new(0),
+            root_stock: AtomicUsize::new(0),
         }
     }
 
@@ -136,6 +139,19 @@ impl MutatorState {
         // Relaxed (both): for reports, which look again at the end whether they were of one moment.
         self.os_thread.store(thread.to_raw(), Ordering::Relaxed);
         self.task.store(task, Ordering::Relaxed);
+    }
+
+    /// It keeps so many free root slots now. By its thread.
+    #[inline]
+    pub(crate) fn note_root_stock(&self, slots: usize) {
+        // Relaxed: a figure.
+        self.root_stock.store(slots, Ordering::Relaxed);
+    }
+
+    /// How many free root slots it keeps.
+    pub(crate) fn root_stock(&self) -> usize {
+        // Relaxed: a figure.
+        self.root_stock.load(Ordering::Relaxed)
     }
 
     /// The thread that runs it.

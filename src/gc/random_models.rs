@@ -254,11 +254,7 @@ impl Mutator {
 
     /// `Drop` of the mutator; the roots are dropped as on a thread without one.
     fn detach(self) {
-        let (collector, state) = (&self.collector, self.state());
-        collector.strip(state);
-        let catch_up = &mut || collector.catch_up(state);
-        collector.world.enter_blocked(state, catch_up);
-        collector.world.unregister(self.me);
+        self.collector.detach(self.me);
         self.roots.into_iter().for_each(RawRoot::release);
     }
 }

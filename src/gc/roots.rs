@@ -323,6 +323,8 @@ struct Inner {
     lookers: u32,
     /// Slots handed out since somebody last looked for released ones.
     handed_out: usize,
+    /// Slots that are not in the table: roots, and what stocks keep.
+    out: usize,
     /// Blocks that were looked at for released slots, ever.
     #[cfg(test)]
     looked_at: usize,
@@ -340,6 +342,7 @@ impl RootTable {
                     empty: Vec::new(),
                     marking: false,
                     lookers: 0,
+                    out: 0,
                     handed_out: 0,
                     #[cfg(test)]
                     looked_at: 0,
@@ -442,6 +445,11 @@ impl RootTable {
         let mut inner = self.inner.lock();
         inner.marking = marking;
         inner.blocks.len()
+    }
+
+    /// Slots that are in use, or in a mutator's stock.
+    pub(crate) fn slots_out(&self) -> usize {
+        self.inner.lock().out
     }
 
     /// Blocks, whether they have roots or not.
@@ -626,6 +634,7 @@ impl Inner {
             self.list(place);
         }
         self.handed_out += stock.len() - before;
+        self.out += stock.len() - before;
     }
 
     /// A free slot comes back.
@@ -640,6 +649,7 @@ impl Inner {
             entry.block.0 == block.0 && entry.free[number / 64] >> (number % 64) & 1 == 0
         );
         entry.free[number / 64] |= 1 << (number % 64);
+        self.out -= 1;
         // It changes its list with the first slot and with the last.
         if entry.free_slots == 0 || entry.free_slots == SLOTS - 1 {
             self.unlist(place);

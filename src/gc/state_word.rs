@@ -114,6 +114,12 @@ impl StateWord {
         matches!(word & STATE, RUNNING | LOOKING | ASSISTING) && word & request as u32 != 0
     }
 
+    /// Whether the mutator ran user code a moment ago.
+    pub(crate) fn is_running(&self) -> bool {
+        // Relaxed: an estimate.
+        self.0.load(Ordering::Relaxed) & STATE == RUNNING
+    }
+
     /// Whether the mutator was Blocked a moment ago.
     pub(crate) fn is_blocked(&self) -> bool {
         // Relaxed: an estimate.
@@ -148,6 +154,21 @@ impl StateWord {
     pub(crate) fn withdraw(&self, request: Request) {
         // AcqRel: releases what the collector did meanwhile; pairs with the Acquire in `try_resume`, `try_unblock`.
         self.0.fetch_and(!(request as u32), Ordering::AcqRel);
+    }
+
+    /// Takes a stop back that others have not answered; true if this mutator has not either, and never will.
+    pub(crate) fn withdraw_unanswered(&self, request: Request) -> bool {
+        // AcqRel: as in `withdraw`.
+        let old = self.0.fetch_and(!(request as u32), Ordering::AcqRel);
+        // Those that `ask` finds Running answer by a change of state, in which they see the request; the others have
+        // been counted when they were asked.
+        let is_running = match old & STATE {
+            RUNNING => true,
+            LOOKING => request != Request::StopToVerify,
+            ASSISTING => request == Request::Stop,
+            _ => false,
+        };
+        is_running && old & request as u32 != 0
     }
 
     /// Running -> Stopped, if a stop is asked; returns what was asked at that moment, for the acknowledgement.

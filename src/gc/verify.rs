@@ -34,10 +34,18 @@ impl Collector {
     /// # Errors
     /// The first broken invariant, in words.
     pub(crate) fn verify(&self, me: Option<MutatorRef>) -> Result<(), String> {
-        let mut watch = self.watch();
-        self.world.stop_to_verify(me, |waited| {
+        if self.look_for_lost() {
+            return Err(self.why_suspended());
+        }
+        let mut watch = self.watch(Request::StopToVerify);
+        let all_stand = self.world.stop_to_verify(me, |waited| {
             self.look_at_laggards(&mut watch, Request::StopToVerify, waited);
+            self.patience(Request::StopToVerify)
         });
+        self.end_watch(watch);
+        if !all_stand {
+            return Err(self.why_suspended());
+        }
         let outcome = {
             let _turn = self.turnstile.lock();
             self.verify_stopped()

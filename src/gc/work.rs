@@ -348,6 +348,12 @@ impl WorkPool {
         self.idle.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Has everybody who waits look again.
+    pub(crate) fn wake_all(&self) {
+        drop(self.queue.lock());
+        self.changed.notify_all();
+    }
+
     /// The heap goes: wakes the workers that wait, and lets none wait again.
     pub(crate) fn end(&self) {
         // Under the lock: a worker that has just seen that it should go on would otherwise miss the wake-up.

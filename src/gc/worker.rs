@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gc::collector::Collector;
+use crate::gc::lost::NAP;
 use crate::gc::mark::{Drained, MarkEnv, Marker};
 use crate::gc::work::Joined;
 use crate::sys::MODELLED;
@@ -101,7 +102,9 @@ impl Collector {
                 self.pool.wait_for_work(LONG_PATIENCE);
                 continue;
             }
-            if self.may_mark(index).is_none() {
+            if self.is_suspended() && !self.has_root_jobs() && !self.pool.wait_for_work(NAP) {
+                // Marking is on for as long as the mutator is lost.
+            } else if self.may_mark(index).is_none() {
                 thread::sleep(PATIENCE);
             } else if (self.has_root_jobs() || self.pool.wait_for_work(PATIENCE))
                 && self.may_mark(index).is_some()

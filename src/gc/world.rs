@@ -9,13 +9,14 @@
 //!
 //! **Invariants**
 //! - `[R1]` `pending` of a request is the number of mutators found Running that have not acknowledged, plus one while
-//!   the asker is still asking.
+//!   the asker is still asking. A stop that is given up acknowledges for those whose request it takes back unanswered.
 
 use std::panic::Location;
 use std::time::Duration;
 
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::late::{LOOK, Laggard};
+use crate::gc::lost::{self, Departed};
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::standstill::first_section;
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
@@ -40,6 +41,8 @@ pub(crate) struct Registry {
     pub(crate) mutators: Vec<MutatorRef>,
     stopping: Option<Request>,
     verifying: bool,
+    /// Mutators whose threads end, or have ended, and that were not dropped. [U3]
+    pub(crate) departed: Vec<Departed>,
     /// What a new mutator is born with.
     pub(crate) marking: bool,
     pub(crate) cycle: u32,
@@ -48,6 +51,10 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    fn is_lost(&self, mutator: MutatorRef) -> bool {
+        self.departed.iter().any(|d| d.is(mutator) && d.is_lost())
+    }
+
     /// All mutators.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &MutatorState> + '_ {
         // SAFETY: 1. registered, and the registry's lock is held while `self` is borrowed. 2. the callers' part.
@@ -99,22 +106,71 @@ impl Pending {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Waits for zero; calls `late` each time [`LOOK`] has passed, with how long it has waited.
-    fn wait(&self, mut late: impl FnMut(Duration)) {
+    /// Waits for zero. Each time that its patience is at an end, and when it is woken because `is_in_doubt`, it asks `late`
+    /// how to go on, with how long it has waited. False if that gave up.
+    fn wait(
+        &self,
+        is_in_doubt: impl Fn() -> bool,
+        mut late: impl FnMut(Duration) -> Patience,
+    ) -> bool {
         let start = Moment::now();
         for _ in 0..LOOKS {
             if self.is_zero() {
-                return;
+                return true;
             }
             spin_hint();
         }
-        let mut guard = self.lock.lock();
-        while !self.is_zero() {
-            if self.zero.wait_for(&mut guard, LOOK).timed_out() && !self.is_zero() {
-                late(Duration::from_nanos(start.elapsed_ns()));
+        let mut nap = LOOK;
+        let mut is_late = false;
+        loop {
+            if is_late {
+                // Without the lock: it tells the user.
+                match late(Duration::from_nanos(start.elapsed_ns())) {
+                    Patience::Look => nap = LOOK,
+                    Patience::Nap(long) => nap = long,
+                    Patience::GiveUp => return self.is_zero(),
+                }
             }
+            let mut guard = self.lock.lock();
+            if self.is_zero() {
+                return true;
+            }
+            // Under the lock, which `wake` takes: a doubt that comes after this look ends the sleep.
+            if !is_late && is_in_doubt() {
+                is_late = true;
+                continue;
+            }
+            let is_over = self.zero.wait_for(&mut guard, nap).timed_out();
+            is_late = is_over && !self.is_zero();
         }
     }
+
+    /// Has who waits look again.
+    fn wake(&self) {
+        drop(self.lock.lock());
+        self.zero.notify_all();
+    }
+}
+
+/// How the asker of a stop or handshake goes on when answers are late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It looks again soon.
+    Look,
+    /// It looks again after that time, or when something has changed.
+    Nap(Duration),
+    /// It takes the request back.
+    GiveUp,
+}
+
+/// Figures of the registry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadCount {
+    pub(crate) mutators: usize,
+    pub(crate) running: usize,
+    pub(crate) lost: usize,
+    /// Free root slots that mutators keep.
+    pub(crate) root_stocks: usize,
 }
 
 /// See the module's head.
@@ -128,6 +184,9 @@ pub(crate) struct World {
     open: Condvar,
     /// Mutators that run user code, for the number of idle processors.
     running: AtomicUsize,
+    /// Mutators that have departed, and those of them that are lost. [U3]
+    departed: AtomicUsize,
+    lost: AtomicUsize,
 }
 
 impl World {
@@ -136,6 +195,7 @@ impl World {
             mutators: Vec::new(),
             stopping: None,
             verifying: false,
+            departed: Vec::new(),
             marking: false,
             cycle: 0,
             last_mutator: 0,
@@ -148,6 +208,37 @@ impl World {
             gate: Unranked::new(()),
             open: Condvar::new(),
             running: AtomicUsize::new(0),
+            departed: AtomicUsize::new(0),
+            lost: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether a mutator has departed: its thread ends and it was not dropped.
+    #[inline]
+    pub(crate) fn has_departed(&self) -> bool {
+        // Relaxed: whoever sleeps is woken after the change, under a lock; a late look by others costs time only.
+        self.departed.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether a mutator is lost.
+    #[inline]
+    pub(crate) fn has_lost(&self) -> bool {
+        // Relaxed: as above.
+        self.lost.load(Ordering::Relaxed) != 0
+    }
+
+    /// [U3] After a change of the list, under the registry's lock.
+    pub(crate) fn count_departed(&self, departed: &[Departed]) {
+        let (all, lost) = lost::counts(departed);
+        // Relaxed (both): as above.
+        self.departed.store(all, Ordering::Relaxed);
+        self.lost.store(lost, Ordering::Relaxed);
+    }
+
+    /// Has those who wait for mutators look again: one has departed.
+    pub(crate) fn wake_askers(&self) {
+        for pending in [&self.stops, &self.verify_stops, &self.handshakes] {
+            pending.wake();
         }
     }
 
@@ -159,6 +250,18 @@ impl World {
     pub(crate) fn running(&self) -> usize {
         // Relaxed: an estimate.
         self.running.load(Ordering::Relaxed)
+    }
+
+    /// How many mutators there are, and what they have.
+    pub(crate) fn head_count(&self) -> HeadCount {
+        let registry = self.registry.lock();
+        let (_, lost) = lost::counts(&registry.departed);
+        HeadCount {
+            mutators: registry.mutators.len(),
+            running: registry.iter().filter(|m| m.word.is_running()).count(),
+            lost,
+            root_stocks: registry.iter().map(MutatorState::root_stock).sum(),
+        }
     }
 
     // ---- the mutator's side ----------------------------------------------------------------------------------
@@ -206,16 +309,21 @@ impl World {
         mutator
     }
 
-    /// Takes a Blocked mutator off the list and frees its record.
-    pub(crate) fn unregister(&self, mutator: MutatorRef) {
+    /// Takes a Blocked mutator off the list and frees its record. Says whether it had departed.
+    pub(crate) fn unregister(&self, mutator: MutatorRef) -> bool {
         let mut registry = self.registry.lock();
         let Some(at) = registry.mutators.iter().position(|&m| m == mutator) else {
             fatal("a mutator was detached twice");
         };
         registry.mutators.swap_remove(at);
+        let departed = registry.departed.len();
+        registry.departed.retain(|d| d.mutator != mutator);
+        let had_departed = registry.departed.len() != departed;
+        self.count_departed(&registry.departed);
         drop(registry);
         // SAFETY: leaked in `register`; off the registry now, so this is the last reference.
         drop(unsafe { Box::from_raw(mutator.0.as_ptr()) });
+        had_departed
     }
 
     /// Runs until no stop is asked: the slow half of a safepoint. `act` is the handshake's action.
@@ -345,8 +453,8 @@ impl World {
     // ---- the collector's side --------------------------------------------------------------------------------
 
     /// Asks every mutator to stop for a phase change ([`Request::Stop`] or [`Request::StopToEnd`]) and waits until all
-    /// have. Only the collector's thread.
-    pub(crate) fn stop(&self, request: Request, late: impl FnMut(Duration)) {
+    /// have. False if `late` gave up: then nothing is asked any more. Only the collector's thread.
+    pub(crate) fn stop(&self, request: Request, late: impl FnMut(Duration) -> Patience) -> bool {
         self.stops.add();
         {
             let mut registry = self.registry.lock();
@@ -354,7 +462,28 @@ impl World {
             self.ask_all(&registry, request, &self.stops, None);
         }
         self.stops.acknowledge();
-        self.stops.wait(late);
+        let all_stand = self.stops.wait(|| self.has_departed(), late);
+        if !all_stand {
+            self.give_up(request, &self.stops, |registry| registry.stopping = None);
+        }
+        all_stand
+    }
+
+    /// Takes a stop back while some have not answered it, and lets the others go on.
+    fn give_up(&self, request: Request, pending: &Pending, forget: impl FnOnce(&mut Registry)) {
+        {
+            let mut registry = self.registry.lock();
+            forget(&mut registry);
+            for mutator in registry.iter() {
+                // [R1] Who has not answered will not; the others do so, or have.
+                if mutator.word.withdraw_unanswered(request) {
+                    pending.acknowledge();
+                }
+            }
+        }
+        self.open_gate();
+        // Those that were about to answer: the next stop counts anew.
+        pending.wait(|| false, |_| Patience::Look);
     }
 
     /// The stop is over: whoever looks may go on. [`open_gate`](Self::open_gate) wakes the others.
@@ -369,11 +498,16 @@ impl World {
         }
     }
 
-    /// Stops everybody but `me`, to look at the heap; one verifier at a time.
+    /// Stops everybody but `me`, to look at the heap; one verifier at a time. False if `late` gave up: then nobody is
+    /// stopped.
     ///
     /// `me` may hold `Gc`s, so for a phase change it goes on counting as running; for another verifier, which only
     /// reads as well, it counts as stopped while it waits here.
-    pub(crate) fn stop_to_verify(&self, me: Option<MutatorRef>, late: impl FnMut(Duration)) {
+    pub(crate) fn stop_to_verify(
+        &self,
+        me: Option<MutatorRef>,
+        late: impl FnMut(Duration) -> Patience,
+    ) -> bool {
         while !self.try_become_verifier(me) {
             match me {
                 None => self.wait_until(|| !self.registry.lock().verifying),
@@ -387,7 +521,16 @@ impl World {
                 }
             }
         }
-        self.verify_stops.wait(late);
+        let all_stand = self.verify_stops.wait(|| self.has_departed(), late);
+        if !all_stand {
+            let request = Request::StopToVerify;
+            self.give_up(request, &self.verify_stops, |registry| {
+                registry.verifying = false;
+            });
+            // Another verifier may wait for its turn.
+            self.open_gate();
+        }
+        all_stand
     }
 
     fn try_become_verifier(&self, me: Option<MutatorRef>) -> bool {
@@ -457,13 +600,13 @@ impl World {
             .count()
     }
 
-    /// Those that have not answered `request` yet.
+    /// Those that have not answered `request` yet, but for the lost ones.
     pub(crate) fn laggards(&self, request: Request) -> Vec<Laggard> {
         let registry = self.registry.lock();
         let late = |m: &&MutatorRef| {
             // SAFETY: 1. registered, and the registry's lock is held. 2. only the word is used.
             let state = unsafe { m.get() };
-            state.word.is_running_with(request)
+            state.word.is_running_with(request) && !registry.is_lost(**m)
         };
         let all = registry.mutators.iter().filter(late);
         all.map(|&mutator| {
@@ -504,10 +647,10 @@ impl World {
         self.handshakes.acknowledge();
     }
 
-    /// Waits until every mutator has acted.
-    pub(crate) fn wait_for_handshake(&self, late: impl FnMut(Duration)) {
+    /// Waits until every mutator has acted. It stops nobody, so it is not given up.
+    pub(crate) fn wait_for_handshake(&self, mut late: impl FnMut(Duration) -> Patience) {
         if !sabotage::is_on(Fault::HandshakeNotAwaited) {
-            self.handshakes.wait(late);
+            while !self.handshakes.wait(|| self.has_departed(), &mut late) {}
         }
     }
 }

@@ -113,6 +113,14 @@ faults! {
     /// A handshake does nothing for mutators that are blocked.
     BlockedNotActedFor
 
+    // Mutators that are not dropped.
+    /// The end of a thread detaches the mutator that it has not dropped.
+    LostMutatorDetached
+    /// The end of a thread with a mutator is not noted.
+    LossNotNoted
+    /// A thread still names the mutator that it has dropped.
+    CurrentLeftBehind
+
     // Weak references.
     /// Weak cells of dead objects are not cleared.
     CensusSkipped

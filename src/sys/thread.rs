@@ -1,4 +1,4 @@
-//! Threads of our own, the number of processors, and the true end of a thread.
+//! Threads of our own, and the number of processors.
 
 use std::io;
 use std::sync::OnceLock;
@@ -109,33 +109,6 @@ pub(crate) fn cpu_time_ns() -> u64 {
 pub(crate) fn processors() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
-/// A callback at the very end of a thread, after every Rust thread-local destructor has run.
-///
-/// A thread-local destructor is not late enough: another one may run after it and still read the heap through a
-/// `Gc<'static, _>` (which a leaked `Mutator` gives). A pthread key's destructor runs after all of them, because glibc
-/// and macOS run the destructors of `thread_local!` values first.
-#[derive(Debug)]
-pub(crate) struct ExitKey(#[cfg(unix)] libc::pthread_key_t);
-
-impl ExitKey {
-    /// A key that calls `callback(value)` for each thread that exits with a non-null value set.
-    #[cfg(unix)]
-    pub(crate) fn new(callback: extern "C" fn(*mut libc::c_void)) -> Option<Self> {
-        let mut key = 0;
-        let destructor = callback as unsafe extern "C" fn(*mut libc::c_void);
-        // SAFETY: `key` is a valid place for the key, and the callback is a plain function that lives for ever.
-        let failed = unsafe { libc::pthread_key_create(&raw mut key, Some(destructor)) };
-        (failed == 0).then_some(Self(key))
-    }
-
-    /// Sets this thread's value; null means that nothing is called. False when the OS refuses.
-    #[cfg(unix)]
-    pub(crate) fn set(&self, value: *mut libc::c_void) -> bool {
-        // SAFETY: the key came from pthread_key_create and is never deleted.
-        unsafe { libc::pthread_setspecific(self.0, value) == 0 }
-    }
 }
 
 /// Whether every other thread of the process sleeps on a lock or a condition, and none has run for `this_long`; false

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{attach, register, safepoint, state};
 use crate::gc::mutator::MutatorRef;
-use crate::gc::world::World;
+use crate::gc::world::{Patience, World};
 use crate::sys::model::{Plain, explore};
 
 /// The action is one more in the mutator's plain record.
@@ -28,7 +28,7 @@ impl Scene {
 
     fn handshake(&self) {
         self.world.ask_handshake(|_| self.act());
-        self.world.wait_for_handshake(|_| {});
+        self.world.wait_for_handshake(|_| Patience::Look);
     }
 
     fn leave_blocked(&self, mutator: MutatorRef) {

@@ -9,7 +9,7 @@ use loom::thread;
 use super::{CYCLE, Edge, Marks, Objects, attach, bit, objects, safepoint, state};
 use crate::gc::state_word::Request;
 use crate::gc::work::WorkPool;
-use crate::gc::world::World;
+use crate::gc::world::{Patience, World};
 use crate::sys::model::{Plain, explore};
 
 /// When a worker hands on what it found.
@@ -248,11 +248,11 @@ impl Scene {
             self.world.ask_handshake(|_| {
                 self.flush();
             });
-            self.world.wait_for_handshake(|_| {});
+            self.world.wait_for_handshake(|_| Patience::Look);
             if !is_quiet() {
                 continue;
             }
-            self.world.stop(Request::Stop, |_| {});
+            assert!(self.world.stop(Request::Stop, |_| Patience::Look));
             let over = !self.flush() && closed();
             if over {
                 self.marking.set(false);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{attach, register, safepoint, state};
 use crate::gc::mutator::MutatorRef;
 use crate::gc::state_word::Request;
-use crate::gc::world::World;
+use crate::gc::world::{Patience, World};
 use crate::sys::model::{Plain, explore};
 
 /// The world, and what is written only while it is stopped; odd in between.
@@ -36,7 +36,7 @@ impl Scene {
     }
 
     fn stop_for(&self, request: Request) {
-        self.world.stop(request, |_| {});
+        assert!(self.world.stop(request, |_| Patience::Look));
         self.phase.set(self.phase.get() + 1);
         if request == Request::Stop {
             self.begun.set(self.begun.get() + 1);
@@ -212,7 +212,11 @@ impl Verifiers {
     /// User code, then a look at the whole heap, then user code again: `Collector::verify` on an attached thread.
     fn verify(&self, number: usize, mutator: MutatorRef) {
         self.own[number].set(1);
-        self.scene.world.stop_to_verify(Some(mutator), |_| {});
+        let all_stand = self
+            .scene
+            .world
+            .stop_to_verify(Some(mutator), |_| Patience::Look);
+        assert!(all_stand);
         let _ = self.own[1 - number].get();
         self.scene.user_code();
         self.scene.world.start_after_verify();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Marks, Objects, objects, register, state};
 use crate::gc::state_word::Request;
 use crate::gc::weak::{Upgrade, WeakCell, WeakState};
-use crate::gc::world::World;
+use crate::gc::world::{Patience, World};
 use crate::sys::model::{Plain, explore};
 use crate::sys::sync::{Ordering, fence};
 
@@ -87,11 +87,11 @@ impl Scene {
 
     fn handshake(&self) {
         self.world.ask_handshake(|_| self.flush());
-        self.world.wait_for_handshake(|_| {});
+        self.world.wait_for_handshake(|_| Patience::Look);
     }
 
     fn try_end_marking(&self) -> bool {
-        self.world.stop(Request::Stop, |_| {});
+        assert!(self.world.stop(Request::Stop, |_| Patience::Look));
         self.flush();
         let over = self.weak.declare_dead();
         if !over {
