@@ -106,7 +106,7 @@ fn a_trace_that_panics_ends_the_process_and_says_so() {
         );
         assert!(text.contains("a trace must not panic"), "{text}");
         assert!(
-            text.contains("greywave: fatal: a collector's thread panicked"),
+            text.contains("greywave: fatal: a thread of greywave's panicked"),
             "{text}"
         );
     }

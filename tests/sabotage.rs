@@ -25,6 +25,8 @@ mod lost;
 mod nodes;
 #[path = "stress/pacing.rs"]
 mod pacing;
+#[path = "stress/scheduler.rs"]
+mod scheduler;
 #[path = "stress/spans.rs"]
 mod spans;
 #[path = "stress/stage.rs"]
@@ -74,6 +76,8 @@ const PROGRAMS: &[Program] = &[
     plain!(staged::a_thread_holds_up_the_cycle_that_is_asked_for),
     plain!(staged::nobody_comes_back_in_a_stop),
     plain!(staged::no_g_touches_the_heap_in_a_stop),
+    plain!(scheduler::an_aborted_g_undoes_what_it_did_in_the_heap),
+    plain!(scheduler::a_deadlock_comes_as_the_monitor_falls_asleep),
     plain!(endings::an_edge_is_cut_after_the_last_handshake),
     plain!(endings::an_upgrade_comes_as_marking_ends),
     plain!(endings::an_upgrade_comes_after_marking),
@@ -208,6 +212,14 @@ const TABLE: &[(Fault, &str)] = &[
     (Fault::BlockedForgotten, "no_g_touches_the_heap_in_a_stop"),
     (Fault::HandshakeNotAwaited, "threads_share_pages"),
     (Fault::BlockedNotActedFor, "slots_are_used_again"),
+    (
+        Fault::CancelledOutsideItsG,
+        "an_aborted_g_undoes_what_it_did_in_the_heap",
+    ),
+    (
+        Fault::EventsSleptOver,
+        "a_deadlock_comes_as_the_monitor_falls_asleep",
+    ),
     (
         Fault::LostMutatorDetached,
         "what_a_leaked_mutator_gave_stays",

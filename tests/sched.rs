@@ -5,6 +5,8 @@
 
 #![cfg(feature = "sched")]
 
+#[path = "sched/cleanup.rs"]
+mod cleanup;
 #[path = "sched/collector.rs"]
 mod collector;
 #[path = "sched/common.rs"]
@@ -13,10 +15,16 @@ mod common;
 mod deadlocks;
 #[path = "sched/ending.rs"]
 mod ending;
+#[path = "sched/everywhere.rs"]
+mod everywhere;
+#[path = "support/executor.rs"]
+mod executor;
 #[path = "sched/handles.rs"]
 mod handles;
 #[path = "sched/hogs.rs"]
 mod hogs;
+#[path = "sched/polls.rs"]
+mod polls;
 #[path = "sched/settings.rs"]
 mod settings;
 #[path = "stress/support.rs"]

@@ -15,6 +15,9 @@ mod graph;
 mod nodes;
 #[path = "stress/pacing.rs"]
 mod pacing;
+#[cfg(feature = "sched")]
+#[path = "stress/scheduler.rs"]
+mod scheduler;
 #[path = "stress/spans.rs"]
 mod spans;
 #[path = "stress/stage.rs"]
@@ -166,6 +169,18 @@ fn roots_that_go_elsewhere_leave_no_slots_behind() {
 #[test]
 fn counters_begin_anew() {
     spans::counters_begin_anew();
+}
+
+#[cfg(feature = "sched")]
+#[test]
+fn an_aborted_g_undoes_what_it_did_in_the_heap() {
+    scheduler::an_aborted_g_undoes_what_it_did_in_the_heap();
+}
+
+#[cfg(feature = "sched")]
+#[test]
+fn a_deadlock_comes_as_the_monitor_falls_asleep() {
+    scheduler::a_deadlock_comes_as_the_monitor_falls_asleep();
 }
 
 #[cfg(feature = "sched")]

@@ -280,7 +280,7 @@ impl Mutator {
         // A lent one is inside a `blocking` already: the P has been given away.
         #[cfg(feature = "sched")]
         if self.kind == Kind::OfProc {
-            return crate::sched::blocking::without_proc(f, || drop(back));
+            return crate::sched::blocking::without_proc(f, back);
         }
         let out = f();
         drop(back);
@@ -445,10 +445,7 @@ impl Drop for Mutator {
             }
             // The P goes, and its mutator is Blocked. Nobody's thread has it.
             #[cfg(feature = "sched")]
-            Kind::OfProc => {
-                self.enter();
-                self.collector().detach(self.state);
-            }
+            Kind::OfProc => self.collector().take_off_blocked(self.state),
             Kind::Lent => {
                 let (collector, state) = (self.collector(), self.state());
                 collector

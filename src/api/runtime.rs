@@ -12,6 +12,7 @@ use crate::api::current::{current, set_current};
 use crate::api::error::ConfigError;
 use crate::api::heap::Heap;
 use crate::api::mutator::Mutator;
+use crate::gc::cycle::collecting_for;
 use crate::sched::context;
 use crate::sched::report::{Deadlock, DeadlockPolicy, GInfo};
 use crate::sched::shared::{Plan, Shared};
@@ -19,6 +20,7 @@ use crate::sched::shutdown::ShutdownError;
 use crate::sched::stats::RuntimeStats;
 use crate::sched::task::join::JoinHandle;
 use crate::sched::worker::Worker;
+use crate::sys::clock::Moment;
 use crate::sys::lock::Unranked;
 use crate::sys::thread::{self, JoinHandle as Thread};
 
@@ -41,7 +43,8 @@ unsafe impl Send for Host {}
 /// Runs Gs: futures, on as many threads as there are processors, that share a heap.
 ///
 /// A G is started with [`go`], or with [`Runtime::go`] from outside. It touches the heap in [`with`]. While it waits it costs
-/// the collector nothing: no pointer is held across an `.await`. Dropping the runtime drops the Gs that are left.
+/// the collector nothing: no pointer is held across an `.await`. Dropping the runtime drops the Gs that are left, as
+/// [`shutdown`](Self::shutdown) with a limit of 10 s does.
 ///
 /// # Examples
 /// ```
@@ -155,7 +158,7 @@ impl RuntimeBuilder {
         let monitor = thread::spawn("greywave-monitor".to_owned(), move || watched.run_monitor())
             .map_err(|e| {
             // There is no G that it could wait for.
-            let _ = shared.shut_down(Duration::ZERO);
+            let _ = shared.shut_down(Duration::ZERO, &|| true);
             ConfigError::refused("the scheduler's thread cannot be started".to_owned(), e)
         })?;
         Ok(Runtime {
@@ -253,6 +256,10 @@ impl Runtime {
     /// Ends the runtime: Gs are dropped at their next await, threads are joined. Waits at most `limit` for Gs that run or
     /// are in blocking calls.
     ///
+    /// Where its Gs would wait for this thread it does not wait for them: in a G of the runtime, in the drop of an object, and
+    /// on a thread with a running mutator that a collection waits for. It asks for the end, which a thread of its own sees to,
+    /// and returns.
+    ///
     /// # Errors
     /// [`ShutdownError`] names those that had not ended by then; their threads end when they do.
     pub fn shutdown(self, limit: Duration) -> Result<(), ShutdownError> {
@@ -263,14 +270,41 @@ impl Runtime {
         let Some(monitor) = self.monitor.lock().take() else {
             return Ok(()); // done before
         };
-        let result = self.shared.shut_down(limit);
+        let start = Moment::now();
+        let Some(result) = self.shared.shut_down(limit, &|| self.may_wait()) else {
+            let shared = self.shared.clone();
+            let body = move || {
+                // Those that do not end are left behind, as by a drop elsewhere.
+                let _ = shared.shut_down(PATIENCE, &|| true);
+                let _ = monitor.join();
+            };
+            // Without a thread for it the Gs end all the same, and the runtime's threads sleep on.
+            let _ = thread::spawn("greywave-end".to_owned(), body);
+            let left = self.shared.dump();
+            if left.is_empty() {
+                return Ok(());
+            }
+            let waited = Duration::from_nanos(start.elapsed_ns());
+            return Err(ShutdownError::new(waited, left));
+        };
         // It sees that Ms are to end.
         let _ = monitor.join();
         result
     }
+
+    /// Whether this thread may wait for Gs: none of them can be waiting for it.
+    fn may_wait(&self) -> bool {
+        let is_waited_for = current().filter(|c| c.running).is_some_and(|c| {
+            // SAFETY: 1. and 2. it is this thread's own, and runs; only the word is used.
+            let asked = unsafe { c.mutator.get() }.word.asked();
+            asked.is_waited_for()
+        });
+        !is_waited_for && collecting_for() == 0 && !context::is_thread_of(Arc::as_ptr(&self.shared))
+    }
 }
 
 impl Drop for Runtime {
+    /// As [`shutdown`](Runtime::shutdown) with a limit of 10 s.
     fn drop(&mut self) {
         let _ = self.end(PATIENCE);
     }
@@ -354,7 +388,7 @@ pub fn with<R>(f: impl FnOnce(&mut Mutator) -> R) -> R {
         "`with` inside a section, or on a thread with a mutator: a thread has one at most"
     );
     context::with_worker(|worker| {
-        let Some(worker) = worker.filter(|w| w.is_polling()) else {
+        let Some(worker) = worker.filter(|w| w.is_in_g()) else {
             panic!("`with` was called outside a G");
         };
         let mut section = Section::enter(worker);

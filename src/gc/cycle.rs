@@ -21,16 +21,17 @@
 //! Cycles of the mailbox and of the statistics have 64 bits, as the heap's generation has; `heap/span.rs` is about those of
 //! spans.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::collector::Collector;
-use crate::gc::events::Event;
+use crate::gc::events::{self, Event};
 use crate::gc::late::LOOK;
 use crate::gc::lost::NAP;
 use crate::gc::mark::Marker;
+#[cfg(feature = "sched")]
+use crate::gc::mutator::MutatorRef;
 use crate::gc::pacing::CycleSize;
 use crate::gc::spans;
 use crate::gc::state_word::Request;
@@ -39,6 +40,7 @@ use crate::gc::weak;
 use crate::gc::worker::{ThreadHost, WorkerHost, lose_processor};
 use crate::pace::survival::MarkEnd;
 use crate::sys::clock::Moment;
+use crate::sys::quiet::contain;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::Ordering;
 use crate::sys::thread::{self, thread_local};
@@ -262,6 +264,9 @@ impl Collector {
         self.after_marking();
         sweep_phase.end();
         self.finish_figures(&timing, mark_ns);
+        // As in a sweep: what is dropped here is dropped under the turnstile.
+        let _turn = self.turnstile.lock();
+        events::note_cycle();
     }
 
     /// Marks until a second stop finds nothing left.
@@ -543,7 +548,33 @@ impl Collector {
             processors: self.pacing.processors,
             forced: timing.forced,
         };
-        // The sink is user code; see `tell`.
-        let _ = catch_unwind(AssertUnwindSafe(|| sink(&line.to_string())));
+        // [D2] The sink is user code.
+        contain(|| sink(&line.to_string()));
+    }
+
+    /// Takes a mutator off that is Blocked and that nobody enters any more: its buffers and spans go back as in a handshake
+    /// in which the collector acts for it. It does not run for that, so it waits for no stop: the caller may be a thread that a
+    /// stop waits for.
+    ///
+    /// Whoever acts for Blocked mutators, or looks at all of them in a stop, has the turnstile meanwhile.
+    #[cfg(feature = "sched")]
+    pub(crate) fn take_off_blocked(&self, mutator: MutatorRef) {
+        // A drop on the collector's thread has the turn already.
+        let turn = (collecting_for() != self.id).then(|| self.turnstile.lock());
+        {
+            // SAFETY: 1. registered until `unregister` below. 2. it is Blocked, the caller is the only one who could enter it,
+            // and nobody claims it without the turnstile.
+            let state = unsafe { mutator.get() };
+            debug_assert!(
+                state.word.is_blocked(),
+                "a P's mutator goes between sections"
+            );
+            self.act_for_blocked(state);
+            self.heap.give_back_pages(&state.local.cache);
+            self.roots
+                .give_back(&mut state.local.free_roots.borrow_mut());
+        }
+        self.world.unregister(mutator);
+        drop(turn);
     }
 }

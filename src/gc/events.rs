@@ -132,6 +132,26 @@ pub enum Event {
     },
 }
 
+/// What the layers above do after each cycle of any heap.
+#[cfg(feature = "sched")]
+static AFTER_CYCLES: std::sync::OnceLock<fn()> = std::sync::OnceLock::new();
+
+/// From now on `then` is called after each cycle of any heap, on its collector's thread, with no lock held and before whoever
+/// asked for the cycle goes on. It runs users' drops, which count as drops of objects do: they may not wait. Once in a process.
+#[cfg(feature = "sched")]
+pub(crate) fn after_each_cycle(then: fn()) {
+    // There is one caller, and it calls once.
+    let _ = AFTER_CYCLES.set(then);
+}
+
+/// A cycle is over, its sweep included.
+pub(crate) fn note_cycle() {
+    #[cfg(feature = "sched")]
+    if let Some(then) = AFTER_CYCLES.get() {
+        then();
+    }
+}
+
 impl Event {
     /// Whether it tells of a trouble, not of the ordinary course of things.
     pub(crate) fn is_trouble(&self) -> bool {

@@ -16,7 +16,6 @@
 //! Nothing else in the crate writes warnings.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use crate::gc::collector::Collector;
 use crate::gc::cycle::collecting_for;
 use crate::gc::events::Event;
 use crate::gc::spans;
+use crate::sys::quiet::contain;
 use crate::sys::thread;
 
 /// How old a trouble is when it is told for the first time.
@@ -86,15 +86,14 @@ impl Collector {
             }
             return;
         };
-        // The sink is user code: its panic (told by the panic hook) must not take the collector's
-        // thread with it.
+        // [D2] The sink is user code.
         if collecting_for() == self.id {
-            let _ = catch_unwind(AssertUnwindSafe(|| sink(event)));
+            contain(|| sink(event));
         } else {
             let (sink, event) = (sink.clone(), event.clone());
             // A system without room for a thread has greater trouble than this one.
             let _ = thread::spawn("greywave-notice".to_owned(), move || {
-                let _ = catch_unwind(AssertUnwindSafe(|| sink(&event)));
+                contain(move || sink(&event));
             });
         }
     }

@@ -65,6 +65,12 @@ impl Asked {
     pub(crate) fn has(self, request: Request) -> bool {
         self.0 & request as u32 != 0
     }
+
+    /// Whether somebody waits for the answer.
+    #[cfg(feature = "sched")]
+    pub(crate) fn is_waited_for(self) -> bool {
+        self.0 & !PATIENT != 0
+    }
 }
 
 /// Where a mutator was when something was asked of it.

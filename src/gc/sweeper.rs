@@ -8,6 +8,7 @@ use crate::gc::events::Event;
 use crate::heap::span_class::ClassRef;
 use crate::heap::sweep::{DeadObjects, NoDrops};
 use crate::object::counting::{Counting, Purpose};
+use crate::sys::quiet::drop_quietly;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{Ordering, yield_now};
 
@@ -80,8 +81,8 @@ impl DeadObjects for Dropper<'_> {
                 .map(|s| (*s).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_else(|| "(not a string)".to_owned());
-            // A payload whose own drop panics is the user's second bug in a row; it is leaked.
-            let _leaked = std::mem::ManuallyDrop::new(panic);
+            // [D2]
+            drop_quietly(panic);
             self.collector.tell(&Event::DropPanic {
                 type_name: class.type_name(),
                 message,

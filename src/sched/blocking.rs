@@ -107,6 +107,9 @@ impl CallQueue {
 }
 
 /// A worker inside a blocking call; dropping it is the way out, also for a panic.
+///
+/// Calls may be inside each other: what a call runs may go into a section of the heap, and block there. Only the outermost
+/// gives a P away and takes one back, so a thread in a call never has one.
 pub(crate) struct InCall<'a> {
     worker: &'a Worker,
     /// The P that was left Blocked.
@@ -117,12 +120,14 @@ impl Worker {
     /// Gives the P away, as the module's head says. The call has been counted.
     pub(crate) fn enter_call(&self) -> InCall<'_> {
         self.forget_the_ended();
+        self.calls.set(self.calls.get() + 1);
+        self.note_in_call(true);
         let shared = self.shared();
         let left = self.let_go().filter(|&index| {
             let proc = &shared.procs[index];
             Proc::count(&proc.calls);
-            // Relaxed: a hint; the monitor looks again.
-            let has_work = !proc.queue.is_empty() || shared.global_len.load(Ordering::Relaxed) > 0;
+            // A hint; the monitor looks again.
+            let has_work = !proc.queue.is_empty() || shared.roster.queued() > 0;
             if has_work {
                 shared.start(index, false);
             } else {
@@ -139,6 +144,12 @@ impl Drop for InCall<'_> {
         let shared = self.worker.shared();
         // Relaxed: a count.
         shared.in_calls.fetch_sub(1, Ordering::Relaxed);
+        let depth = self.worker.calls.get() - 1;
+        self.worker.calls.set(depth);
+        if depth > 0 {
+            return shared.calls.wake_one();
+        }
+        self.worker.note_in_call(false);
         let back = self
             .left
             .filter(|&index| shared.procs[index].take_from_call())
@@ -209,7 +220,7 @@ impl<F: FnOnce() -> R, R> Future for Blocking<F, R> {
             let reserve = || shared.reserve_call();
             if let Some(ticket) = shared.calls.wait_unless(ticket, cx, reserve) {
                 self.waits = Some((shared.clone(), ticket));
-                context::note_wait(WaitReason::Blocking, 0);
+                context::note_wait(WaitReason::Thread, 0);
                 return Poll::Pending;
             }
             self.waits = None;
@@ -236,9 +247,15 @@ impl<F, R> Drop for Blocking<F, R> {
     }
 }
 
-/// Runs `call` inside a section: the P goes on without this M meanwhile, with another mutator; `back` comes before the M
-/// takes a P again, if one is free. Otherwise the section ends without one.
-pub(crate) fn without_proc<R>(call: impl FnOnce() -> R, back: impl FnOnce()) -> R {
+/// Runs `call` inside a section: the P goes on without this M meanwhile, with another mutator. The drop of `back` is the
+/// way back into the section. It may wait for the end of a stop, so it comes before the M takes a P again, which would wait
+/// with it; if no P is free then, the section ends without one.
+pub(crate) fn without_proc<R>(call: impl FnOnce() -> R, back: impl Sized) -> R {
+    /// Fields are dropped in this order, after a panic, too.
+    struct WayBack<'a, B> {
+        _back: B,
+        _in_call: Option<InCall<'a>>,
+    }
     context::with_worker(|worker| {
         let in_call = worker.map(|worker| {
             // Whether there is room or not: a section cannot wait for it.
@@ -246,10 +263,11 @@ pub(crate) fn without_proc<R>(call: impl FnOnce() -> R, back: impl FnOnce()) -> 
             worker.shared().in_calls.fetch_add(1, Ordering::Relaxed);
             worker.enter_call()
         });
-        let out = call();
-        drop(in_call);
-        back();
-        out
+        let _way_back = WayBack {
+            _back: back,
+            _in_call: in_call,
+        };
+        call()
     })
 }
 

@@ -26,22 +26,40 @@ pub(crate) fn set_driver(driver: Option<(Arc<Driver>, usize)>) {
 
 thread_local! {
     static WORKER: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
+    /// Whose thread this is, also while it is [`Elsewhere`].
+    static HOME: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
     static RANDOM: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Says which worker this thread is, for as long as the guard lives.
-pub(crate) struct Here;
+pub(crate) struct Here(#[allow(dead_code, reason = "its drop is what it is for")] Home);
 
 impl Here {
     pub(crate) fn enter(worker: &Worker) -> Self {
         WORKER.with(|w| w.set(&raw const *worker));
-        Self
+        Self(Home::enter(worker.shared()))
     }
 }
 
 impl Drop for Here {
     fn drop(&mut self) {
         WORKER.with(|w| w.set(std::ptr::null()));
+    }
+}
+
+/// This thread is one of that runtime's for as long as the guard lives.
+pub(crate) struct Home;
+
+impl Home {
+    pub(crate) fn enter(shared: &Arc<Shared>) -> Self {
+        HOME.with(|home| home.set(Arc::as_ptr(shared)));
+        Self
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        HOME.with(|home| home.set(std::ptr::null()));
     }
 }
 
@@ -84,6 +102,12 @@ pub(crate) fn shard_of(shared: *const Shared) -> Option<usize> {
     })
 }
 
+/// Whether this thread is one of that runtime's, whatever it does just now.
+pub(crate) fn is_thread_of(shared: *const Shared) -> bool {
+    HOME.try_with(Cell::get)
+        .is_ok_and(|home| std::ptr::eq(home, shared))
+}
+
 /// Whether this thread has a P, which others would wait for.
 pub(crate) fn holds_a_proc() -> bool {
     with_worker(|worker| worker.is_some_and(Worker::has_proc))
@@ -115,9 +139,12 @@ pub(crate) fn note_wait(reason: WaitReason, on: usize) {
 
 /// Whether the G that is being polled has had its share and should make room: it has been woken, and its future is to
 /// return `Pending`. Asked once by every operation that may succeed without waiting, before it does anything.
+///
+/// Never true outside a G, nor inside a blocking call; and in one poll of a G not more than a fixed number of times, so that
+/// who polls in a loop is let through ([`Worker::is_to_make_room`]).
 #[inline]
 pub(crate) fn should_yield(cx: &mut Context<'_>) -> bool {
-    let should = with_worker(|worker| worker.is_some_and(Worker::is_preempted));
+    let should = with_worker(|worker| worker.is_some_and(Worker::is_to_make_room));
     if should {
         make_room(cx);
     }

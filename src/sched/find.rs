@@ -9,7 +9,7 @@ use crate::sched::proc::{Proc, Status};
 use crate::sched::shared::Closing;
 use crate::sched::task::GRef;
 use crate::sched::worker::Worker;
-use crate::sys::sync::{Ordering, fence, spin_hint};
+use crate::sys::sync::{Ordering, spin_hint};
 
 /// The global queue is looked at before the local one every so many rounds.
 const GLOBAL_EVERY: u32 = 61;
@@ -105,11 +105,11 @@ impl Worker {
             }
             return Some(g);
         }
-        // Relaxed (both): estimates. At most half of the busy Ps' Ms look for work.
-        let idle = shared.idle_procs.load(Ordering::Relaxed);
+        // At most half of the busy Ps' Ms look for work.
+        let idle = shared.roster.idle();
         let busy = shared.width.saturating_sub(idle);
         if !self.is_spinning() {
-            if 2 * shared.spinning.load(Ordering::Relaxed) >= busy {
+            if 2 * shared.roster.spinning() >= busy {
                 return None;
             }
             self.begin_spinning();
@@ -172,10 +172,8 @@ impl Worker {
         self.forget_the_ended();
         let shared = self.shared();
         let Some(index) = self.let_go() else { return };
-        shared.put_idle_proc(index);
-        self.end_spinning();
-        // SeqCst: see the head of `shared.rs`.
-        fence(Ordering::SeqCst);
+        shared.procs[index].set(Status::Idle);
+        shared.roster.give_up(index, self.forget_spinning());
         if self.has_missed_work() && self.take_idle() {
             self.begin_spinning();
             return;
@@ -185,8 +183,7 @@ impl Worker {
 
     fn has_missed_work(&self) -> bool {
         let shared = self.shared();
-        // Relaxed: after the fence.
-        shared.global_len.load(Ordering::Relaxed) > 0
+        shared.roster.queued() > 0
             || shared.is_closing(Closing::Ms)
             || shared.procs.iter().any(|p| !p.queue.is_empty())
             || shared.driver.next_timer() <= shared.driver.now()
@@ -244,6 +241,9 @@ impl Worker {
         let left: Vec<GRef> = proc.queue.take_all().collect();
         if !left.is_empty() {
             self.shared().put_all_global(left);
+        }
+        // A G that was preempted went there, and nobody was called, because this P was about to look. It is not.
+        if self.shared().roster.queued() > 0 {
             self.shared().wake_one();
         }
     }

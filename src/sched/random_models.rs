@@ -89,7 +89,8 @@ impl Scene {
         }
         drop(left);
         self.shared
-            .shut_down(Duration::MAX)
+            .shut_down(Duration::MAX, &|| true)
+            .expect("it may wait")
             .expect("all have ended");
     }
 }
@@ -176,7 +177,7 @@ fn shuttle_gs_are_found_and_nobody_oversleeps() {
 #[test]
 fn shuttle_gs_when_one_looks_for_ever_fails() {
     let deaf = |shared: &Shared| {
-        shared.spinning.fetch_add(1, Ordering::AcqRel);
+        shared.roster.begin_spinning();
     };
     fails(10, &["deadlock", "max_steps"], move || gs(deaf));
 }

@@ -9,7 +9,7 @@ use crate::gc::late::{Task, Tasks};
 use crate::sched::shared::Shared;
 use crate::sched::sysmon::SURE_AFTER;
 use crate::sched::task::GRef;
-use crate::sys::sync::Ordering;
+use crate::sched::wait::WaitReason;
 use crate::sys::thread;
 
 /// What a G does, at one moment.
@@ -22,7 +22,7 @@ pub struct GInfo {
     pub spawned_at: &'static Location<'static>,
     /// How long ago that was; exact to a millisecond.
     pub age: Duration,
-    /// What it does: "running", "runnable", or what it waits for.
+    /// What it does: "running", "in a blocking call", "runnable", or what it waits for.
     pub state: String,
 }
 
@@ -73,11 +73,15 @@ impl std::error::Error for Deadlock {}
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadlockPolicy {
-    /// When every other thread of the process waits for a lock or a condition, and none of them has run for 10 ms (Linux):
-    /// one that sleeps, or waits for input, may be about to wake a G. Never on other systems.
+    /// When every other thread of the process waits for a lock or a condition without a time limit, and none of them has run
+    /// for 10 ms (Linux): one that sleeps, waits for input, or waits with a limit, may be about to wake a G. That goes for
+    /// threads in [`blocking`](crate::blocking) calls as well. Never on other systems. The harness of `cargo test` waits with a
+    /// limit of a minute on its first thread, so a test that expects a report says [`Always`](Self::Always).
     #[default]
     Auto,
-    /// Always: no thread outside the runtime wakes a G.
+    /// Always: no thread outside the runtime wakes a G. Gs in [`blocking`](crate::blocking) calls count as waiting when other
+    /// Gs wait for a thread ([`max_threads`](crate::RuntimeBuilder::max_threads)) and every call sleeps on a lock or a
+    /// condition without a time limit (Linux); without that, what a call waits for may come from outside.
     Always,
     /// Never.
     Never,
@@ -106,6 +110,8 @@ impl Shared {
                 Some(on) => format!("waits for {} ({on:#x})", header.wait_reason()),
                 None => format!("waits for {}", header.wait_reason()),
             }
+        } else if header.state.is_running() && header.wait_reason() == WaitReason::Call {
+            "in a blocking call".to_owned()
         } else if header.state.is_running() {
             "running".to_owned()
         } else {
@@ -124,34 +130,47 @@ impl Shared {
         self.registry.all().iter().map(|g| self.info(g)).collect()
     }
 
-    /// Looks whether all Gs wait for each other, and tells those in `block_on`. Everybody is asleep. True if it may be
-    /// so later: the threads outside have to be looked at again.
-    pub(crate) fn report_deadlock(self: &Arc<Self>) -> bool {
+    /// Looks whether all Gs wait for each other, and tells those in `block_on`. Every P is idle.
+    ///
+    /// A G waits for another G if its last poll says so and nobody else holds a waker of its; or if it waits for a thread to
+    /// block on, while the threads that could be had are in calls. A G in a call waits for others if its thread sleeps for
+    /// ever.
+    pub(crate) fn report_deadlock(self: &Arc<Self>) -> Look {
         if self.deadlocks == DeadlockPolicy::Never || self.mains.lock().is_empty() {
-            return false;
+            return Look::Over;
         }
-        // Relaxed: a counter.
-        let events = self.events.load(Ordering::Relaxed);
+        let events = self.watch.events();
+        // Either is an event when it comes.
         if self.driver.has_timers() || self.driver.io_waiters() > 0 {
-            return false;
+            return Look::Over;
         }
         let gs = self.registry.all();
-        let is_stuck = |g: &GRef| {
-            let header = g.header();
-            // Each wait of ours holds one waker. One more is a stranger's. One reference is this report's.
-            header.state.is_waiting()
-                && header.wait_reason().needs_a_g()
-                && header.state.wakers() <= header.waits() + 1
+        let (mut calls, mut lines) = (0, 0);
+        for g in &gs {
+            match self.stuck(g) {
+                Stuck::No => return Look::Over,
+                Stuck::Perhaps => return Look::Again,
+                Stuck::Waits => {}
+                Stuck::WaitsForAThread => lines += 1,
+                Stuck::InACall => calls += 1,
+            }
+        }
+        if gs.is_empty() {
+            return Look::Over;
+        }
+        let threads = self.threads_in_calls();
+        if threads.len() != calls {
+            return Look::Again;
+        }
+        let is_sure = match self.deadlocks {
+            DeadlockPolicy::Auto => thread::others_sleep_for_ever(SURE_AFTER),
+            _ if calls == 0 => true,
+            // Threads outside wake no G. They may end a call, if it is not for want of calls that it does not end.
+            _ if lines == 0 => return Look::Over,
+            _ => thread::they_sleep_for_ever(SURE_AFTER, &threads),
         };
-        if gs.is_empty() || !gs.iter().all(is_stuck) {
-            return false;
-        }
-        if self.deadlocks == DeadlockPolicy::Auto && !thread::others_sleep_on_locks(SURE_AFTER) {
-            return true;
-        }
-        // Relaxed: as above.
-        if self.events.load(Ordering::Relaxed) != events {
-            return true;
+        if !is_sure || self.watch.events() != events {
+            return Look::Again;
         }
         let report = Deadlock {
             gs: gs.iter().map(|g| self.info(g)).collect(),
@@ -161,6 +180,58 @@ impl Shared {
         for main in mains {
             main.tell(report.clone());
         }
-        false
+        Look::Over
     }
+
+    fn stuck(&self, g: &GRef) -> Stuck {
+        let header = g.header();
+        let reason = header.wait_reason();
+        if header.state.is_running() {
+            return if reason == WaitReason::Call {
+                Stuck::InACall
+            } else {
+                Stuck::No
+            };
+        }
+        if !header.state.is_waiting() || !reason.needs_a_g() {
+            return Stuck::No;
+        }
+        // Each wait of ours holds one waker. One more is a stranger's, who may let go of it without a word. One reference is
+        // this report's.
+        if header.state.wakers() > header.waits() + 1 {
+            return Stuck::Perhaps;
+        }
+        if reason == WaitReason::Thread {
+            Stuck::WaitsForAThread
+        } else {
+            Stuck::Waits
+        }
+    }
+
+    /// The threads of Ms that are in blocking calls, by the numbers that the OS has for them.
+    fn threads_in_calls(&self) -> Vec<u32> {
+        let lists = self.roster.lock();
+        let in_calls = lists.all.iter().filter_map(|m| m.thread_in_call());
+        in_calls.collect()
+    }
+}
+
+/// What is to come after a look for a deadlock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Another one, without anything having happened: threads outside have to be looked at again.
+    Again,
+    /// None before something happens.
+    Over,
+}
+
+/// Whether a G waits for other Gs.
+enum Stuck {
+    No,
+    /// A stranger may wake it.
+    Perhaps,
+    Waits,
+    WaitsForAThread,
+    /// If its thread sleeps for ever.
+    InACall,
 }

@@ -1,14 +1,4 @@
-//! What the Ms of a runtime share: Ps, the global queue, who is idle, and who is woken for what.
-//!
-//! A wake-up is not lost: who makes work puts it into a queue, and then looks whether a P is idle; who goes idle puts its P
-//! into the list, and then looks into all queues. Each has a sequentially consistent fence between the two, so one of them
-//! sees the other:
-//!
-//! | makes work (`put_local`, `put_global`, then `wake_one`) | goes idle (`release_proc`, then `look_again`) |
-//! |---|---|
-//! | store the G | store idle, spinning |
-//! | fence | fence |
-//! | load idle, spinning | load the queues |
+//! What the Ms of a runtime share: Ps, the global queue, who is idle, and who is woken for what. The protocol is in `idle.rs`.
 
 use std::any::Any;
 use std::fmt;
@@ -26,38 +16,24 @@ use crate::sched::block_on::Main;
 use crate::sched::blocking::CallQueue;
 use crate::sched::context;
 use crate::sched::driver::Driver;
-use crate::sched::list::Chain;
+use crate::sched::idle::Roster;
 use crate::sched::machine::{Machine, NO_PROC};
 use crate::sched::proc::{Proc, Status};
 use crate::sched::registry::Registry;
 use crate::sched::report::DeadlockPolicy;
-use crate::sched::sysmon::Monitor;
 use crate::sched::task::cell::{self, Birth};
 use crate::sched::task::join::{self, JoinHandle};
 use crate::sched::task::{GRef, Queued};
+use crate::sched::watch::Watch;
 use crate::sched::worker;
 use crate::sys::clock::{CoarseMoment, Moment};
 use crate::sys::fatal::fatal_args;
 use crate::sys::lock::{Condvar, Unranked};
-use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
-use crate::sys::thread::{self, JoinHandle as Thread};
+use crate::sys::sync::{AtomicU8, AtomicUsize, Ordering};
+use crate::sys::thread;
 
 /// Makes a mutator for a P; the layer above knows its type.
 pub(crate) type MakeHost = Box<dyn Fn() -> Box<dyn Any + Send> + Send + Sync>;
-
-/// Under the scheduler's lock.
-#[derive(Debug)]
-pub(crate) struct Idle {
-    global: Chain<Queued>,
-    pub(crate) procs: Vec<usize>,
-    /// Ps that stand in for those whose G does not make room.
-    pub(crate) spares: Vec<usize>,
-    pub(crate) machines: Vec<Arc<Machine>>,
-    /// Ms that exist.
-    pub(crate) started: usize,
-    next_id: u64,
-    pub(crate) threads: Vec<Thread<()>>,
-}
 
 /// How far the end of a runtime has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,12 +62,7 @@ pub(crate) struct Shared {
     pub(crate) procs: Box<[Proc]>,
     /// How many Ps may run at once.
     pub(crate) width: usize,
-    pub(crate) idle: Unranked<Idle>,
-    /// Mirrors of what is under the lock.
-    pub(crate) idle_procs: AtomicUsize,
-    pub(crate) global_len: AtomicUsize,
-    /// Ms that look for work.
-    pub(crate) spinning: AtomicUsize,
+    pub(crate) roster: Roster<Queued>,
     /// Ms inside blocking calls without a P.
     pub(crate) in_calls: AtomicUsize,
     /// Spare Ps that are not put aside.
@@ -106,8 +77,6 @@ pub(crate) struct Shared {
     built_at: CoarseMoment,
     pub(crate) max_threads: usize,
     next_shard: AtomicUsize,
-    /// Counts whatever may have made somebody runnable.
-    pub(crate) events: AtomicU64,
     /// From runnable to running, of a sample.
     pub(crate) latency: Unranked<Pauses>,
     /// A line every so often, and where it goes.
@@ -119,9 +88,8 @@ pub(crate) struct Shared {
     /// Threads in `block_on`.
     pub(crate) mains: Unranked<Vec<Arc<Main>>>,
     pub(crate) deadlocks: DeadlockPolicy,
-    pub(crate) monitor: Unranked<Monitor>,
-    pub(crate) monitor_wake: Condvar,
-    pub(crate) monitor_sleeps: AtomicU8,
+    /// The monitor's sleep.
+    pub(crate) watch: Watch,
     /// For whoever waits for the last G to end.
     pub(crate) ended: Unranked<()>,
     pub(crate) all_ended: Condvar,
@@ -133,7 +101,7 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("width", &self.width)
-            .field("idle", &self.idle)
+            .field("roster", &self.roster)
             .finish_non_exhaustive()
     }
 }
@@ -149,18 +117,7 @@ impl Shared {
                 .map(|index| Proc::new(index, (plan.make_host)()))
                 .collect(),
             width: plan.procs,
-            idle: Unranked::new(Idle {
-                global: Chain::new(),
-                procs: (0..plan.procs).rev().collect(),
-                spares: (plan.procs..all).rev().collect(),
-                machines: Vec::new(),
-                started: 0,
-                next_id: 0,
-                threads: Vec::new(),
-            }),
-            idle_procs: AtomicUsize::new(plan.procs),
-            global_len: AtomicUsize::new(0),
-            spinning: AtomicUsize::new(0),
+            roster: Roster::new(plan.procs, plan.spares),
             in_calls: AtomicUsize::new(0),
             standing_in: AtomicUsize::new(0),
             surplus: AtomicUsize::new(0),
@@ -172,7 +129,6 @@ impl Shared {
             built_at: CoarseMoment::now(),
             max_threads: plan.max_threads,
             next_shard: AtomicUsize::new(0),
-            events: AtomicU64::new(0),
             latency: Unranked::new(Pauses::new()),
             trace: plan.trace,
             spare_hosts: Unranked::new(Vec::new()),
@@ -180,9 +136,7 @@ impl Shared {
             calls: CallQueue::new(),
             mains: Unranked::new(Vec::new()),
             deadlocks: plan.deadlocks,
-            monitor: Unranked::new(Monitor::default()),
-            monitor_wake: Condvar::new(),
-            monitor_sleeps: AtomicU8::new(0),
+            watch: Watch::new(),
             ended: Unranked::new(()),
             all_ended: Condvar::new(),
             keeps_itself: AtomicU8::new(1),
@@ -279,49 +233,22 @@ impl Shared {
     // ---- the global queue ------------------------------------------------------------------------------------
 
     pub(crate) fn put_global(&self, g: GRef) {
-        let mut idle = self.idle.lock();
-        // SAFETY: 1. [A2] a runnable G is in one queue, once; kept by the reference. 2. the lock is held.
-        unsafe { idle.global.push_back(g.into_raw().cast()) };
-        self.note_global(&idle);
+        self.put_all_global([g]);
     }
 
     pub(crate) fn put_all_global(&self, gs: impl IntoIterator<Item = GRef>) {
-        let mut idle = self.idle.lock();
-        for g in gs {
-            // SAFETY: as in `put_global`.
-            unsafe { idle.global.push_back(g.into_raw().cast()) };
-        }
-        self.note_global(&idle);
-    }
-
-    fn note_global(&self, idle: &Idle) {
-        // Relaxed: the fence in `wake_one` or the lock orders it.
-        self.global_len.store(idle.global.len(), Ordering::Relaxed);
-        // Relaxed: a counter.
-        self.events.fetch_add(1, Ordering::Relaxed);
+        let nodes = gs.into_iter().map(|g| g.into_raw().cast());
+        // SAFETY: 1. [A2] a runnable G is in one queue, once; kept by the reference.
+        unsafe { self.roster.push(nodes) };
+        self.watch.note();
     }
 
     /// Takes one to run and a share of the others for `proc`, whose holder the caller is; `most` with it.
     pub(crate) fn take_global(&self, proc: &Proc, most: usize) -> Option<GRef> {
-        // Relaxed: an estimate; who must not miss anything has a fence before.
-        if self.global_len.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let mut idle = self.idle.lock();
-        let len = idle.global.len();
-        let count = (len / self.width + 1).min(len).min(most);
-        let mut taken = Vec::with_capacity(count);
-        for _ in 0..count {
-            // SAFETY: the lock is held.
-            if let Some(header) = unsafe { idle.global.pop_front() } {
-                // SAFETY: the queue's reference.
-                taken.push(unsafe { GRef::from_raw(header.cast()) });
-            }
-        }
-        // Relaxed: as in `note_global`.
-        self.global_len.store(idle.global.len(), Ordering::Relaxed);
-        drop(idle);
-        let mut taken = taken.into_iter();
+        let share = |len: usize| (len / self.width + 1).min(most);
+        let taken = self.roster.pop(share).into_iter();
+        // SAFETY: the queue's reference.
+        let mut taken = taken.map(|header| unsafe { GRef::from_raw(header.cast()) });
         let first = taken.next();
         for g in taken {
             if let Err(half) = proc.queue.put(g) {
@@ -335,24 +262,9 @@ impl Shared {
 
     /// Has somebody look for work, if a P is idle and nobody looks yet. After work was made.
     pub(crate) fn wake_one(self: &Arc<Self>) {
-        // SeqCst: see the module's head.
-        fence(Ordering::SeqCst);
-        // Relaxed (both): after the fence.
-        if self.idle_procs.load(Ordering::Relaxed) == 0
-            || self.spinning.load(Ordering::Relaxed) != 0
-        {
-            return;
-        }
-        // AcqRel: one waker at a time. Relaxed on failure: somebody looks.
-        if self
-            .spinning
-            .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
-        {
-            return;
-        }
-        if !self.start_idle_proc(true) {
-            self.spinning.fetch_sub(1, Ordering::AcqRel);
+        if let Some(index) = self.roster.call_one() {
+            self.note_running(index);
+            self.start(index, true);
         }
     }
 
@@ -368,70 +280,71 @@ impl Shared {
     }
 
     pub(crate) fn take_idle_proc(&self) -> Option<usize> {
-        // Relaxed: the lock below decides.
-        if self.idle_procs.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let mut idle = self.idle.lock();
-        let index = idle.procs.pop()?;
-        // Relaxed: under the lock.
-        self.idle_procs.store(idle.procs.len(), Ordering::Relaxed);
-        drop(idle);
-        self.procs[index].set(Status::Running);
-        self.wake_monitor();
+        let index = self.roster.take_idle()?;
+        self.note_running(index);
         Some(index)
     }
 
-    /// The P goes to the idle ones. By its holder, or by who has retaken it.
+    /// The P was idle, and is the caller's now.
+    fn note_running(&self, index: usize) {
+        self.procs[index].set(Status::Running);
+        self.watch.rouse();
+    }
+
+    /// The P goes to the idle ones, from who has retaken it: its holder looks again ([`Roster::give_up`]).
     pub(crate) fn put_idle_proc(&self, index: usize) {
         self.procs[index].set(Status::Idle);
-        let mut idle = self.idle.lock();
-        idle.procs.push(index);
-        // Relaxed: the fence in `look_again` orders it against the queues.
-        self.idle_procs.store(idle.procs.len(), Ordering::Relaxed);
+        self.roster.put_idle(index);
     }
 
     /// Has some M run this P, which is the caller's to give.
     pub(crate) fn start(self: &Arc<Self>, index: usize, spinning: bool) {
-        let mut idle = self.idle.lock();
-        if let Some(machine) = idle.machines.pop() {
-            drop(idle);
+        let mut lists = self.roster.lock();
+        if let Some(machine) = lists.machines.pop() {
+            drop(lists);
             machine.give(index, spinning);
             machine.unpark();
             return;
         }
-        let id = idle.next_id;
-        idle.next_id += 1;
-        idle.started += 1;
-        drop(idle);
+        let id = lists.next_id;
+        lists.next_id += 1;
+        lists.started += 1;
         let machine = Arc::new(Machine::new());
+        lists.all.push(machine.clone());
+        drop(lists);
         machine.give(index, spinning);
-        let shared = self.clone();
-        let body = move || worker::run(shared, machine);
+        let (shared, here) = (self.clone(), machine.clone());
+        let body = move || worker::run(shared, here);
         match thread::spawn(format!("greywave-m-{id}"), body) {
             Ok(thread) => {
-                let mut idle = self.idle.lock();
-                idle.threads.retain(|t| !thread::is_finished(t));
-                idle.threads.push(thread);
+                let mut lists = self.roster.lock();
+                lists.threads.retain(|t| !thread::is_finished(t));
+                lists.threads.push(thread);
             }
-            Err(error) => self.without_a_thread(index, spinning, &error),
+            Err(error) => self.without_a_thread(&machine, &error),
         }
     }
 
-    /// The OS refuses a thread. The P is idle again, and whoever runs already does the work; if nobody does, that is the
-    /// end.
-    fn without_a_thread(&self, index: usize, spinning: bool, error: &std::io::Error) {
-        self.put_idle_proc(index);
-        if spinning {
-            self.spinning.fetch_sub(1, Ordering::AcqRel);
-        }
-        let mut idle = self.idle.lock();
-        idle.started -= 1;
-        if idle.started == 0 {
+    /// The OS refuses a thread. The P is idle again, and an M that exists does the work: one that runs comes to it, and one
+    /// that sleeps in the poller is woken. If there is none, that is the end.
+    fn without_a_thread(&self, machine: &Arc<Machine>, error: &std::io::Error) {
+        let (index, spinning) = machine.given();
+        if !self.forget(machine) {
             fatal_args(format_args!(
                 "the first thread of a runtime cannot be started: {error}"
             ));
         }
+        self.procs[index].set(Status::Idle);
+        self.roster.give_up(index, spinning);
+        self.driver.break_poll();
+    }
+
+    /// That M is no more; false if it was the last.
+    pub(crate) fn forget(&self, machine: &Arc<Machine>) -> bool {
+        let mut lists = self.roster.lock();
+        lists.all.retain(|other| !Arc::ptr_eq(other, machine));
+        lists.started -= 1;
+        lists.started > 0
     }
 
     /// Counts a blocking call in, if there may be a thread more for it: one call always may.
@@ -449,11 +362,11 @@ impl Shared {
     /// The M goes to sleep until it is given a P; returns that, or [`NO_PROC`] at the end.
     pub(crate) fn stop_machine(&self, machine: &Arc<Machine>) -> (usize, bool) {
         {
-            let mut idle = self.idle.lock();
+            let mut lists = self.roster.lock();
             if self.is_closing(Closing::Ms) {
                 return (NO_PROC, false);
             }
-            idle.machines.push(machine.clone());
+            lists.machines.push(machine.clone());
         }
         machine.park();
         machine.given()

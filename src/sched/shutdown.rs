@@ -1,4 +1,9 @@
 //! The end of a runtime: Gs are dropped, threads joined, mutators detached.
+//!
+//! Who ends a runtime waits for its Gs, and must not be what they wait for. Three threads are: one of the runtime's own, which
+//! a G runs on that would have to end first; one that drops objects for a collector, which a G may be waiting for; and one
+//! with a running mutator as soon as a stop waits for that, and Gs wait for the stop. None of them waits. It asks for the end,
+//! and a thread that is made for it goes on ([`Shared::shut_down`], `Runtime::end`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +24,10 @@ pub struct ShutdownError {
 }
 
 impl ShutdownError {
+    pub(crate) fn new(waited: Duration, left: Vec<GInfo>) -> Self {
+        Self { waited, left }
+    }
+
     /// The Gs that are left: they run without an await, or are in a blocking call.
     #[must_use]
     pub fn left(&self) -> &[GInfo] {
@@ -52,12 +61,19 @@ impl Shared {
         }
     }
 
-    /// Drops every G, ends every M, detaches every P's mutator. Once.
-    pub(crate) fn shut_down(self: &Arc<Self>, limit: Duration) -> Result<(), ShutdownError> {
+    /// Drops every G, ends every M, detaches every P's mutator.
+    ///
+    /// `None` as soon as this thread `may_wait` no more: what it waits for would wait for it. The end has been asked for then,
+    /// and another thread is to go on with it, from the beginning: each step is done once, or does nothing the second time.
+    pub(crate) fn shut_down(
+        self: &Arc<Self>,
+        limit: Duration,
+        may_wait: &dyn Fn() -> bool,
+    ) -> Option<Result<(), ShutdownError>> {
         let start = Moment::now();
         let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        // Release: pairs with the Acquire in `is_closing`.
-        self.closing.store(Closing::Gs as u8, Ordering::Release);
+        // AcqRel: pairs with the Acquire in `is_closing`.
+        self.closing.fetch_max(Closing::Gs as u8, Ordering::AcqRel);
         let mut known = usize::MAX;
         // A G that was being spawned meanwhile is found in the next round.
         while self.registry.len() > 0 && start.elapsed_ns() < limit_ns {
@@ -67,15 +83,20 @@ impl Shared {
                 }
                 known = self.registry.len();
             }
+            if !may_wait() {
+                return None;
+            }
             let mut ended = self.ended.lock();
             if self.registry.len() > 0 {
                 self.all_ended
                     .wait_for(&mut ended, Duration::from_millis(2));
             }
         }
-        // Release: as above.
-        self.closing.store(Closing::Ms as u8, Ordering::Release);
-        self.collector.seats.remove_host();
+        // AcqRel: as above.
+        let before = self.closing.swap(Closing::Ms as u8, Ordering::AcqRel);
+        if before != Closing::Ms as u8 {
+            self.collector.seats.remove_host();
+        }
         // One that has just been counted out may not say so itself yet.
         let left = if self.registry.len() == 0 {
             Vec::new()
@@ -84,16 +105,19 @@ impl Shared {
         };
         loop {
             self.unpark_all();
-            if self.idle.lock().started == 0 || start.elapsed_ns() >= limit_ns {
+            if self.roster.lock().started == 0 || start.elapsed_ns() >= limit_ns {
                 break;
+            }
+            if !may_wait() {
+                return None;
             }
             thread::sleep(Duration::from_micros(50));
         }
-        if self.idle.lock().started > 0 || !left.is_empty() {
+        if self.roster.lock().started > 0 || !left.is_empty() {
             let waited = Duration::from_nanos(start.elapsed_ns());
-            return Err(ShutdownError { waited, left });
+            return Some(Err(ShutdownError::new(waited, left)));
         }
-        let threads = std::mem::take(&mut self.idle.lock().threads);
+        let threads = std::mem::take(&mut self.roster.lock().threads);
         for thread in threads {
             // A panic on an M ends the process before this.
             let _ = thread.join();
@@ -101,7 +125,7 @@ impl Shared {
         self.drop_leftovers();
         // Without a G there was no M that could.
         self.let_itself_go();
-        Ok(())
+        Some(Ok(()))
     }
 
     /// What is in queues has ended; mutators leave the heap.

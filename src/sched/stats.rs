@@ -44,23 +44,23 @@ pub struct RuntimeStats {
 impl Shared {
     pub(crate) fn stats(&self) -> RuntimeStats {
         let (threads, idle_threads) = {
-            let idle = self.idle.lock();
-            (idle.started, idle.machines.len())
+            let lists = self.roster.lock();
+            (lists.started, lists.machines.len())
         };
         // Relaxed (all): figures.
         let polls = |p: &Proc| p.polls.load(Ordering::Relaxed);
         let is_running = |p: &&Proc| p.running.load(Ordering::Relaxed) != 0;
-        let global_queue = self.global_len.load(Ordering::Relaxed);
+        let global_queue = self.roster.queued();
         let local_queues: Vec<usize> = self.procs.iter().map(|p| p.queue.len()).collect();
         let runnable = global_queue + local_queues.iter().sum::<usize>();
         let running = self.procs.iter().filter(is_running).count();
         let gs = self.registry.len();
         RuntimeStats {
             procs: self.width,
-            idle_procs: self.idle_procs.load(Ordering::Relaxed),
+            idle_procs: self.roster.idle(),
             threads,
             idle_threads,
-            spinning_threads: self.spinning.load(Ordering::Relaxed),
+            spinning_threads: self.roster.spinning(),
             blocked_threads: self.in_calls.load(Ordering::Relaxed),
             gs,
             running,

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sched::context::Home;
 use crate::sched::machine::Machine;
 use crate::sched::proc::{Proc, Status};
+use crate::sched::report::Look;
 use crate::sched::shared::{Closing, Shared};
-use crate::sched::sync::note_cycle;
 use crate::sys::clock::Moment;
+use crate::sys::quiet::contain;
 use crate::sys::sync::Ordering;
 use crate::sys::thread;
 
@@ -24,10 +26,41 @@ const LATE_NS: u64 = 1_000_000;
 /// How long everybody must have been asleep before that is called a deadlock.
 pub(crate) const SURE_AFTER: Duration = Duration::from_millis(10);
 
-/// The monitor's own state, under its lock.
-#[derive(Debug, Default)]
-pub(crate) struct Monitor {
-    is_asleep: bool,
+/// The shortest time between two looks for a deadlock, and the longest, while threads outside have to be looked at again.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1600));
+/// Until something happens.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// When the monitor looks for a deadlock: the first time after [`SURE_AFTER`], and then as the last look says.
+#[derive(Debug)]
+struct Patience {
+    /// What had happened when everybody fell asleep.
+    events: u64,
+    /// Since then, or since the last look, in nanoseconds.
+    since: u64,
+    wait: Duration,
+}
+
+impl Patience {
+    fn new(events: u64, now: u64) -> Self {
+        Self {
+            events,
+            since: now,
+            wait: SURE_AFTER,
+        }
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        u128::from(now.saturating_sub(self.since)) >= self.wait.as_nanos()
+    }
+
+    fn note_look(&mut self, look: Look, now: u64) {
+        self.since = now;
+        self.wait = match look {
+            Look::Again => (self.wait * 2).clamp(LOOKS.0, LOOKS.1),
+            Look::Over => LONG,
+        };
+    }
 }
 
 /// What the monitor saw of a P the last time.
@@ -46,29 +79,23 @@ struct Seen {
 }
 
 impl Shared {
-    /// Somebody begins to run: the monitor is needed.
-    pub(crate) fn wake_monitor(&self) {
-        // Relaxed: a counter.
-        self.events.fetch_add(1, Ordering::Relaxed);
-        // Relaxed: the lock orders it; a monitor that falls asleep looks again under the lock.
-        if self.monitor_sleeps.load(Ordering::Relaxed) != 0 {
-            self.monitor.lock().is_asleep = false;
-            self.monitor_wake.notify_all();
-        }
+    fn are_procs_idle(&self) -> bool {
+        // Relaxed: looked at again by who is to be sure.
+        self.roster.idle() >= self.width + self.standing_in.load(Ordering::Relaxed)
     }
 
     fn is_all_idle(&self) -> bool {
-        // Relaxed (all): looked at again by who is to be sure.
-        let all = self.width + self.standing_in.load(Ordering::Relaxed);
-        self.idle_procs.load(Ordering::Relaxed) >= all && self.in_calls.load(Ordering::Relaxed) == 0
+        // Relaxed: as above.
+        self.are_procs_idle() && self.in_calls.load(Ordering::Relaxed) == 0
     }
 
     /// The monitor's thread.
     pub(crate) fn run_monitor(self: &Arc<Self>) {
+        let _home = Home::enter(self);
         let mut seen = vec![Seen::default(); self.procs.len()];
         let (mut sleep, mut idle_rounds) = (SHORTEST, 0);
         let mut traced = Moment::now();
-        let mut generation = self.collector.heap.generation();
+        let mut patience = Patience::new(self.watch.events(), 0);
         while !self.is_closing(Closing::Ms) {
             if self.is_all_idle() {
                 self.sleep_while_idle(&mut traced);
@@ -77,10 +104,7 @@ impl Shared {
             }
             thread::sleep(sleep.min(self.until_a_slice_ends(&seen)));
             self.trace_if_due(&mut traced);
-            let now = self.collector.heap.generation();
-            if std::mem::replace(&mut generation, now) != now {
-                note_cycle();
-            }
+            self.look_at_calls(&mut patience);
             if self.round(&mut seen) {
                 (sleep, idle_rounds) = (SHORTEST, 0);
             } else {
@@ -110,41 +134,42 @@ impl Shared {
             && u128::from(traced.elapsed_ns()) >= every.as_nanos()
         {
             *traced = Moment::now();
-            sink(&self.trace_line());
+            contain(|| sink(&self.trace_line()));
         }
     }
 
     /// Sleeps until a P runs again; looks for a deadlock on the way.
     fn sleep_while_idle(self: &Arc<Self>, traced: &mut Moment) {
-        // Relaxed: a counter.
-        let events = self.events.load(Ordering::Relaxed);
-        let mut limit = SURE_AFTER;
+        let mut patience = Patience::new(self.watch.events(), self.epoch.elapsed_ns());
         loop {
-            let mut monitor = self.monitor.lock();
-            monitor.is_asleep = true;
-            // Relaxed: under the lock; `wake_monitor` takes it when it sees this.
-            self.monitor_sleeps.store(1, Ordering::Relaxed);
-            crate::sys::sync::fence(Ordering::SeqCst);
-            if self.is_all_idle() && !self.is_closing(Closing::Ms) {
-                let line = self.trace.as_ref().map_or(limit, |(every, _)| *every);
-                self.monitor_wake.wait_for(&mut monitor, limit.min(line));
-            }
-            // Relaxed: as above.
-            self.monitor_sleeps.store(0, Ordering::Relaxed);
-            drop(monitor);
+            let limit = self
+                .trace
+                .as_ref()
+                .map_or(patience.wait, |(every, _)| patience.wait.min(*every));
+            let is_needed = || !self.is_all_idle() || self.is_closing(Closing::Ms);
+            self.watch.sleep(patience.events, limit, is_needed);
             self.trace_if_due(traced);
-            // Relaxed: as above.
-            if !self.is_all_idle()
-                || self.is_closing(Closing::Ms)
-                || self.events.load(Ordering::Relaxed) != events
-            {
+            if is_needed() || self.watch.events() != patience.events {
                 return;
             }
-            limit = if self.report_deadlock() {
-                Duration::from_millis(100)
-            } else {
-                Duration::from_secs(3600)
-            };
+            // Nobody should have left anything there. If somebody did, it runs now, and not in an hour.
+            if self.roster.queued() > 0 {
+                return self.wake_one();
+            }
+            let now = self.epoch.elapsed_ns();
+            if patience.is_over(now) {
+                patience.note_look(self.report_deadlock(), now);
+            }
+        }
+    }
+
+    /// Every P is idle, and Gs are in blocking calls: whether those calls wait for each other, too.
+    fn look_at_calls(self: &Arc<Self>, patience: &mut Patience) {
+        let (events, now) = (self.watch.events(), self.epoch.elapsed_ns());
+        if events != patience.events || !self.are_procs_idle() {
+            *patience = Patience::new(events, now);
+        } else if patience.is_over(now) {
+            patience.note_look(self.report_deadlock(), now);
         }
     }
 
@@ -162,8 +187,7 @@ impl Shared {
         let driver = &self.driver;
         if driver.next_timer() <= driver.now() || driver.io_waiters() > 0 {
             // Whoever is idle would wait for these in the poller; nobody is.
-            // Relaxed: a hint.
-            if self.idle_procs.load(Ordering::Relaxed) > 0 && !driver.is_blocked() {
+            if self.roster.idle() > 0 && !driver.is_blocked() {
                 self.wake_one();
             } else if driver.io_waiters() > 0 {
                 driver.poll(Some(Duration::ZERO));
@@ -194,11 +218,9 @@ impl Shared {
             (seen.was_blocked, seen.calls, seen.calls_since) = (true, calls, now);
             return false;
         }
-        // Relaxed (both): hints.
-        let others_look = self.spinning.load(Ordering::Relaxed) > 0
-            || self.idle_procs.load(Ordering::Relaxed) > 0;
+        let others_look = self.roster.spinning() > 0 || self.roster.idle() > 0;
         let has_work = !proc.queue.is_empty()
-            || self.global_len.load(Ordering::Relaxed) > 0
+            || self.roster.queued() > 0
             || self.driver.next_timer_of(proc.index) <= self.driver.now();
         if !has_work && others_look && now - seen.calls_since < SLICE_NS {
             return false;
@@ -257,15 +279,14 @@ impl Shared {
 
     /// A spare P runs what the hog keeps from running.
     fn stand_in_for(self: &Arc<Self>, proc: &Proc) {
-        // Relaxed: a hint.
-        if self.idle_procs.load(Ordering::Relaxed) > 0 {
-            // Relaxed: a hint. Not `wake_one`: who looks for work has had a whole slice to find this.
-            if !proc.queue.is_empty() || self.global_len.load(Ordering::Relaxed) > 0 {
+        if self.roster.idle() > 0 {
+            // Not `wake_one`: who looks for work has had a whole slice to find this.
+            if !proc.queue.is_empty() || self.roster.queued() > 0 {
                 self.start_idle_proc(false);
             }
             return;
         }
-        let spare = self.idle.lock().spares.pop();
+        let spare = self.roster.lock().spares.pop();
         let Some(spare) = spare else { return };
         // Relaxed: a count.
         self.standing_in.fetch_add(1, Ordering::Relaxed);
@@ -277,12 +298,11 @@ impl Shared {
 
     /// Everybody who sleeps wakes up and looks around: the end has come.
     pub(crate) fn unpark_all(&self) {
-        let machines: Vec<Arc<Machine>> = std::mem::take(&mut self.idle.lock().machines);
+        let machines: Vec<Arc<Machine>> = std::mem::take(&mut self.roster.lock().machines);
         for machine in machines {
             machine.unpark();
         }
         self.driver.close();
-        self.monitor.lock().is_asleep = false;
-        self.monitor_wake.notify_all();
+        self.watch.rouse();
     }
 }

@@ -24,12 +24,17 @@ pub(crate) enum WaitReason {
     Context,
     Join,
     Io,
+    /// Its turn, after a blocking call.
     Blocking,
+    /// A thread to block on.
+    Thread,
+    /// It does not wait: it runs a blocking call.
+    Call,
 }
 
 impl WaitReason {
     /// How many there are.
-    pub(crate) const COUNT: usize = 17;
+    pub(crate) const COUNT: usize = 19;
     const ALL: [Self; Self::COUNT] = [
         Self::Unknown,
         Self::Yield,
@@ -48,6 +53,8 @@ impl WaitReason {
         Self::Join,
         Self::Io,
         Self::Blocking,
+        Self::Thread,
+        Self::Call,
     ];
 
     /// The reason of that number.
@@ -62,7 +69,7 @@ impl WaitReason {
     pub(crate) fn needs_a_g(self) -> bool {
         !matches!(
             self,
-            Self::Unknown | Self::Yield | Self::Sleep | Self::Io | Self::Blocking
+            Self::Unknown | Self::Yield | Self::Sleep | Self::Io | Self::Blocking | Self::Call
         )
     }
 }
@@ -86,7 +93,9 @@ impl fmt::Display for WaitReason {
             Self::Context => "a context to end",
             Self::Join => "another G to end",
             Self::Io => "I/O",
-            Self::Blocking => "a blocking call",
+            Self::Blocking => "its turn after a blocking call",
+            Self::Thread => "a thread for a blocking call",
+            Self::Call => "a blocking call",
         })
     }
 }

@@ -14,10 +14,13 @@ use crate::sched::task::state::{Begin, Pause};
 use crate::sched::task::{GRef, Header};
 use crate::sched::wait::WaitReason;
 use crate::sys::os_thread::OsThread;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicUsize, Ordering};
 
 /// One wake-up in so many is timed.
 const SAMPLE: u32 = 64;
+/// How often in one poll of a G its operations are answered "not yet" because it is to make room. See [`Worker::is_to_make_room`].
+const REFUSALS: u32 = 64;
 
 /// An M's own side.
 #[derive(Debug)]
@@ -28,8 +31,12 @@ pub(crate) struct Worker {
     pub(crate) machine: Arc<Machine>,
     /// The P that it holds.
     proc: Cell<Option<usize>>,
-    /// The G that is being polled.
+    /// The G whose code runs: its poll, or its end.
     running: Cell<Option<NonNull<Header>>>,
+    /// How often that code has been refused.
+    refusals: Cell<u32>,
+    /// Blocking calls that this thread is in, one inside the other.
+    pub(crate) calls: Cell<u32>,
     spinning: Cell<bool>,
     /// The last look at the global queue, the timers and the sockets, in rounds.
     pub(crate) round: Cell<u32>,
@@ -49,6 +56,8 @@ pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
         machine,
         proc: Cell::new(None),
         running: Cell::new(None),
+        refusals: Cell::new(0),
+        calls: Cell::new(0),
         spinning: Cell::new(false),
         round: Cell::new(0),
         until_sample: Cell::new(SAMPLE),
@@ -57,6 +66,7 @@ pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
         marker: RefCell::new(None),
     };
     let here = Here::enter(&worker);
+    worker.machine.note_thread();
     let (index, spinning) = worker.machine.given();
     worker.take_over(index, spinning);
     while let Some((g, inherits)) = worker.find() {
@@ -65,12 +75,7 @@ pub(crate) fn run(shared: Arc<Shared>, machine: Arc<Machine>) {
     worker.forget_the_ended();
     drop(here);
     // Nobody counts on this M any more: its P, if it has one, stays with the runtime, which ends.
-    let is_last = {
-        let mut idle = worker.shared.idle.lock();
-        idle.started -= 1;
-        idle.started == 0
-    };
-    if is_last {
+    if !worker.shared.forget(&worker.machine) {
         worker.shared.let_itself_go();
     }
 }
@@ -110,16 +115,19 @@ impl Worker {
     /// It looks for work from now on.
     pub(crate) fn begin_spinning(&self) {
         self.spinning.set(true);
-        // AcqRel: as in `wake_one`.
-        self.shared.spinning.fetch_add(1, Ordering::AcqRel);
+        self.shared.roster.begin_spinning();
+    }
+
+    /// It looks no more, and who is told counts it out; false if it did not.
+    pub(crate) fn forget_spinning(&self) -> bool {
+        self.spinning.replace(false)
     }
 
     /// It looks no more; false if it did not. While one is counted nobody else is called.
     pub(crate) fn end_spinning(&self) -> bool {
         let did = self.spinning.replace(false);
         if did {
-            // AcqRel: as in `wake_one`.
-            self.shared.spinning.fetch_sub(1, Ordering::AcqRel);
+            self.shared.roster.end_spinning();
         }
         did
     }
@@ -140,8 +148,9 @@ impl Worker {
     }
 
     pub(crate) fn note_wait(&self, reason: WaitReason, on: usize) {
-        if let Some(header) = self.running.get() {
-            // SAFETY: set while the G is polled, which keeps it.
+        // Who polls inside a call is another executor, and what it waits for is not the G's wait.
+        if let Some(header) = self.running.get().filter(|_| self.calls.get() == 0) {
+            // SAFETY: set while the G's code runs, and whoever runs it keeps the G.
             unsafe { header.as_ref() }.set_wait(reason, on);
         }
     }
@@ -151,23 +160,49 @@ impl Worker {
         self.running.get().map_or(0, |g| g.as_ptr().addr())
     }
 
-    /// Whether a G is being polled.
-    pub(crate) fn is_polling(&self) -> bool {
+    /// Its G goes into a blocking call, or comes back from it: for reports.
+    pub(crate) fn note_in_call(&self, is_in: bool) {
+        self.machine.set_in_call(is_in);
+        if let Some(header) = self.running.get() {
+            // SAFETY: set while the G's code runs, and whoever runs it keeps the G.
+            unsafe { header.as_ref() }.set_in_call(is_in);
+        }
+    }
+
+    /// Whether a G's code runs on this thread.
+    pub(crate) fn is_in_g(&self) -> bool {
         self.running.get().is_some()
     }
 
-    /// Whether the G that is being polled is to make room, or to end.
-    pub(crate) fn is_preempted(&self) -> bool {
+    /// Whether the G whose code runs is to make room, or to end. The answer is a refusal, and counts as one.
+    ///
+    /// A G that awaits what is refused leaves its worker at once. Code that only looks (`now_or_never` in a loop, another
+    /// executor inside the G's poll) does not, and refused for ever it would never see what is there. So a poll has
+    /// [`REFUSALS`], and after them its operations go through: each is seen within a bounded number of polls, and the others
+    /// have a spare P meanwhile, as beside any G that does not let go.
+    pub(crate) fn is_to_make_room(&self) -> bool {
         let Some(header) = self.running.get() else {
             return false;
         };
-        // SAFETY: set while the G is polled, which keeps it.
+        // SAFETY: set while the G's code runs, and whoever runs it keeps the G.
         let is_aborted = unsafe { header.as_ref() }.state.is_aborted();
-        is_aborted
+        let is_asked = is_aborted
             || self.proc().is_none_or(|proc| {
                 // Relaxed: a hint.
                 proc.preempt.load(Ordering::Relaxed) != 0
-            })
+            });
+        is_asked && self.refuse()
+    }
+
+    #[cold]
+    fn refuse(&self) -> bool {
+        // In a call there is no P that others would wait for.
+        if self.calls.get() > 0 {
+            return false;
+        }
+        let refusals = self.refusals.get();
+        self.refusals.set(refusals.saturating_add(1));
+        refusals < REFUSALS
     }
 
     // ---- making work -------------------------------------------------------------------------------------------
@@ -253,19 +288,34 @@ impl Worker {
         }
     }
 
+    /// Runs code of a G: `with`, `go` and waits work in it. Whatever is the G's runs in here, and only here: its poll, the
+    /// drop of its future, and its end, in which its output may be dropped and its joiner's waker is called.
+    fn as_g<R>(&self, g: &GRef, code: impl FnOnce() -> R) -> R {
+        struct Back<'a>(&'a Worker, Option<NonNull<Header>>);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.running.set(self.1);
+            }
+        }
+        let _back = Back(self, self.running.replace(Some(g.as_ptr())));
+        self.refusals.set(0);
+        code()
+    }
+
+    fn cancel(&self, g: &GRef) {
+        let here = !sabotage::is_on(Fault::CancelledOutsideItsG);
+        // SAFETY: [A1] the callers have set RUNNING.
+        let cancel = || unsafe { g.cancel() };
+        if here { self.as_g(g, cancel) } else { cancel() }
+    }
+
     fn poll(&self, g: GRef) {
         let state = &g.header().state;
         let ended = match state.begin() {
-            Begin::Poll => {
-                self.running.set(Some(g.as_ptr()));
-                // SAFETY: [A1] `begin` has set RUNNING.
-                let ended = unsafe { g.poll() };
-                self.running.set(None);
-                ended
-            }
+            // SAFETY: [A1] `begin` has set RUNNING.
+            Begin::Poll => self.as_g(&g, || unsafe { g.poll() }),
             Begin::Cancel => {
-                // SAFETY: [A1] as above.
-                unsafe { g.cancel() };
+                self.cancel(&g);
                 true
             }
         };
@@ -277,8 +327,7 @@ impl Worker {
                     return;
                 }
                 Pause::Again => return self.requeue(g),
-                // SAFETY: [A1] RUNNING is still set.
-                Pause::Cancel => unsafe { g.cancel() },
+                Pause::Cancel => self.cancel(&g), // RUNNING is still set
             }
         }
         {
@@ -286,7 +335,7 @@ impl Worker {
             let registry = &self.shared.registry;
             registry.note_end(&g, self.proc_index(), &mut ended);
         }
-        g.end();
+        self.as_g(&g, || g.end());
         drop(g);
         if self.ended.borrow().is_full() {
             self.forget_the_ended();
@@ -338,8 +387,10 @@ impl Worker {
     /// Puts this P aside if there is one too many.
     pub(crate) fn retire_surplus(&self) {
         let surplus: &AtomicUsize = &self.shared.surplus;
+        // Without a P there is nothing to put aside, and who has one is to find the count.
         // Relaxed (both): a count.
-        if surplus.load(Ordering::Relaxed) == 0
+        if !self.has_proc()
+            || surplus.load(Ordering::Relaxed) == 0
             || surplus
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
                 .is_err()
@@ -354,7 +405,7 @@ impl Worker {
         self.shared.put_all_global(left);
         // Relaxed: a count.
         self.shared.standing_in.fetch_sub(1, Ordering::Relaxed);
-        self.shared.idle.lock().spares.push(index);
+        self.shared.roster.lock().spares.push(index);
         self.shared.wake_one();
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod mem;
 #[cfg(all(test, loom))]
 pub(crate) mod model;
 pub(crate) mod os_thread;
+pub(crate) mod quiet;
 #[cfg(all(test, shuttle))]
 pub(crate) mod random_model;
 pub(crate) mod sabotage;

@@ -113,6 +113,13 @@ faults! {
     /// A handshake does nothing for mutators that are blocked.
     BlockedNotActedFor
 
+    // The scheduler.
+    /// The future of a G that is aborted is dropped as if by no G.
+    CancelledOutsideItsG
+    /// The monitor does not look, before it sleeps, whether anything has happened since its look for a deadlock, and is slow to
+    /// fall asleep.
+    EventsSleptOver
+
     // Mutators that are not dropped.
     /// The end of a thread detaches the mutator that it has not dropped.
     LostMutatorDetached

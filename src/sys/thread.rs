@@ -1,6 +1,11 @@
 //! Threads of our own, and the number of processors.
 
+#[cfg(feature = "sched")]
+mod sleep;
+
 use std::io;
+#[cfg(not(shuttle))]
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 #[cfg(shuttle)]
@@ -8,11 +13,16 @@ pub(crate) use shuttle::{thread::JoinHandle, thread_local};
 #[cfg(not(shuttle))]
 pub(crate) use std::{thread::JoinHandle, thread_local};
 
+#[cfg(feature = "sched")]
+pub(crate) use sleep::{os_id, others_sleep_for_ever, set_waits_for_work, they_sleep_for_ever};
+
 use crate::sys::clock::Moment;
 #[cfg(not(shuttle))]
 use crate::sys::fatal::fatal;
 #[cfg(not(shuttle))]
 use crate::sys::inject::{OsCall, is_refused};
+#[cfg(not(shuttle))]
+use crate::sys::lock::Unranked;
 
 /// Ends the process when it is dropped by a panic.
 #[cfg(not(shuttle))]
@@ -23,10 +33,54 @@ impl Drop for NoPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             fatal(
-                "a collector's thread panicked (its message is above): a bug in greywave, or in an `unsafe impl`",
+                "a thread of greywave's panicked (its message is above): a bug in greywave, or in an `unsafe impl`",
             );
         }
     }
+}
+
+/// The smallest stack that a thread of ours gets where there is room for it, in bytes: what Linux and macOS give main.
+#[cfg(not(shuttle))]
+const MAIN_STACK: usize = 8 << 20;
+/// For what lies below a user's code on our threads, and not on main, in bytes.
+#[cfg(not(shuttle))]
+const STACK_MARGIN: usize = 1 << 20;
+/// Where address space is short, in bytes: what Rust gives a thread.
+#[cfg(not(shuttle))]
+const SMALL_STACK: usize = 2 << 20;
+
+/// How large our threads' stacks are, in bytes.
+///
+/// They run what users have built: the drop of a list of boxes recurses, and so does its trace. Such a list was built on a
+/// user's thread, most often on main; what main can drop, we must be able to drop. So the size is main's own
+/// (`RLIMIT_STACK`), or `RUST_MIN_STACK` if that is more. It is address space, of which only what is touched becomes memory.
+#[cfg(not(shuttle))]
+fn stack_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        let asked = std::env::var("RUST_MIN_STACK");
+        let asked = asked.ok().and_then(|size| size.parse().ok()).unwrap_or(0);
+        let main = main_stack().unwrap_or(MAIN_STACK);
+        main.max(MAIN_STACK).max(asked).saturating_add(STACK_MARGIN)
+    })
+}
+
+/// The limit of main's stack in bytes, if there is one.
+#[cfg(all(unix, not(any(shuttle, miri))))]
+fn main_stack() -> Option<usize> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a valid place for the answer.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
+    let is_known = failed == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
+    is_known.then(|| usize::try_from(limit.rlim_cur).unwrap_or(MAIN_STACK))
+}
+
+#[cfg(all(any(not(unix), miri), not(shuttle)))]
+fn main_stack() -> Option<usize> {
+    None
 }
 
 /// Starts a named thread. A panic on it ends the process: whoever waits for its work would wait for ever.
@@ -45,10 +99,22 @@ pub(crate) fn spawn(
     if is_refused(OsCall::Thread) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    std::thread::Builder::new().name(name).spawn(move || {
-        let _no_panic = NoPanic;
-        body();
-    })
+    // The body is in a place that both attempts can take it from.
+    let body = Arc::new(Unranked::new(Some(body)));
+    let start = |stack: usize| {
+        let body = body.clone();
+        let builder = std::thread::Builder::new().name(name.clone());
+        builder.stack_size(stack).spawn(move || {
+            let _no_panic = NoPanic;
+            #[cfg(feature = "sched")]
+            let _ours = sleep::Ours::enter();
+            let body = body.lock().take();
+            if let Some(body) = body {
+                body();
+            }
+        })
+    };
+    start(stack_size()).or_else(|_| start(SMALL_STACK))
 }
 
 /// As in a normal build; but a panic ends the model.
@@ -109,48 +175,4 @@ pub(crate) fn cpu_time_ns() -> u64 {
 pub(crate) fn processors() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
-/// Whether every other thread of the process sleeps on a lock or a condition, and none has run for `this_long`; false
-/// where the OS does not tell. Waits that long.
-#[cfg(feature = "sched")]
-pub(crate) fn others_sleep_on_locks(this_long: std::time::Duration) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        let Some(before) = sleepers() else {
-            return false;
-        };
-        sleep(this_long);
-        sleepers().is_some_and(|after| after == before)
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = this_long;
-        false
-    }
-}
-
-/// The threads of the process, this one left out, and how much each has run; `None` if one is awake, or sleeps for
-/// another reason than a lock.
-#[cfg(all(feature = "sched", target_os = "linux"))]
-fn sleepers() -> Option<Vec<(std::ffi::OsString, String)>> {
-    // SAFETY: it has no arguments and does not fail.
-    let me = unsafe { libc::gettid() }.to_string();
-    let mut out = Vec::new();
-    for task in std::fs::read_dir("/proc/self/task").ok()? {
-        let task = task.ok()?;
-        if *task.file_name() == *me {
-            continue;
-        }
-        // proc(5): the number of the call that it sleeps in comes first; what it has run, and how often.
-        let call = std::fs::read_to_string(task.path().join("syscall")).ok()?;
-        let number: libc::c_long = call.split_whitespace().next()?.parse().ok()?;
-        if number != libc::SYS_futex {
-            return None;
-        }
-        let run = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        out.push((task.file_name(), run));
-    }
-    out.sort();
-    Some(out)
 }

@@ -20,6 +20,5 @@ pub use context::{CancelHandle, Context, ContextError};
 pub use mutex::{Mutex, MutexGuard};
 pub use once::Once;
 pub use pool::Pool;
-pub(crate) use pool::note_cycle;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use wait_group::{WaitGroup, WaitGroupGuard};

@@ -12,24 +12,23 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::mem::{self, ManuallyDrop};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
+use crate::gc::events::after_each_cycle;
 use crate::sched::context;
 use crate::sched::worker::Worker;
 use crate::sys::lock::Brief;
+use crate::sys::quiet::contain;
 use crate::sys::thread::processors;
 
 /// The pools of this process, which hear of the collections of every heap.
-static POOLS: LazyLock<Pools> = LazyLock::new(Pools::new);
-
-/// Tells all pools that a heap was collected. Objects that nobody has taken since the collection before are dropped here:
-/// this runs drops of users, so the caller holds no lock. A drop that panics is over, as in a sweep.
-pub(crate) fn note_cycle() {
-    POOLS.note_cycle();
-}
+static POOLS: LazyLock<Pools> = LazyLock::new(|| {
+    // Told by the collectors' threads: a count that is only looked at now and then would take two collections for one.
+    after_each_cycle(|| POOLS.note_cycle());
+    Pools::new()
+});
 
 /// Pools, and how many collections there were.
 struct Pools {
@@ -60,6 +59,8 @@ impl Pools {
         all.push(pool);
     }
 
+    /// A heap was collected. Objects that nobody has taken since the collection before are dropped here: this runs drops of
+    /// users, so the caller holds no lock. A drop that panics is over, as in a sweep.
     fn note_cycle(&self) {
         // Relaxed: a shard that reads the old number holds its objects a little longer.
         self.cycle.fetch_add(1, Ordering::Relaxed);
@@ -72,12 +73,10 @@ impl Pools {
         });
         for pool in alive {
             // The pool may be dropped here as well, if its owner has just gone.
-            let outcome = catch_unwind(AssertUnwindSafe(move || {
+            contain(move || {
                 pool.age();
                 drop(pool);
-            }));
-            // A payload may have a drop that panics, too; it is leaked.
-            let _leaked = outcome.map_err(ManuallyDrop::new);
+            });
         }
     }
 
@@ -89,7 +88,8 @@ impl Pools {
 /// A pool of objects that are expensive to make, or large: take one, use it, put it back.
 ///
 /// What is put into a pool may go at any time: an object that nobody takes survives one collection of a heap (any heap of
-/// the process) and is dropped at the second. Each processor has its own objects, the one put last is taken first, and no
+/// the process) and is dropped at the second, on the collector's thread, before whoever asked for that collection goes on. As
+/// with the drop of an object in the heap, its drop may not wait for a mutator. Each processor has its own objects, the one put last is taken first, and no
 /// task waits for another.
 ///
 /// # Examples

@@ -13,6 +13,7 @@ use crate::sched::shared::Shared;
 use crate::sched::task::join::{JoinError, JoinHandle};
 use crate::sched::task::state::State;
 use crate::sched::task::{GRef, Header, Vtable, waker};
+use crate::sys::quiet::{contain, drop_quietly};
 use crate::sys::sync::{AtomicU64, UnsafeCell};
 
 /// A future, then its output, then nothing.
@@ -126,13 +127,18 @@ unsafe fn poll<F: Future>(header: NonNull<Header>) -> bool {
             Ok(Poll::Ready(output)) => Ok(output),
             Err(panic) => Err(JoinError::panicked(panic)),
         };
-        if let Err(panic) = replace(stage, Stage::Gone)
-            && output.is_ok()
-        {
-            *stage = Stage::Ended(Err(panic));
-        } else {
-            *stage = Stage::Ended(output);
-        }
+        let ended = match (output, replace(stage, Stage::Gone)) {
+            (Ok(output), Err(panic)) => {
+                drop_quietly(output);
+                Err(panic)
+            }
+            (output, dropped) => {
+                // [D2] the payload of a second panic.
+                drop_quietly(dropped);
+                output
+            }
+        };
+        *stage = Stage::Ended(ended);
         true
     };
     // SAFETY: 1. by the vtable. 2. RUNNING is set.
@@ -169,14 +175,16 @@ unsafe fn drop_output<F: Future>(header: NonNull<Header>) {
     // SAFETY: 1. by the vtable. 2. DONE is set, and the output is the caller's.
     unsafe {
         with_stage::<F, _>(header, |stage| {
-            let _ = replace(stage, Stage::Gone);
+            // [D2] the payload of a panic.
+            drop_quietly(replace(stage, Stage::Gone));
         });
     }
 }
 
 unsafe fn free<F: Future>(header: NonNull<Header>) {
     let cell = header.cast::<Cell<F>>();
+    // [D2] The waker of a handle that is gone goes with the cell, and it may be anybody's.
     // SAFETY: [A3] nobody else has a reference. The stage is Gone or Ended without a taker, the future is dropped.
-    unsafe { cell.drop_in_place() };
+    contain(|| unsafe { cell.drop_in_place() });
     context::give_memory(cell.cast(), Layout::new::<Cell<F>>());
 }

@@ -21,6 +21,7 @@ use crate::sched::list::{Chained, Linked, Links, Next};
 use crate::sched::shared::Shared;
 use crate::sched::task::state::State;
 use crate::sched::wait::WaitReason;
+use crate::sys::quiet::contain;
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
 
 /// What is done with a G without knowing its type.
@@ -112,6 +113,20 @@ impl Header {
         let reason = (reason as u32) << REASON_SHIFT;
         self.noted
             .store(counted & !REASON | reason, Ordering::Relaxed);
+    }
+
+    /// It runs a blocking call, or does no more.
+    pub(crate) fn set_in_call(&self, is_in: bool) {
+        let reason = if is_in {
+            WaitReason::Call
+        } else {
+            WaitReason::Unknown
+        };
+        // Relaxed (both): as above.
+        let noted = self.noted.load(Ordering::Relaxed);
+        let reason = (reason as u32) << REASON_SHIFT;
+        self.noted
+            .store(noted & !REASON | reason, Ordering::Relaxed);
     }
 
     fn clear_wait(&self) {
@@ -226,7 +241,8 @@ impl GRef {
             self.header().joiner.with(|joiner| {
                 // SAFETY: HAS_JOINER was set when DONE was: the waker is ours to read, and nobody writes it any more.
                 if let Some(waker) = unsafe { &*joiner } {
-                    waker.wake_by_ref();
+                    // [D2] any executor's.
+                    contain(|| waker.wake_by_ref());
                 }
             });
         }
