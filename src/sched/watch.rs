@@ -43,14 +43,15 @@ impl Watch {
 
     /// How much has happened.
     pub(crate) fn events(&self) -> u64 {
-        // Relaxed: who must not miss one has a fence before, or compares again later.
-        self.events.load(Ordering::Relaxed)
+        // Acquire: who has read the count sees what was counted; pairs with the Release in `note`. Else a look that comes after
+        // could miss it, and the comparison would find nothing new.
+        self.events.load(Ordering::Acquire)
     }
 
     /// Something has happened that only matters to who looks already.
     pub(crate) fn note(&self) {
-        // Relaxed: a count.
-        self.events.fetch_add(1, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `events`.
+        self.events.fetch_add(1, Ordering::Release);
     }
 
     /// Something has happened for which the monitor is needed.
