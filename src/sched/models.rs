@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::gc::mutator::MutatorRef;
 use crate::gc::state_word::Request;
-use crate::gc::world::World;
+use crate::gc::world::{Patience, World};
 use crate::sched::proc::{Proc, Status};
 use crate::sched::registry::Census;
 use crate::sched::runq::{Item, RunQueue};
@@ -360,7 +360,7 @@ impl Handed {
 
     /// `Collector::stopped`: the collector looks into every mutator.
     fn stop(&self) -> u32 {
-        self.world.stop(Request::Stop, |_| {});
+        assert!(self.world.stop(Request::Stop, |_| Patience::Look));
         self.phase.set(self.phase.get() + 1);
         let cached = self.cache.get();
         self.phase.set(self.phase.get() + 1);
