@@ -311,7 +311,7 @@ impl Mutator {
         id: TypeId,
     ) -> Result<(*mut u8, Fresh), AllocError<()>> {
         let Some(layout) = layout else {
-            return Err(self.no_room((), usize::MAX));
+            return Err(AllocError::new((), usize::MAX, self.no_room()));
         };
         let align = sabotage::pick(Fault::AlignmentIgnored, 8, layout.align());
         let size = sabotage::pick(
@@ -342,7 +342,7 @@ impl Mutator {
         };
         match self.slot(wanted) {
             Some(fresh) => Ok((self.pointer_to(fresh), fresh)),
-            None => Err(self.no_room((), layout.size())),
+            None => Err(AllocError::new((), layout.size(), self.no_room())),
         }
     }
 }

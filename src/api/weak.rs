@@ -66,10 +66,10 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
     pub fn try_downgrade(self, mu: &Mutator) -> Result<Weak<'gc, T>, AllocError<()>> {
         let collector = mu.collector();
         let Ok(fresh) = collector.alloc_weak_cell(mu.state()) else {
-            return Err(mu.no_room((), size_of::<WeakCell>()));
+            return Err(AllocError::new((), size_of::<WeakCell>(), mu.no_room()));
         };
         let Some(cell) = NonNull::new(mu.pointer_to(fresh).cast::<WeakCell>()) else {
-            return Err(mu.no_room((), size_of::<WeakCell>()));
+            return Err(AllocError::new((), size_of::<WeakCell>(), mu.no_room()));
         };
         // SAFETY: a fresh slot of 16 bytes at a multiple of 16.
         unsafe {
