@@ -324,8 +324,8 @@ impl Heap {
     /// attached, or right after [`Mutator::collect`](crate::Mutator::collect), with nobody else at work, none is.
     ///
     /// # Errors
-    /// The first broken invariant, in words. Or that the world cannot be stopped, because a thread has ended without
-    /// dropping its mutator.
+    /// The first broken invariant, in words. Or that the world cannot be stopped, because a thread that has not
+    /// dropped its mutator ends and may still run.
     pub fn verify(&self) -> Result<(), VerifyError> {
         let me = current()
             .filter(|c| std::ptr::eq(c.collector, &raw const **self.collector()) && c.running);

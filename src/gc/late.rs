@@ -240,7 +240,7 @@ impl Collector {
                 heap_bytes,
                 goal_bytes,
                 pending: self.pending(),
-                lost_mutators: self.world.lost().len(),
+                lost_mutators: self.world.lost(false).len(),
             });
         }
     }

@@ -27,6 +27,9 @@
 //! up to the heap's limits. The sweep of a cycle whose last stop the mutator has passed is
 //! finished: what it can name was marked then, or is younger.
 //!
+//! A verifier only reads. So a lost mutator whose thread has ended counts as stopped for it; one whose
+//! thread may still run ends the verification with an error.
+//!
 //! **Invariants**
 //! - `[U3]` `Registry::departed` names registered mutators only; `World::departed` and `World::lost`
 //!   count them, and those of them that are lost.
@@ -58,6 +61,8 @@ pub(crate) struct Departed {
     pub(crate) mutator: MutatorRef,
     since: Moment,
     is_lost: bool,
+    /// The system says that its thread has ended.
+    has_ended: bool,
 }
 
 impl Departed {
@@ -67,6 +72,11 @@ impl Departed {
 
     pub(crate) fn is_lost(&self) -> bool {
         self.is_lost
+    }
+
+    /// Whether it is lost and cannot run any more.
+    pub(crate) fn is_still(&self) -> bool {
+        self.is_lost && self.has_ended
     }
 }
 
@@ -108,6 +118,7 @@ impl World {
                 mutator,
                 since: Moment::now(),
                 is_lost: false,
+                has_ended: false,
             });
             self.count_departed(&registry.departed);
         }
@@ -118,12 +129,14 @@ impl World {
     pub(crate) fn find_lost(&self) -> Vec<Owner> {
         let mut registry = self.registry();
         let mut found = Vec::new();
-        for departed in registry.departed.iter_mut().filter(|d| !d.is_lost) {
+        for departed in registry.departed.iter_mut().filter(|d| !d.is_still()) {
             // SAFETY: 1. [U3] registered, and the registry's lock is held. 2. only what never
             // changes, and atomics.
             let state = unsafe { departed.mutator.get() };
             let age = Duration::from_nanos(departed.since.elapsed_ns());
-            if is_given_up(state.os_thread().has_ended(), age) {
+            let has_ended = state.os_thread().has_ended();
+            departed.has_ended = has_ended == Some(true);
+            if !departed.is_lost && is_given_up(has_ended, age) {
                 departed.is_lost = true;
                 found.push(Owner::of(state));
             }
@@ -155,16 +168,26 @@ impl World {
                     mutator,
                     since: Moment::now(),
                     is_lost: false,
+                    has_ended: false,
                 });
             }
         }
         self.count_departed(&registry.departed);
     }
 
-    /// Who is lost.
-    pub(crate) fn lost(&self) -> Vec<Owner> {
+    /// Whether a lost mutator has been asked, and so will be waited for in vain.
+    fn is_lost_one_asked(&self, request: Request) -> bool {
         let registry = self.registry();
-        let lost = registry.departed.iter().filter(|d| d.is_lost);
+        // SAFETY: 1. [U3] as in `find_lost`. 2. only the word is used.
+        let word = |d: &Departed| unsafe { d.mutator.get() }.word.is_running_with(request);
+        registry.departed.iter().any(|d| d.is_lost && word(d))
+    }
+
+    /// Who is lost; `may_run`: and not known to have ended.
+    pub(crate) fn lost(&self, may_run: bool) -> Vec<Owner> {
+        let registry = self.registry();
+        let lost = registry.departed.iter();
+        let lost = lost.filter(|d| d.is_lost && !(may_run && d.has_ended));
         // SAFETY: 1. [U3] as in `find_lost`. 2. as there.
         lost.map(|d| Owner::of(unsafe { d.mutator.get() }))
             .collect()
@@ -222,22 +245,30 @@ impl Collector {
         self.world.find_ended(request);
         match (self.look_for_lost(), request) {
             (false, _) => Patience::Look,
+            (true, Request::StopToVerify) if !self.world.is_lost_one_asked(request) => {
+                Patience::Look
+            }
             (true, Request::Handshake) => Patience::Nap(NAP),
             (true, _) => Patience::GiveUp,
         }
     }
 
-    /// Why the world cannot be stopped.
-    pub(crate) fn why_suspended(&self) -> String {
-        let all = self.world.lost();
+    /// Why the world cannot be stopped even to look at it, if a lost mutator may still run.
+    pub(crate) fn why_not_verified(&self) -> Option<String> {
+        let all = self.world.lost(true);
+        if all.is_empty() {
+            return None;
+        }
         let all = all.iter().map(|owner| {
             format!(
-                "the thread \"{}\" has ended without dropping the mutator that it attached at {}",
+                "the thread \"{}\" ends without having dropped the mutator that it attached at {}",
                 owner.thread, owner.attached_at
             )
         });
         let who = all.collect::<Vec<_>>().join("; ");
-        format!("the heap cannot be stopped, and is not verified: {who}")
+        Some(format!(
+            "the heap cannot be stopped, and is not verified: {who}"
+        ))
     }
 
     /// Waits until no mutator is lost. For the collector's thread, in the middle of a cycle.

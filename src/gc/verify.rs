@@ -34,17 +34,21 @@ impl Collector {
     /// # Errors
     /// The first broken invariant, in words.
     pub(crate) fn verify(&self, me: Option<MutatorRef>) -> Result<(), String> {
-        if self.look_for_lost() {
-            return Err(self.why_suspended());
-        }
-        let mut watch = self.watch(Request::StopToVerify);
-        let all_stand = self.world.stop_to_verify(me, |waited| {
-            self.look_at_laggards(&mut watch, Request::StopToVerify, waited);
-            self.patience(Request::StopToVerify)
-        });
-        self.end_watch(watch);
-        if !all_stand {
-            return Err(self.why_suspended());
+        loop {
+            self.look_for_lost();
+            if let Some(why) = self.why_not_verified() {
+                return Err(why);
+            }
+            let mut watch = self.watch(Request::StopToVerify);
+            let all_stand = self.world.stop_to_verify(me, |waited| {
+                self.look_at_laggards(&mut watch, Request::StopToVerify, waited);
+                self.patience(Request::StopToVerify)
+            });
+            self.end_watch(watch);
+            if all_stand {
+                break;
+            }
+            // A mutator was lost after it had been asked: without it, or not at all.
         }
         let outcome = {
             let _turn = self.turnstile.lock();

@@ -576,6 +576,11 @@ impl World {
             if Some(mutator) == except || Some(mutator) == forgotten {
                 continue;
             }
+            // Nobody runs it any more, and a verifier changes nothing.
+            let is_still = |d: &Departed| d.is(mutator) && d.is_still();
+            if request == Request::StopToVerify && registry.departed.iter().any(is_still) {
+                continue;
+            }
             // SAFETY: 1. registered, and the registry's lock is held. 2. only the word is used.
             let word = &unsafe { mutator.get() }.word;
             if sabotage::is_on(Fault::BlockedForgotten) && word.is_blocked() {
