@@ -30,7 +30,7 @@ use crate::sys::mem::prefetch;
 use crate::sys::sabotage::{self, Fault};
 
 /// Bytes of a large list scanned as one work item; about 20 to 100 microseconds of work.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = if MODELLED { 32 << 10 } else { 128 << 10 };
 /// Objects in flight: enough to keep the memory system busy, few enough to stay in the first-level cache.
 const BATCH: usize = if MODELLED { 2 } else { 32 };
 /// Objects scanned between looks at the outside world.

@@ -8,6 +8,7 @@
 //! `sys/random_model.rs`.
 
 mod cycle;
+mod kinds;
 mod sweep;
 mod weak;
 
@@ -101,12 +102,16 @@ fn settings(limit: u64) -> Settings {
 
 /// A collector with its thread.
 fn start(limit: u64) -> Arc<Collector> {
+    start_with(settings(limit))
+}
+
+fn start_with(settings: Settings) -> Arc<Collector> {
     let options = Options {
         poison: true,
         ..Options::default()
     };
     let heap = MHeap::new(2 << 20, options).expect("address space");
-    let collector = Collector::new(heap, settings(limit));
+    let collector = Collector::new(heap, settings);
     collector.start().expect("a thread");
     collector
 }
