@@ -40,6 +40,7 @@ impl Scene {
             stress: false,
             verify: false,
             stop_the_world: false,
+            quiet: true,
             sink: None,
             trace: None,
         };
