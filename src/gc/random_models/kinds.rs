@@ -350,15 +350,21 @@ const LATE: &[&str] = &[
 #[cfg(feature = "sabotage")]
 #[test]
 fn shuttle_workers_with_a_broken_pool_fail() {
-    for fault in [
-        Fault::PoolClosedLate,
-        Fault::JoinedWithoutCycle,
-        Fault::StaleCycle,
-        Fault::EndsOneWorkerEarly,
-    ] {
-        fails_with(fault, 4000, LATE, || alone(4, false));
+    for fault in [Fault::PoolClosedLate, Fault::StaleCycle] {
+        fails_with(fault, 2000, LATE, || alone(4, false));
     }
-    fails_with(Fault::EndNotAwaited, 4000, LATE, || alone(4, true));
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn shuttle_workers_that_are_not_awaited_fail() {
+    fails_with(Fault::EndsOneWorkerEarly, 2000, LATE, || alone(4, false));
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn shuttle_stopped_world_that_does_not_await_its_end_fails() {
+    fails_with(Fault::EndNotAwaited, 2000, LATE, || alone(4, true));
 }
 
 #[cfg(feature = "sabotage")]
