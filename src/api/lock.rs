@@ -377,23 +377,24 @@ impl Showing {
     const LOCKS: u32 = 64;
 
     fn begin() -> Option<Self> {
-        let (depth, locks) = SHOWING.get();
+        let (depth, locks) = SHOWING.with(Cell::get);
         if depth == Self::DEPTH || locks == Self::LOCKS {
             return None;
         }
-        SHOWING.set((depth + 1, locks + 1));
+        SHOWING.with(|s| s.set((depth + 1, locks + 1)));
         Some(Self)
     }
 }
 
 impl Drop for Showing {
     fn drop(&mut self) {
-        let (depth, locks) = SHOWING.get();
-        SHOWING.set(if depth == 1 {
+        let (depth, locks) = SHOWING.with(Cell::get);
+        let left = if depth == 1 {
             (0, 0)
         } else {
             (depth - 1, locks)
-        });
+        };
+        SHOWING.with(|s| s.set(left));
     }
 }
 

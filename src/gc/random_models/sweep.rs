@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::gc::state_word::Request;
+use crate::gc::world::Patience;
 use crate::heap::pages::Effort;
 use crate::sys::lock::Unranked;
 use crate::sys::random_model::explore;
@@ -107,7 +108,7 @@ impl Scene {
     fn cycle(&self) {
         let (collector, heap) = (&self.collector, &self.collector.heap);
         let world = &collector.world;
-        world.stop(Request::Stop, |_| {});
+        assert!(world.stop(Request::Stop, |_| Patience::Look));
         for &address in self.live.lock().iter() {
             heap.mark.set(heap.offset_of(address).expect("in the heap"));
         }
@@ -120,7 +121,7 @@ impl Scene {
         world.withdraw_stop();
         world.open_gate();
         world.ask_handshake(|mutator| collector.act_for_blocked(mutator));
-        world.wait_for_handshake(|_| {});
+        world.wait_for_handshake(|_| Patience::Look);
         collector.sweep_all();
     }
 
