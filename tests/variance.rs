@@ -484,6 +484,8 @@ table_of_auto_traits! {
     VerifyError VerifyError = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     Event Event = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     ThreadActivity ThreadActivity = "Send Sync Unpin UnwindSafe RefUnwindSafe";
+    PendingRequest PendingRequest = "Send Sync Unpin UnwindSafe RefUnwindSafe";
+    RequestKind RequestKind = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     PauseSummary PauseSummary = "Send Sync Unpin UnwindSafe RefUnwindSafe";
     Runtime Runtime = "Send Sync Unpin";
     RuntimeBuilder RuntimeBuilder = "Send Sync Unpin";
