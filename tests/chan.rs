@@ -11,6 +11,8 @@ mod executor;
 mod foreign;
 #[path = "chan/heap.rs"]
 mod heap;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "chan/programs.rs"]
 mod programs;
 #[path = "chan/rules.rs"]

@@ -6,6 +6,10 @@
 //! does not show as a test that hangs.
 
 #![cfg(feature = "sched")]
+#![allow(
+    clippy::mem_forget,
+    reason = "a connection that stays is made by forgetting one end"
+)]
 
 #[path = "foreign/places.rs"]
 mod places;

@@ -33,3 +33,5 @@ mod support;
 mod together;
 #[path = "sched/turns.rs"]
 mod turns;
+
+use support::patience;

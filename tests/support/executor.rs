@@ -13,10 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-#[path = "patience.rs"]
-mod patience;
-
-use patience::{PATIENCE, Watch};
+use crate::patience::{PATIENCE, Watch};
 
 /// Polls `future` on this thread until it is ready.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
