@@ -175,13 +175,14 @@ pub(crate) fn the_dead_of_one_slot_are_told_apart() {
     let heap = checked().gogc(None).build().expect("a heap");
     let mut m = heap.attach().expect("attached");
     let mut dead: Vec<(usize, WeakRoot<Item<'static>>)> = Vec::new();
-    for id in 0..10_000 {
+    // More pages than a mutator keeps for itself: those that were freed come back.
+    for id in 0..40_000 {
         {
             let item = new_item(&m, id);
             let weak = m.root_weak(Gc::downgrade(item, &m));
             dead.push((item.as_ptr().addr(), weak));
         }
-        if id % 1000 == 999 {
+        if id % 2000 == 1999 {
             m.collect();
         }
     }
