@@ -7,6 +7,7 @@
 //! Each model is run again with faults of `sys/sabotage.rs`, and must fail then. How often, and how to repeat a failure:
 //! `sys/random_model.rs`.
 
+mod brake;
 mod cycle;
 mod kinds;
 mod sweep;
@@ -24,6 +25,7 @@ use crate::gc::alloc::{Wanted, exact_slot};
 use crate::gc::collector::{Collector, Settings};
 use crate::gc::mutator::{Local, MutatorRef, MutatorState};
 use crate::gc::roots::RawRoot;
+use crate::gc::state_word::Request;
 use crate::heap::mheap::{MHeap, Options};
 use crate::heap::span_class::ClassKey;
 use crate::object::trace::{Trace, Tracer};
@@ -169,6 +171,10 @@ impl Mutator {
             let catch_up = &mut || collector.catch_up(state);
             collector.world.stop_and_act(state, catch_up);
             collector.catch_up(state);
+            if state.word.asked().has(Request::Stall) {
+                state.word.withdraw(Request::Stall);
+                collector.stall(state);
+            }
         }
     }
 
