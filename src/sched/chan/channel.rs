@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ptr::NonNull;
 
-use crate::sched::chan::party::{Claim, Me, Party, claim_with};
+use crate::sched::chan::party::{Claim, Me, Party, Progress, claim_with};
 use crate::sched::list::{Linked, Links, List};
 use crate::sched::wakers::{KeptWaker, Wakers};
 use crate::sys::fatal::fatal;
@@ -559,8 +559,9 @@ impl<T> Channel<T> {
 
     /// Does what `attempt` does for a party that is armed, or else puts `waiter` into its queue.
     ///
-    /// With [`Me::InQueues`], `Done` says that the wait of the caller's party is decided in this case, and the waiter is in no
-    /// queue: both happen under the lock that made it possible, and before anybody's waker runs.
+    /// A wait that was decided meanwhile is `Lost`, and goes into no queue. With [`Me::InQueues`], `Done` says that the wait of
+    /// the caller's party is decided in this case, and the waiter is in no queue: both happen under the lock that made it
+    /// possible, and before anybody's waker runs.
     ///
     /// # Safety
     /// 1. The caller owns the waiter and the party, which is armed after the lock is taken (by `arm`) or before.
@@ -576,10 +577,18 @@ impl<T> Channel<T> {
         let mut wake = None;
         let mut own = None;
         let outcome = self.change(|state| {
-            let outcome = waiter.value.with_mut(|value| {
+            let mut outcome = waiter.value.with_mut(|value| {
                 // SAFETY: [E4] in a queue or not, this is its lock and its owner.
                 state.attempt(side, unsafe { &mut *value }, me, self.capacity, &mut wake)
             });
+            if outcome == Outcome::NotReady
+                && let Me::InQueues(own) = me
+                && matches!(own.progress(), Progress::Decided(_))
+            {
+                // Armed, and decided since: perhaps in this case, which was here since an earlier round, and under this lock.
+                // Then the waiter was taken out for good, and its owner does not look for it any more.
+                outcome = Outcome::Lost;
+            }
             if outcome == Outcome::NotReady {
                 arm();
                 if !waiter.queued.replace(true) {
