@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Where a test may name the wall clock, and why that is no judgement.
-const ALLOWED: [(&str, &str); 9] = [
+const ALLOWED: [(&str, &str); 11] = [
     ("tests/support/patience.rs", "the one place for all others"),
     (
         "tests/stress/support.rs",
@@ -20,6 +20,14 @@ const ALLOWED: [(&str, &str); 9] = [
         "deadlines are moments; what is compared is moments of the runtime's own clock",
     ),
     ("tests/sync/context.rs", "deadlines are moments"),
+    (
+        "tests/sched/deadlocks.rs",
+        "threads that wait with a limit are what it is about",
+    ),
+    (
+        "src/sys/thread/sleep.rs",
+        "threads that wait with a limit are what it is about",
+    ),
     ("tests/foreign/places.rs", "deadlines are moments"),
     (
         "src/sched/driver/tests.rs",
