@@ -43,7 +43,6 @@ impl Scene {
             quiet: true,
             sink: None,
             trace: None,
-            quiet: true,
         };
         let heap = MHeap::new(16 << 10, Options::default()).expect("address space");
         let plan = Plan {
