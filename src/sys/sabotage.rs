@@ -14,6 +14,10 @@ macro_rules! faults {
             not(feature = "sabotage"),
             allow(unreachable_pub, reason = "public through `internals` only")
         )]
+        #[cfg_attr(
+            not(feature = "sched"),
+            allow(dead_code, reason = "the scheduler's faults are for its code only")
+        )]
         pub enum Fault {
 $($(#[doc = $what])+ $name,)+
         }
