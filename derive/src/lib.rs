@@ -34,10 +34,6 @@ use crate::diag::Diag;
 /// - Const parameters, default parameters, `?Sized` and `where` clauses may be used; a user's bounds are repeated for
 ///   the rebranded parameters.
 ///
-/// What a `PhantomData` says of `Send` and `Sync` is not asked: an object is shared between threads, and the derive is the
-/// statement that its type allows it. A type whose own unsafe code relies on `PhantomData<*mut ()>` to keep it on one thread
-/// must not derive `Trace`.
-///
 /// # On the type
 /// - `#[trace(bound = "T: Trace, I::Item: Trace")]` replaces the bounds above. A parameter that is not bounded by
 ///   `Trace` in it stays as it is.

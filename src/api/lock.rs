@@ -26,9 +26,6 @@ use crate::sys::thread::thread_local;
 /// that the content may change freely, so ordinary containers are safe while a marker runs. That first write costs
 /// O(size of the content); keep a lock's content small, or split it. Waiting for the lock is not a safepoint.
 ///
-/// Bytes that the content owns outside the heap are counted from the moment when the lock becomes a part of an object. Those
-/// of a lock inside another lock's content are a part of that content's: they are measured when the outer one is written.
-///
 /// A guard borrows the mutator, so no lock is held at a safepoint. A forgotten guard keeps the lock held, as with std.
 ///
 /// **Who waits for whom.** A thread that would wait for itself (it writes where it reads or writes, or reads where it writes) gets

@@ -83,7 +83,6 @@ pub(crate) trait Tasks: Send + Sync {
 }
 
 /// The runtimes over a heap.
-#[derive(Default)]
 pub(crate) struct TaskLists(Unranked<Vec<Weak<dyn Tasks>>>);
 
 impl std::fmt::Debug for TaskLists {

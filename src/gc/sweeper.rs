@@ -56,15 +56,21 @@ impl DeadObjects for Dropper<'_> {
         let drops = &self.collector.pacing.drops;
         drops.store(drops.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let how = Counting::new(Purpose::Death(&self.collector.shared_bytes));
-        let mut external = 0;
-        // SAFETY: [O1] a dead object of the class's type; nobody else reaches it, and the caller drops each once.
-        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe {
-            drop(at, slot, &how, &mut external);
+        // An implementation by hand may unwind here as in its drop, and is not asked again.
+        // SAFETY: [O1] a dead object of the class's type; nobody else reaches it.
+        let external = catch_unwind(AssertUnwindSafe(|| unsafe {
+            (info.external)(at, slot, &how)
         }));
+        let (external, unwound) = match external {
+            Ok(bytes) => (bytes, None),
+            Err(panic) => (0, Some(panic)),
+        };
         if external > 0 {
             self.collector.note_freed_external(external as u64);
         }
-        if let Err(panic) = outcome {
+        // SAFETY: [O1], and the caller drops each dead object once.
+        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { drop(at, slot) }));
+        for panic in unwound.into_iter().chain(outcome.err()) {
             // Relaxed: a figure.
             self.collector
                 .gauges

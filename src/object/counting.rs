@@ -64,7 +64,7 @@ impl std::fmt::Debug for Counting<'_> {
 }
 
 impl<'a> Counting<'a> {
-    #[inline(always)]
+    #[inline]
     pub(crate) const fn new(purpose: Purpose<'a>) -> Self {
         Self {
             purpose,

@@ -60,7 +60,6 @@ pub unsafe trait Trace {
 
     /// As [`external_bytes`](Self::external_bytes), for the collector's books. An implementation passes `how` on to its parts.
     #[doc(hidden)]
-    #[inline(always)]
     fn count_external(&self, how: &Counting<'_>) -> usize {
         let _ = how;
         self.external_bytes()

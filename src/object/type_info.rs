@@ -57,9 +57,10 @@ pub(crate) struct TypeInfo {
     /// Traces what comes before the items; nothing for a plain slice.
     pub(crate) trace_head: unsafe fn(*const u8, &mut Tracer<'_>),
     pub(crate) items: Option<Items>,
-    /// Measures what the object owns outside the heap, and drops it: address, slot bytes, how to measure, where to put the
-    /// result. `None` when nothing needs it. One function, because the sweep calls it for each dead object.
-    pub(crate) drop: Option<unsafe fn(*mut u8, usize, &Counting<'_>, &mut usize)>,
+    /// Drops the object: address, slot bytes. `None` when nothing needs it.
+    pub(crate) drop: Option<unsafe fn(*mut u8, usize)>,
+    /// Bytes owned outside the heap: address, slot bytes.
+    pub(crate) external: unsafe fn(*const u8, usize, &Counting<'_>) -> usize,
 }
 
 /// How objects of a kind are traced, one or several at a time.
@@ -125,6 +126,7 @@ impl<T: Trace> Sized_<T> {
         } else {
             None
         },
+        external: Self::external,
     };
 
     unsafe fn trace_head(at: *const u8, tracer: &mut Tracer<'_>) {
@@ -132,10 +134,15 @@ impl<T: Trace> Sized_<T> {
         unsafe { Self::trace(at, 0, tracer) }
     }
 
-    unsafe fn drop(at: *mut u8, _slot: usize, how: &Counting<'_>, owned: &mut usize) {
-        let object = Dying(at.cast::<T>());
-        // SAFETY: [O1] a `T` lives at `at`, and the sweeper calls this once, for an object nobody can reach any more.
-        *owned = unsafe { &*object.0 }.count_external(how);
+    unsafe fn drop(at: *mut u8, _slot: usize) {
+        // SAFETY: [O1], and the sweeper calls this once, for an object nobody can reach any more.
+        unsafe { at.cast::<T>().drop_in_place() }
+    }
+
+    unsafe fn external(at: *const u8, _slot: usize, how: &Counting<'_>) -> usize {
+        // SAFETY: [O1] a `T` lives at `at`.
+        let object = unsafe { &*at.cast::<T>() };
+        object.count_external(how)
     }
 }
 
@@ -175,6 +182,7 @@ impl<T: Trace> Slice<T> {
         } else {
             None
         },
+        external: Self::external,
     };
 
     /// The layout of a slot for `len` items: the items, and the length word if it is needed.
@@ -204,12 +212,18 @@ impl<T: Trace> Slice<T> {
         unsafe { trace_items::<T>(at.cast(), from, to, tracer) }
     }
 
-    unsafe fn drop(at: *mut u8, slot: usize, how: &Counting<'_>, owned: &mut usize) {
+    unsafe fn drop(at: *mut u8, slot: usize) {
         // SAFETY: [O1].
         let len = unsafe { Self::len(at, slot) };
-        let items = Dying(std::ptr::slice_from_raw_parts_mut(at.cast::<T>(), len));
         // SAFETY: [O2], and the sweeper calls this once, for an object nobody can reach any more.
-        *owned = unsafe { &*items.0 }.count_external(how);
+        unsafe { std::ptr::slice_from_raw_parts_mut(at.cast::<T>(), len).drop_in_place() }
+    }
+
+    unsafe fn external(at: *const u8, slot: usize, how: &Counting<'_>) -> usize {
+        // SAFETY: [O1].
+        let len = unsafe { Self::len(at, slot) };
+        // SAFETY: [O2].
+        unsafe { external_of_items::<T>(at.cast(), len, how) }
     }
 }
 
@@ -263,6 +277,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
         } else {
             None
         },
+        external: Self::external,
     };
 
     /// The layout of an array of `len` items.
@@ -304,18 +319,26 @@ impl<H: Trace, T: Trace> Array<H, T> {
         }
     }
 
-    unsafe fn drop(at: *mut u8, _slot: usize, how: &Counting<'_>, owned: &mut usize) {
+    unsafe fn drop(at: *mut u8, _slot: usize) {
         // SAFETY: [O1].
         let len = unsafe { Self::len_at(at) };
         let items = at.wrapping_add(Self::ITEMS).cast::<T>();
-        // The items go first.
-        let head = Dying(at.wrapping_add(Self::HEAD).cast::<H>());
-        let items = Dying(std::ptr::slice_from_raw_parts_mut(items, len));
+        let head = at.wrapping_add(Self::HEAD).cast::<H>();
         // SAFETY: [O2], and the sweeper calls this once, for an object nobody can reach any more.
-        let in_head = unsafe { &*head.0 }.count_external(how);
+        unsafe { std::ptr::slice_from_raw_parts_mut(items, len).drop_in_place() };
         // SAFETY: as above.
-        let in_items = unsafe { &*items.0 }.count_external(how);
-        *owned = in_head.saturating_add(in_items);
+        unsafe { head.drop_in_place() }
+    }
+
+    unsafe fn external(at: *const u8, _slot: usize, how: &Counting<'_>) -> usize {
+        // SAFETY: [O1] the header lives HEAD bytes after the start.
+        let head = unsafe { &*at.wrapping_add(Self::HEAD).cast::<H>() };
+        // SAFETY: [O1].
+        let len = unsafe { Self::len_at(at) };
+        let items = at.wrapping_add(Self::ITEMS).cast();
+        // SAFETY: [O2].
+        let items = unsafe { external_of_items::<T>(items, len, how) };
+        head.count_external(how).saturating_add(items)
     }
 }
 
@@ -332,14 +355,12 @@ unsafe fn trace_items<T: Trace>(first: *const T, from: usize, to: usize, tracer:
     }
 }
 
-/// A part of a dead object: dropped when it has been measured, also if a measure by hand unwinds. (If the drop unwinds, too,
-/// the process ends, as for any two panics at once.)
-struct Dying<T: ?Sized>(*mut T);
-
-impl<T: ?Sized> Drop for Dying<T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: [O1] [O2] made for a part of an object that nobody can reach any more, once.
-        unsafe { self.0.drop_in_place() }
-    }
+/// The sum of what `len` items own outside the heap.
+///
+/// # Safety
+/// 1. The items are initialised.
+unsafe fn external_of_items<T: Trace>(first: *const T, len: usize, how: &Counting<'_>) -> usize {
+    // SAFETY: clause 1.
+    let items = unsafe { std::slice::from_raw_parts(first, len) };
+    items.count_external(how)
 }

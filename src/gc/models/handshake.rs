@@ -105,6 +105,34 @@ fn loom_handshake_against_attach_and_detach() {
     });
 }
 
+/// A mutator is lost in the middle of a handshake, and dropped after all: the handshake stays open until then, and the
+/// mutator acts in it, once, unless it was gone before it was asked.
+#[test]
+fn loom_handshake_against_a_mutator_that_is_lost() {
+    explore(3, |order| {
+        let scene = Scene::new();
+        let lost = attach(&scene.world);
+        let (here, there) = (scene.clone(), scene.clone());
+        order.race(
+            move || {
+                here.world.note_departure(lost);
+                here.enter_blocked(lost);
+                here.world.unregister(lost);
+            },
+            move || {
+                let world = &there.world;
+                world.ask_handshake(|_| there.act());
+                world.wait_for_handshake(|_| {
+                    world.find_lost();
+                    Patience::Nap(std::time::Duration::MAX)
+                });
+                assert!(there.acts.get() <= 1);
+            },
+        );
+        assert!(!scene.world.has_lost());
+    });
+}
+
 /// The negative control: the mutator comes back without looking whether somebody acts for it.
 #[test]
 #[should_panic(expected = "Causality violation")]

@@ -260,3 +260,81 @@ fn loom_verifiers_against_stop() {
         all.scene.world.unregister(b);
     });
 }
+
+/// What `Collector::patience` says to a stop.
+fn give_up_if_lost(world: &World) -> Patience {
+    world.find_lost();
+    if world.has_lost() {
+        Patience::GiveUp
+    } else {
+        Patience::Look
+    }
+}
+
+/// A mutator departs, is lost, and is dropped after all, while another one polls and the world is to stop: nobody runs in
+/// a stop that stands; one that is taken back lets the other go on; and the next one counts from the beginning.
+#[test]
+fn loom_stop_against_a_mutator_that_is_lost() {
+    explore(2, |order| {
+        let scene = Scene::new();
+        let (lost, other) = (attach(&scene.world), attach(&scene.world));
+        let (first, second, third) = (scene.clone(), scene.clone(), scene.clone());
+        order.race3(
+            move || {
+                first.user_code();
+                first.world.note_departure(lost);
+                first.user_code();
+                // Its `Mutator` is dropped by a later destructor.
+                first.enter_blocked(lost);
+                assert!(first.world.unregister(lost), "it had departed");
+            },
+            move || {
+                second.user_code();
+                safepoint(&second.world, other, &mut || {});
+                second.user_code();
+                second.enter_blocked(other);
+            },
+            move || {
+                let world = &third.world;
+                if world.stop(Request::Stop, |_| give_up_if_lost(world)) {
+                    third.phase.set(third.phase.get() + 1);
+                    third.phase.set(third.phase.get() + 1);
+                    world.withdraw_stop();
+                    world.open_gate();
+                }
+            },
+        );
+        assert!(!scene.world.has_departed() && !scene.world.has_lost());
+        scene.stop_and_start();
+        scene.world.unregister(other);
+    });
+}
+
+/// The same for a verifier, which stops the other one and gives up.
+#[test]
+fn loom_verifier_against_a_mutator_that_is_lost() {
+    explore(2, |order| {
+        let scene = Scene::new();
+        let lost = attach(&scene.world);
+        let (first, second) = (scene.clone(), scene.clone());
+        order.race(
+            move || {
+                first.user_code();
+                first.world.note_departure(lost);
+                first.user_code();
+                first.enter_blocked(lost);
+                first.world.unregister(lost);
+            },
+            move || {
+                let world = &second.world;
+                if world.stop_to_verify(None, |_| give_up_if_lost(world)) {
+                    second.phase.set(second.phase.get() + 1);
+                    second.phase.set(second.phase.get() + 1);
+                    world.start_after_verify();
+                }
+            },
+        );
+        assert!(scene.world.stop_to_verify(None, |_| Patience::Look));
+        scene.world.start_after_verify();
+    });
+}

@@ -3,7 +3,8 @@
 use super::*;
 use crate::sys::random_model::explore;
 #[cfg(feature = "sabotage")]
-use crate::sys::{random_model::fails_with, sabotage::Fault};
+use crate::sys::random_model::fails_with;
+use crate::sys::sabotage::{self, Fault};
 
 /// What mutators do between two safepoints: they have what their roots lead to, and what they find from there.
 fn change_some_edges(mutator: &mut Mutator) {
@@ -83,6 +84,69 @@ fn program(mutators: usize, turns: usize, cycles: usize, limit: u64) {
     node(top);
     first.detach();
     collector.shut_down();
+}
+
+/// A thread that ends without dropping its mutator, which has given out an object that nothing else leads to; and which is
+/// dropped by a later destructor. Stands for `api/current.rs`.
+fn lose(collector: &Arc<Collector>, shared: RawRoot, turns: usize) {
+    let mut mutator = Mutator::attach(collector);
+    mutator.roots.push(shared);
+    for _ in 0..random(turns) {
+        change_some_edges(&mut mutator);
+        mutator.safepoint();
+    }
+    let given = mutator.alloc([0; EDGES]);
+    let stays = !sabotage::is_on(Fault::LostMutatorDetached);
+    if stays {
+        collector.note_departure(mutator.me);
+    } else {
+        collector.detach(mutator.me);
+    }
+    for _ in 0..10 * turns {
+        shuttle::thread::yield_now();
+        node(given);
+    }
+    if stays {
+        change_some_edges(&mut mutator);
+        mutator.detach();
+    }
+}
+
+/// As [`program`], with one mutator that is lost and returns.
+fn program_with_a_loss(mutators: usize, turns: usize, cycles: usize) {
+    let collector = start(u64::MAX);
+    let mut first = Mutator::attach(&collector);
+    let top = first.alloc([0; EDGES]);
+    first.root(top);
+    let threads = (0..mutators)
+        .map(|number| {
+            let (collector, shared) = (collector.clone(), first.roots[0].share());
+            shuttle::thread::spawn(move || match number {
+                0 => lose(&collector, shared, turns),
+                _ => run(&collector, shared, turns),
+            })
+        })
+        .collect();
+    first.collect_beside(threads, cycles);
+    // Everybody is back: this is a whole cycle again.
+    let before = collector.cycle_number();
+    first.collect();
+    assert!(collector.cycle_number() > before || sabotage::is_on(Fault::LostMutatorDetached));
+    node(first.roots[0].target());
+    first.detach();
+    collector.shut_down();
+}
+
+#[test]
+fn shuttle_cycles_against_a_mutator_that_is_lost() {
+    explore(400, || program_with_a_loss(3, 4, 3));
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn shuttle_a_lost_mutator_that_is_detached_fails() {
+    let fault = Fault::LostMutatorDetached;
+    fails_with(fault, 2000, LOST, || program_with_a_loss(3, 4, 3));
 }
 
 /// A limit that leaves no room: every allocation of a cycle pays, and waits for credit or for the end of marking.
