@@ -292,3 +292,64 @@ fn a_sink_that_panics_costs_its_event_only() {
     heap.collect();
     assert!(heap.stats().cycles >= 2);
 }
+
+/// An object whose drop waits, on the collector's thread.
+struct Slow(mpsc::Receiver<()>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = self.0.recv();
+    }
+}
+
+// SAFETY: it holds no `Gc`; the receiver is used by its drop only.
+unsafe impl greywave::Trace for Slow {
+    const NEEDS_TRACE: bool = false;
+    fn trace(&self, _: &mut greywave::Tracer<'_>) {}
+}
+
+// SAFETY: no brand.
+unsafe impl greywave::Rebrand<'_> for Slow {
+    type To = Self;
+}
+
+#[test]
+fn a_heap_that_grows_without_the_end_of_a_cycle_is_told_of() {
+    let (heap, told) = heap();
+    let (go_on, goes_on) = mpsc::channel();
+    let mut m = heap.attach().expect("attached");
+    m.alloc(Slow(goes_on));
+    let collect = {
+        let heap = heap.clone();
+        std::thread::spawn(move || heap.collect())
+    };
+    let overdue = |event: &Event| match event {
+        Event::CycleOverdue {
+            heap_bytes,
+            goal_bytes,
+            pending: None,
+            lost_mutators: 0,
+            ..
+        } => Some((*heap_bytes, *goal_bytes, event.to_string())),
+        _ => None,
+    };
+    // All of it lives, so that no brake and no limit is what it waits for.
+    let mut kept = Vec::new();
+    let found = loop {
+        if let Some(found) = find(&told, overdue) {
+            break found;
+        }
+        if kept.len() < 64 {
+            kept.push(m.root(m.alloc_slice(1 << 20, |_| 1_u8)));
+        } else {
+            m.alloc_slice(9000, |_| 1_u8);
+        }
+        m.safepoint();
+    };
+    go_on.send(()).expect("the drop waits");
+    drop(m);
+    collect.join().expect("no panic");
+    let (heap_bytes, goal_bytes, text) = found;
+    assert!(heap_bytes > 2 * goal_bytes, "{text}");
+    assert!(text.contains("`Drop`"), "{text}");
+}
