@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
+use crate::sys::fatal::fatal;
 use crate::sys::lock::{Condvar, Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicUsize, Ordering};
@@ -83,6 +84,8 @@ impl Queue {
 pub(crate) struct Joined<'p> {
     pool: &'p WorkPool,
     cycle: u32,
+    /// Whether the thread was unwinding when it joined: an assist in a destructor.
+    unwound: bool,
 }
 
 impl Joined<'_> {
@@ -103,6 +106,13 @@ impl Joined<'_> {
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
+        // A member that unwinds out of a trace has work in hand. If it left, marking could end without that work, and
+        // what lives would be freed before the process has ended. (In a model the panic is a failed assertion.)
+        if !MODELLED && std::thread::panicking() && !self.unwound {
+            fatal(
+                "a trace panicked (its message is above): a bug in greywave, or in an `unsafe impl`",
+            );
+        }
         self.pool.leave();
     }
 }
@@ -233,6 +243,7 @@ impl WorkPool {
         Some(Joined {
             pool: self,
             cycle: sabotage::pick(Fault::StaleCycle, last, queue.cycle),
+            unwound: std::thread::panicking(),
         })
     }
 
