@@ -25,9 +25,11 @@ pub(crate) fn buffers_of_the_dead_do_not_count() {
 }
 
 /// A thread that comes to no safepoint keeps marking from ending; another one, past the goal, waits for it at its own next
-/// safepoint. The first one polls as soon as the second has stood still for a while.
+/// safepoint. The first one polls as soon as the second has stood still for several looks: on a busy machine it stands
+/// still for one when others have its processor.
 pub(crate) fn garbage_waits_for_a_late_thread() {
-    const ROUNDS: usize = 30;
+    const ROUNDS: usize = 10;
+    const LOOKS: u32 = 5;
     let heap = Heap::builder().gogc(Some(100)).build().expect("a heap");
     let (end, allocated) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|s| {
@@ -44,10 +46,12 @@ pub(crate) fn garbage_waits_for_a_late_thread() {
         let mut m = heap.attach().expect("attached");
         let mut most = 0;
         for _ in 0..ROUNDS {
-            let mut before = usize::MAX;
+            let (mut before, mut still) = (usize::MAX, 0);
             loop {
                 let now = allocated.load(Ordering::SeqCst);
-                if std::mem::replace(&mut before, now) == now {
+                let moved = std::mem::replace(&mut before, now) != now;
+                still = if moved { 0 } else { still + 1 };
+                if still == LOOKS {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(20));
