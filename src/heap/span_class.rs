@@ -17,7 +17,7 @@ use crate::sys::MODELLED;
 use crate::sys::sync::{AtomicU64, Ordering};
 
 /// The slot of a weak cell, which is an atomic word; a model checker's is larger.
-pub(crate) const WEAK_CELL_SLOT: usize = if MODELLED { 128 } else { 16 };
+pub(crate) const WEAK_CELL_SLOT: usize = if MODELLED { 256 } else { 16 };
 
 /// What the slots of a class are for, beyond size and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
