@@ -66,6 +66,16 @@ pub(crate) struct Departed {
 }
 
 impl Departed {
+    /// One whose departure has just been noticed.
+    fn now(mutator: MutatorRef) -> Self {
+        Self {
+            mutator,
+            since: Moment::now(),
+            is_lost: false,
+            has_ended: false,
+        }
+    }
+
     pub(crate) fn is(&self, mutator: MutatorRef) -> bool {
         self.mutator == mutator
     }
@@ -114,12 +124,7 @@ impl World {
     pub(crate) fn note_departure(&self, mutator: MutatorRef) {
         {
             let mut registry = self.registry();
-            registry.departed.push(Departed {
-                mutator,
-                since: Moment::now(),
-                is_lost: false,
-                has_ended: false,
-            });
+            registry.departed.push(Departed::now(mutator));
             self.count_departed(&registry.departed);
         }
         self.wake_askers();
@@ -164,12 +169,7 @@ impl World {
         for mutator in ended {
             let is_registered = registry.mutators.contains(&mutator);
             if is_registered && registry.departed.iter().all(|d| d.mutator != mutator) {
-                registry.departed.push(Departed {
-                    mutator,
-                    since: Moment::now(),
-                    is_lost: false,
-                    has_ended: false,
-                });
+                registry.departed.push(Departed::now(mutator));
             }
         }
         self.count_departed(&registry.departed);
