@@ -369,7 +369,7 @@ fn refused(what: String, refused: Refused) -> ConfigError {
         Asked::Space => format!(
             "{what} of address space cannot be had with some to spare for the rest of the process: {refused}"
         ),
-        Asked::Memory => format!("{what} can be used: {refused}"),
+        Asked::Memory | Asked::Mapping => format!("{what} can be used: {refused}"),
     };
     ConfigError::refused(message, refused.why)
 }

@@ -34,10 +34,8 @@ use crate::object::trace::{Rebrand, Trace, Tracer};
 pub struct External {
     collector: Arc<Collector>,
     bytes: usize,
-}
-
-fn signed(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
+    /// What the heap's books have of it.
+    counted: u64,
 }
 
 impl External {
@@ -48,17 +46,27 @@ impl External {
     }
 
     /// Counts `bytes` instead of what was counted before. O(1).
+    ///
+    /// All that a heap counts together ends at 2^62 bytes: what would be more counts nothing.
     pub fn resize(&mut self, bytes: usize) {
-        let delta = signed(bytes) - signed(self.bytes);
+        let wanted = bytes as u64;
         self.bytes = bytes;
-        self.collector.add_external(delta);
+        if wanted >= self.counted {
+            self.counted += self.collector.grant_external(wanted - self.counted);
+        } else {
+            let less = self.counted - wanted;
+            self.counted = wanted;
+            // At most 2^62.
+            self.collector.add_external(-less.cast_signed());
+        }
         self.collector.ask_if_due();
     }
 }
 
 impl Drop for External {
     fn drop(&mut self) {
-        self.collector.add_external(-signed(self.bytes));
+        // At most 2^62.
+        self.collector.add_external(-self.counted.cast_signed());
     }
 }
 
@@ -89,9 +97,11 @@ impl Mutator {
         let mut external = External {
             collector: self.heap().handle().collector.clone(),
             bytes: 0,
+            counted: 0,
         };
         external.resize(bytes);
-        self.collector().owe_external(self.state(), signed(bytes));
+        let owed = external.counted.cast_signed();
+        self.collector().owe_external(self.state(), owed);
         external
     }
 }

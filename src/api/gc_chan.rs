@@ -9,9 +9,11 @@ use crate::api::lock::GcLock;
 use crate::api::mutator::Mutator;
 use crate::api::root::Root;
 use crate::api::runtime::with;
+use crate::base::crowd::shrink_after_crowd;
+use crate::object::counting::{Counting, external_bytes};
 use crate::object::trace::{At, Collect, Rebrand, Trace, Tracer};
 use crate::sched::chan::{
-    Receiver, SendError, Sender, TryRecvError, TrySendError, chan, chan_of_tokens,
+    BYTES_OF_TOKENS, Receiver, SendError, Sender, TryRecvError, TrySendError, chan, chan_of_tokens,
 };
 
 /// What senders and receivers wait for: one token for each place that is free, one for each item.
@@ -158,10 +160,7 @@ impl<'gc, T> GcChan<'gc, T> {
     fn take(&self, mu: &Mutator) -> Option<Gc<'gc, T>> {
         let mut items = self.items.write(mu);
         let item = items.pop_front();
-        if items.is_empty() && items.capacity() > KEPT {
-            // The memory of a crowd goes with the crowd.
-            items.shrink_to(KEPT);
-        }
+        shrink_after_crowd(&mut *items, KEPT);
         drop(items);
         // There is room, unless the channel is closed; then nobody waits for a place.
         let _ = self.tokens.free.0.try_send(());
@@ -169,8 +168,11 @@ impl<'gc, T> GcChan<'gc, T> {
     }
 }
 
-/// For how many items an empty channel keeps room.
+/// For how many items a channel keeps room, however few are in it.
 const KEPT: usize = 1024;
+
+/// What a channel owns outside the heap besides its items' places, in bytes. Channels of tokens have no buffers.
+const OWN_BYTES: usize = size_of::<Tokens>() + 2 * BYTES_OF_TOKENS + 6 * size_of::<usize>();
 
 /// A token that goes back if what it was taken for does not happen: `make` panics, or there is no section to be had.
 struct Token<'a>(&'a Sender<()>);
@@ -249,9 +251,19 @@ impl<T: Collect> Root<GcChan<'static, T>> {
 }
 
 // SAFETY: 1. every edge is in `items`. 2. to 4. as for the lock; the tokens hold no `Gc` and are shared by themselves.
+// 5. and 6. as for the lock. 7. to the lock.
 unsafe impl<T> Trace for GcChan<'_, T> {
     fn trace(&self, tracer: &mut Tracer<'_>) {
         self.items.trace(tracer);
+    }
+
+    fn external_bytes(&self) -> usize {
+        external_bytes(self)
+    }
+
+    /// The lock keeps an account of the items' places, which come and go; the tokens are the same at birth and at death.
+    fn count_external(&self, how: &Counting<'_>) -> usize {
+        self.items.count_external(how).saturating_add(OWN_BYTES)
     }
 }
 
@@ -275,6 +287,22 @@ impl<T> fmt::Debug for GcChan<'_, T> {
 mod tests {
     use super::*;
     use crate::Heap;
+
+    /// A channel that is never quite empty does not keep the room of its peak, in memory or in the heap's books.
+    #[test]
+    fn one_item_that_stays_does_not_keep_the_room_of_a_crowd() {
+        const CROWD: usize = 100 * KEPT;
+        let m = Heap::new().attach().expect("a thread without a mutator");
+        let channel: Gc<'_, GcChan<'_, u64>> = m.alloc(GcChan::new(usize::MAX));
+        let item = m.alloc(7);
+        let empty = external_bytes(&*channel);
+        assert!((0..=CROWD).all(|_| channel.try_send(&m, item).is_ok()));
+        assert!(external_bytes(&*channel) >= empty + CROWD * size_of::<usize>());
+        assert!((0..CROWD).all(|_| channel.try_recv(&m).is_ok()));
+        let room = channel.items.read().capacity();
+        assert!(channel.len() == 1 && room <= KEPT, "{room} places for one");
+        assert!(external_bytes(&*channel) <= empty + KEPT * size_of::<usize>());
+    }
 
     /// Making one costs the same whatever its capacity, and its memory follows what is in it.
     #[test]

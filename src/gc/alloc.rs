@@ -172,6 +172,11 @@ impl Collector {
     }
 
     fn alloc_large(&self, mutator: &MutatorState, wanted: Wanted) -> Result<Fresh, OutOfPages> {
+        // Before it is counted anywhere: a length that a user makes up would be charged, owed, and remembered as one that is
+        // still to come.
+        if !self.heap.can_ever_hold(wanted.size, wanted.align) {
+            return Err(OutOfPages);
+        }
         let plain = (Slice::<u8>::INFO, TypeId::of::<[u8]>());
         let (info, id) = wanted.info.unwrap_or(plain);
         let class = self.heap.intern(ClassName::Large(id), Kind::Large, 0, info);
@@ -199,9 +204,7 @@ impl Collector {
         };
         // What its alignment takes on top.
         let extra = large.span_bytes.saturating_sub(bytes) as u64;
-        // Relaxed (both): figures.
-        self.gauges.heap_live.fetch_add(extra, Ordering::Relaxed);
-        self.gauges.allocated.fetch_add(extra, Ordering::Relaxed);
+        self.gauges.charge(extra);
         Ok(Fresh {
             address: self.heap.at(large.offset).addr(),
             slot: large.slot,
@@ -211,10 +214,9 @@ impl Collector {
     /// Charges `bytes` to the heap, asks for a cycle past the trigger, and pays: with marking while that runs, else with
     /// sweeping.
     fn charge(&self, mutator: &MutatorState, scan: bool, bytes: u64) {
-        // Relaxed (all): figures.
-        let live = self.gauges.heap_live.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.gauges.allocated.fetch_add(bytes, Ordering::Relaxed);
+        let live = self.gauges.charge(bytes);
         self.look_at_size();
+        // Relaxed (both): figures.
         if scan {
             self.pacing.scannable.fetch_add(bytes, Ordering::Relaxed);
         }

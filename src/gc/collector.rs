@@ -139,7 +139,36 @@ pub(crate) struct Gauges {
     pub(crate) left_out: AtomicU64,
 }
 
+/// The most that is counted of external bytes, and of what lives with them: more than any machine has, and little enough that
+/// the bytes of a whole arena on top of it are a number.
+const MOST_BYTES: u64 = 1 << 62;
+
 impl Gauges {
+    /// Adds `bytes` of objects to what lives; returns the sum. Who asks has made sure that so many could be had: all arenas
+    /// together are shorter than what [`MOST_BYTES`] leaves.
+    pub(crate) fn charge(&self, bytes: u64) -> u64 {
+        // Relaxed (both): figures.
+        self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.heap_live.fetch_add(bytes, Ordering::Relaxed);
+        before.saturating_add(bytes)
+    }
+
+    /// Adds `wanted` bytes to the external ones, or as many as there is room for: sizes that a user makes up have no bound,
+    /// and a sum that has wrapped would read as none. Returns how many; who has them gives back just these.
+    fn grant_external(&self, wanted: u64) -> i64 {
+        let mut granted = 0;
+        // Relaxed (both): a figure.
+        let _ = self
+            .external
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sum| {
+                let sum = sum.cast_signed();
+                let room = MOST_BYTES.cast_signed().saturating_sub(sum).max(0);
+                granted = i64::try_from(wanted).unwrap_or(i64::MAX).min(room);
+                Some((sum + granted).cast_unsigned())
+            });
+        granted
+    }
+
     /// External bytes of all that has not been dropped.
     pub(crate) fn external(&self) -> u64 {
         // Relaxed: a figure.
@@ -153,13 +182,13 @@ impl Gauges {
             .fetch_add(delta.cast_unsigned(), Ordering::Relaxed);
     }
 
-    /// Never below zero: what it is set to at the end of marking is a guess.
+    /// Never below zero: what it is set to at the end of marking is a guess. Never above [`MOST_BYTES`].
     pub(crate) fn change_live(&self, delta: i64) {
         // Relaxed (both): a figure.
         let _ = self
             .heap_live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-                Some(live.saturating_add_signed(delta))
+                Some(live.saturating_add_signed(delta).min(MOST_BYTES))
             });
     }
 }
@@ -413,6 +442,13 @@ impl Collector {
         } else {
             self.change_external(delta);
         }
+    }
+
+    /// Counts up to `wanted` more bytes owned outside the heap; returns how many.
+    pub(crate) fn grant_external(&self, wanted: u64) -> u64 {
+        let granted = self.gauges.grant_external(wanted);
+        self.gauges.change_live(granted);
+        granted.unsigned_abs()
     }
 
     fn change_external(&self, delta: i64) {

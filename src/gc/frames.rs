@@ -19,6 +19,7 @@
 
 use std::ptr::NonNull;
 
+use crate::base::crowd::shrink_after_crowd;
 use crate::gc::standstill::{Section, Standstill};
 use crate::object::trace::Tracer;
 use crate::sys::lock::{Rank, Ranked};
@@ -158,6 +159,9 @@ struct Inner {
     dead: Vec<FrameRef>,
 }
 
+/// For how many frames the list keeps room, however few there are.
+const LISTED: usize = 1024;
+
 /// A box on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FrameRef(NonNull<FrameHeader>);
@@ -288,6 +292,7 @@ impl Inner {
         let place = unsafe { frame.0.as_ref() }.place.load(Ordering::Relaxed);
         debug_assert_eq!(self.frames.get(place), Some(&frame));
         self.frames.swap_remove(place);
+        shrink_after_crowd(&mut self.frames, LISTED);
         if let Some(moved) = self.frames.get(place) {
             // SAFETY: as above.
             unsafe { moved.0.as_ref() }

@@ -32,6 +32,7 @@
 
 use std::ptr::NonNull;
 
+use crate::base::crowd::shrink_after_crowd;
 use crate::object::trace::Tracer;
 use crate::sys::MODELLED;
 use crate::sys::blocks::{self, BLOCK};
@@ -299,6 +300,9 @@ pub(crate) struct RootTable {
 /// A set of a block's slots.
 type Set = [u64; SLOTS.div_ceil(64)];
 
+/// For how many blocks the table's lists keep room, however few there are.
+const LISTED: usize = 64;
+
 /// What the table knows of a block.
 #[derive(Debug)]
 struct Entry {
@@ -564,6 +568,7 @@ impl Inner {
             return;
         };
         list.swap_remove(listed_at);
+        shrink_after_crowd(list, LISTED);
         if let Some(&moved) = list.get(listed_at) {
             self.blocks[moved].listed_at = listed_at;
         }
@@ -609,7 +614,9 @@ impl Inner {
                 .place
                 .store(place as u32, Ordering::Relaxed);
         }
-        self.blocks.swap_remove(place).block
+        let block = self.blocks.swap_remove(place).block;
+        shrink_after_crowd(&mut self.blocks, LISTED);
+        block
     }
 
     /// Moves a batch of free slots to `stock`, or what there is.

@@ -29,6 +29,7 @@
 
 use std::time::Duration;
 
+use crate::base::crowd::shrink_after_crowd;
 use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
@@ -42,6 +43,9 @@ pub(crate) const WORK_BUF: usize = if MODELLED || cfg!(miri) { 4 } else { 512 };
 
 /// How long a mutator waits for a closed pool before it looks what that means.
 const CLOSED: Duration = Duration::from_millis(1);
+
+/// For how many buffers the queue keeps room, however few are in it.
+const LISTED: usize = 256;
 
 /// Grey objects, by address.
 pub(crate) type WorkBuf = Vec<usize>;
@@ -70,6 +74,13 @@ struct Queue {
 impl Queue {
     fn is_quiet(&self) -> bool {
         self.full.is_empty() && self.active <= sabotage::pick(Fault::EndsOneWorkerEarly, 1, 0)
+    }
+
+    /// A buffer. The room for those of a crowd goes with them.
+    fn pop(&mut self) -> Option<WorkBuf> {
+        let buf = self.full.pop();
+        shrink_after_crowd(&mut self.full, LISTED);
+        buf
     }
 
     fn has_work(&self) -> bool {
@@ -258,7 +269,7 @@ impl WorkPool {
             return None;
         }
         let joined = self.joined(&mut queue)?;
-        let buf = queue.full.pop()?;
+        let buf = queue.pop()?;
         // Relaxed: a hint.
         self.available.store(queue.full.len(), Ordering::Relaxed);
         Some((joined, buf))
@@ -271,7 +282,7 @@ impl WorkPool {
             return None;
         }
         let mut queue = self.queue.lock();
-        let buf = queue.full.pop();
+        let buf = queue.pop();
         // Relaxed: a hint.
         self.available.store(queue.full.len(), Ordering::Relaxed);
         buf

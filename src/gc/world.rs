@@ -14,6 +14,7 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use crate::base::crowd::shrink_after_crowd;
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::late::{LOOK, Laggard};
 use crate::gc::lost::{self, Departed};
@@ -34,6 +35,9 @@ const SPINS: u32 = if MODELLED { 0 } else { 400 };
 const LOOKS: u32 = if MODELLED { 0 } else { 400 };
 /// How long a stopped mutator sleeps before it looks for itself whether the stop is over.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// For how many mutators the registry keeps room, however few there are.
+const LISTED: usize = 256;
 
 /// The mutators and what is asked of them now.
 #[derive(Debug)]
@@ -316,6 +320,7 @@ impl World {
             fatal("a mutator was detached twice");
         };
         registry.mutators.swap_remove(at);
+        shrink_after_crowd(&mut registry.mutators, LISTED);
         let departed = registry.departed.len();
         registry.departed.retain(|d| d.mutator != mutator);
         let had_departed = registry.departed.len() != departed;

@@ -6,8 +6,12 @@
 //! A list may hold stale entries (spans that the background sweeper has swept or freed since); an entry counts only if
 //! the span can be claimed, so it is harmless, and `unswept` is emptied at the turn.
 
+use crate::base::crowd::shrink_after_crowd;
 use crate::heap::span::HeapGen;
 use crate::sys::lock::{Held, Rank, Ranked};
+
+/// For how many spans a list keeps room, however few are in it.
+const LISTED: usize = 256;
 
 /// The sets of one span class.
 #[derive(Debug)]
@@ -55,6 +59,9 @@ impl Sets {
         let one_cycle_ago = HeapGen(self.generation).next() == now;
         self.generation = now.0;
         self.unswept.clear();
+        // By what the last cycle has left in them: emptied below, they would lose all of their room each time.
+        shrink_after_crowd(&mut self.full, LISTED);
+        shrink_after_crowd(&mut self.partial, LISTED);
         let Self {
             partial,
             full,
@@ -71,5 +78,6 @@ impl Sets {
             full.clear();
             partial.clear();
         }
+        shrink_after_crowd(unswept, LISTED);
     }
 }

@@ -255,6 +255,16 @@ impl MHeap {
         self.reserved().min(limit)
     }
 
+    /// Whether so many bytes fit when nothing else is there. If not, that is why they are refused.
+    pub(crate) fn can_ever_hold(&self, size: usize, align: usize) -> bool {
+        let fits = size <= self.room() && align <= self.room();
+        if !fits {
+            // Relaxed: for a report.
+            self.refused.store(0, Ordering::Relaxed);
+        }
+        fits
+    }
+
     /// Bytes reserved.
     pub(crate) fn reserved(&self) -> usize {
         self.arena.len()

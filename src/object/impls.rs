@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_types, reason = "std's locks are named, not used")]
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::marker::PhantomData;
@@ -314,6 +315,18 @@ unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for std::pin::Pin<Box<T>> {
     type To = std::pin::Pin<Box<T::To>>;
 }
 
+/// The bytes of an owned text's buffer, if it is one.
+fn text_buffer(owned: &dyn Any) -> Option<usize> {
+    if let Some(text) = owned.downcast_ref::<String>() {
+        return Some(text.capacity());
+    }
+    if let Some(path) = owned.downcast_ref::<std::path::PathBuf>() {
+        return Some(path.capacity());
+    }
+    let text = owned.downcast_ref::<std::ffi::OsString>()?;
+    Some(text.capacity())
+}
+
 // SAFETY: 1. to 6. a borrowed part is `'static` and `Sync`, an owned part is Send + Sync + 'static: no `Gc` in either.
 unsafe impl<T> Trace for Cow<'static, T>
 where
@@ -323,11 +336,18 @@ where
     const NEEDS_TRACE: bool = false;
     #[inline]
     fn trace(&self, _: &mut Tracer<'_>) {}
-    /// An owned text or slice has a buffer; an owned value of one size is in its place.
+    /// An owned text has a buffer, which may be longer than the text; a slice has one of at least its length. An owned value of
+    /// one size is in its place, and what it owns in turn cannot be seen from here.
     fn external_bytes(&self) -> usize {
         match self {
-            Cow::Owned(_) if size_of::<&T>() > size_of::<usize>() => size_of_val::<T>(self),
-            _ => 0,
+            Cow::Owned(owned) => text_buffer(owned).unwrap_or_else(|| {
+                if size_of::<&T>() > size_of::<usize>() {
+                    size_of_val::<T>(self)
+                } else {
+                    0
+                }
+            }),
+            Cow::Borrowed(_) => 0,
         }
     }
 }

@@ -222,7 +222,7 @@ impl Shared {
         let has_work = !proc.queue.is_empty()
             || self.roster.queued() > 0
             || self.driver.next_timer_of(proc.index) <= self.driver.now();
-        if !has_work && others_look && now - seen.calls_since < SLICE_NS {
+        if !has_work && others_look && now.saturating_sub(seen.calls_since) < SLICE_NS {
             return false;
         }
         if !proc.take_from_call() {
@@ -251,7 +251,8 @@ impl Shared {
         if slices != seen.slices {
             (seen.slices, seen.since) = (slices, now);
         }
-        let lasts = now - seen.since;
+        // A clock that was set back, as that of a machine that moved, makes a slice begin anew.
+        let lasts = now.saturating_sub(seen.since);
         if lasts >= SLICE_NS {
             // Relaxed: a hint.
             proc.preempt.store(1, Ordering::Relaxed);
@@ -268,7 +269,7 @@ impl Shared {
             self.wake_one();
         }
         if lasts >= SLICE_NS
-            && now - seen.polls_since >= SLICE_NS
+            && now.saturating_sub(seen.polls_since) >= SLICE_NS
             && proc.running.load(Ordering::Relaxed) != 0
             && proc.is_hogged.load(Ordering::Relaxed) == 0
         {

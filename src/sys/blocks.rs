@@ -115,8 +115,7 @@ mod pool {
 
     impl Chunk {
         fn new() -> Option<Self> {
-            let space = Space::reserve(CHUNK + BLOCK).ok()?;
-            space.commit(CHUNK + BLOCK).ok()?;
+            let space = Space::whole(CHUNK + BLOCK).ok()?;
             Some(Self {
                 space,
                 free: [u64::MAX; BLOCKS / 64],

@@ -204,11 +204,16 @@ impl<T: ZeroValid> Table<T> {
     /// # Errors
     /// What the OS says when it refuses.
     pub(crate) fn reserve(len: usize) -> Result<Self, Refused> {
+        Self::over(len, Space::reserve)
+    }
+
+    /// A table of `len` values over a space that `make` makes, of at least a byte.
+    fn over(len: usize, make: fn(usize) -> Result<Space, Refused>) -> Result<Self, Refused> {
         let bytes = len
             .checked_mul(size_of::<T>())
             .ok_or_else(|| Refused::space(usize::MAX, std::io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self {
-            space: Space::reserve(bytes.max(1))?,
+            space: make(bytes.max(1))?,
             len,
             elements: PhantomData,
         })
@@ -227,9 +232,7 @@ impl<T: ZeroValid> Table<T> {
     /// # Errors
     /// What the OS says when it refuses.
     pub(crate) fn new(len: usize) -> Result<Self, Refused> {
-        let this = Self::reserve(len)?;
-        this.commit(len)?;
-        Ok(this)
+        Self::over(len, Space::whole)
     }
 
     /// The value at `index`. O(1).

@@ -9,6 +9,13 @@
 //! 1 GiB. What nobody may touch counts for none of them. The price is a call for each piece that is added,
 //! and that reading past the committed part ends the process: before, it read as zero.
 //!
+//! **Who maps.** A space that is wanted as a whole is memory from the start ([`Space::whole`]): the chunks of root slots, the
+//! bitmap of a verifier's walk. `memmap2` maps it, there as on systems without `mprotect`. A reservation it cannot make. All
+//! that it maps anonymously is writable at first: 256 GiB by `map_anon` are refused (ENOMEM) by Linux's default overcommit and
+//! with them `make_read_only`, which comes after; `no_reserve_swap` helps there, and is refused under an `RLIMIT_DATA` of 256 MiB.
+//! `map_copy_read_only` of `/dev/zero` counts for neither; but `mlockall(MCL_FUTURE)` walks it (0.56 s for 4 GiB), and
+//! it takes a file that a sandbox may not have. So a reservation is a call of `libc`.
+//!
 //! **Why the neighbours stay few.** The committed part is one mapping for the kernel and the rest another, because it
 //! merges neighbours of equal rights; so a space costs two of the 65,530 that a process may have by default, however
 //! often it grows.
@@ -37,6 +44,8 @@ pub(crate) enum Asked {
     Space,
     /// The right to use it.
     Memory,
+    /// Both at once.
+    Mapping,
 }
 
 /// What the system has refused.
@@ -51,6 +60,14 @@ impl Refused {
     pub(crate) fn space(bytes: usize, why: io::Error) -> Self {
         Self {
             asked: Asked::Space,
+            bytes,
+            why,
+        }
+    }
+
+    fn mapping(bytes: usize, why: io::Error) -> Self {
+        Self {
+            asked: Asked::Mapping,
             bytes,
             why,
         }
@@ -75,6 +92,13 @@ impl fmt::Display for Refused {
                     f.write_str("; after mlockall(MCL_FUTURE) RLIMIT_MEMLOCK bounds it, too")?;
                 }
                 Ok(())
+            }
+            Asked::Mapping => {
+                write!(f, "a mapping of {bytes} bytes cannot be had (")?;
+                if let Some(limit) = address_limit() {
+                    write!(f, "RLIMIT_AS is {limit} bytes, ")?;
+                }
+                f.write_str("RLIMIT_DATA, or vm.overcommit_memory=2 and its limit)")
             }
             Asked::Memory => write!(
                 f,
@@ -109,6 +133,24 @@ impl Space {
             map,
             len,
             committed: AtomicUsize::new(0),
+        })
+    }
+
+    /// Maps `len` bytes, at least 1, all of which may be used.
+    ///
+    /// # Errors
+    /// What the system says when it refuses.
+    pub(crate) fn whole(len: usize) -> Result<Self, Refused> {
+        if is_refused(OsCall::Map) || is_refused(OsCall::Commit) {
+            return Err(Refused::mapping(len, io::ErrorKind::OutOfMemory.into()));
+        }
+        let map = os::Map::whole(len).map_err(|why| Refused::mapping(len, why))?;
+        // Relaxed: a figure.
+        RESERVED.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(Self {
+            map,
+            len,
+            committed: AtomicUsize::new(len),
         })
     }
 
@@ -218,19 +260,40 @@ mod os {
     use std::io;
     use std::ptr::NonNull;
 
+    use memmap2::{MmapMut, MmapRaw};
+
     /// Nothing is set aside in swap space for it. Systems that do not have the flag set nothing aside.
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     const NO_RESERVE: libc::c_int = 0;
 
+    /// Who takes a mapping back.
+    #[derive(Debug)]
+    enum Owner {
+        /// This module: so many bytes.
+        Reserved(usize),
+        Whole {
+            #[allow(dead_code, reason = "its drop is what it is for")]
+            map: MmapRaw,
+        },
+    }
+
     #[derive(Debug)]
     pub(super) struct Map {
+        /// Beside the owner, so that nobody who looks for a value asks who that is.
         start: NonNull<u8>,
-        len: usize,
+        owner: Owner,
     }
 
     impl Map {
+        pub(super) fn whole(len: usize) -> io::Result<Self> {
+            let map: MmapRaw = MmapMut::map_anon(len)?.into();
+            let start = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
+            let owner = Owner::Whole { map };
+            Ok(Self { start, owner })
+        }
+
         pub(super) fn reserve(len: usize) -> io::Result<Self> {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
             let nowhere = std::ptr::null_mut();
@@ -240,9 +303,11 @@ mod os {
                 return Err(io::Error::last_os_error());
             }
             let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-            Ok(Self { start, len })
+            let owner = Owner::Reserved(len);
+            Ok(Self { start, owner })
         }
 
+        #[inline]
         pub(super) fn start(&self) -> *mut u8 {
             self.start.as_ptr()
         }
@@ -260,8 +325,11 @@ mod os {
 
     impl Drop for Map {
         fn drop(&mut self) {
+            let Owner::Reserved(len) = self.owner else {
+                return;
+            };
             // SAFETY: from `reserve`, and nobody has a reference into it any more.
-            let freed = unsafe { libc::munmap(self.start().cast(), self.len) };
+            let freed = unsafe { libc::munmap(self.start().cast(), len) };
             debug_assert_eq!(freed, 0, "an own mapping can be taken back");
         }
     }
@@ -283,6 +351,10 @@ mod os {
 
     impl Map {
         pub(super) fn reserve(len: usize) -> io::Result<Self> {
+            Self::whole(len)
+        }
+
+        pub(super) fn whole(len: usize) -> io::Result<Self> {
             Ok(Self(MmapMut::map_anon(len)?.into()))
         }
 
@@ -312,6 +384,10 @@ mod os {
     }
 
     impl Map {
+        pub(super) fn whole(len: usize) -> io::Result<Self> {
+            Self::reserve(len)
+        }
+
         pub(super) fn reserve(len: usize) -> io::Result<Self> {
             if len > MOST {
                 return Err(io::ErrorKind::OutOfMemory.into());
@@ -368,6 +444,25 @@ mod tests {
         let first = space.start().wrapping_add(os_page() - 1);
         // SAFETY: as above.
         assert_eq!(unsafe { first.read() }, 7, "a commit changes no byte");
+    }
+
+    #[test]
+    fn what_is_mapped_as_a_whole_can_be_used_at_once_and_reads_as_zero() {
+        let space = Space::whole(64 * os_page()).expect("memory");
+        assert_eq!(space.committed(), space.len());
+        for at in [0, space.len() - 1] {
+            let place = space.start().wrapping_add(at);
+            // SAFETY: [M1] committed, and nobody else uses it.
+            assert_eq!(unsafe { place.read() }, 0);
+            // SAFETY: as above.
+            unsafe { place.write(7) };
+        }
+        space.commit(space.len()).expect("it is there already");
+        let error = Space::whole(isize::MAX as usize).expect_err("more than there is");
+        assert!(
+            error.to_string().contains("9223372036854775807 bytes"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! - `[E4]` What is in a waiter's value belongs to its owner while the waiter is in no queue, and to the holder of the
 //!   lock of its channel while it is in one; from `Decided` on to the owner.
 //! - A buffer of up to [`AT_ONCE`] bytes is allocated with the channel. A larger one grows as it is filled, up to the capacity,
-//!   and goes back to that size when it is empty.
+//!   and goes back to that size as the crowd goes (`base/crowd.rs`), whether or not it is ever empty.
 //! - While a receiver waits that can be had, the buffer is empty; while such a sender waits, it is full.
 
 use std::cell::Cell;
@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ptr::NonNull;
 
+use crate::base::crowd::shrink_after_crowd;
 use crate::sched::chan::party::{Claim, Me, Party, Progress, claim_with};
 use crate::sched::list::{Linked, Links, List};
 use crate::sched::wakers::{KeptWaker, Wakers};
@@ -216,17 +217,8 @@ impl<T> State<T> {
     #[inline]
     fn pop(&mut self) -> Option<T> {
         let value = self.buffer.pop_front();
-        if self.buffer.is_empty() && self.buffer.capacity() > Self::KEPT {
-            self.shrink();
-        }
+        shrink_after_crowd(&mut self.buffer, Self::KEPT);
         value
-    }
-
-    /// The memory of a crowd goes with the crowd. What is kept is filled before the next allocation, so that this costs each
-    /// value a constant share.
-    #[cold]
-    fn shrink(&mut self) {
-        self.buffer.shrink_to(Self::KEPT);
     }
 
     fn queue(&mut self, side: Side) -> &mut List<Waiter<T>> {
@@ -744,6 +736,28 @@ mod tests {
                 assert_eq!(recv(&channel), None);
             }
         }
+    }
+
+    /// A queue that is never quite empty does not keep its peak, nor does it shrink and grow by turns.
+    #[test]
+    fn a_large_buffer_follows_its_content_also_when_one_value_stays() {
+        const CROWD: usize = 10 * AT_ONCE;
+        let channel = Channel::<u8>::new(1 << 45);
+        assert!((0..=CROWD).all(|_| send(&channel, 1)));
+        assert!((0..CROWD).all(|_| recv(&channel) == Some(1)));
+        assert_eq!(channel.len(), 1);
+        let kept = room(&channel);
+        assert!(kept <= AT_ONCE, "{kept} places for one value");
+        for _ in 0..1000 {
+            assert!(send(&channel, 1) && recv(&channel) == Some(1));
+            assert_eq!(room(&channel), kept);
+        }
+        // Values of which one is more than what is kept.
+        let large = Channel::<[u8; 2 * AT_ONCE]>::new(64);
+        assert!((0..64).all(|_| send(&large, [1; 2 * AT_ONCE])));
+        assert!((0..62).all(|_| recv(&large).is_some()));
+        assert!(room(&large) < 64 / 2, "{}", room(&large));
+        assert!((0..2).all(|_| recv(&large).is_some()) && room(&large) <= 1);
     }
 
     /// Capacities that no memory has room for cost nothing, and a crowd takes its memory with it.

@@ -13,8 +13,8 @@ use crate::sys::sync::{AtomicUsize, Ordering, fence};
 /// Makes a channel that holds up to `capacity` values which nobody has received yet.
 ///
 /// With capacity 0 a send is over when a receiver has the value: the two meet. A buffer of up to 64 KiB is allocated here,
-/// and later operations allocate nothing. A larger one takes memory as it is filled, by doubling, and gives it back when it
-/// is empty.
+/// and later operations allocate nothing. A larger one takes memory as it is filled, by doubling, and gives half
+/// of it back whenever no more than an eighth is in use.
 ///
 /// # Panics
 /// When `capacity` values would be more than `isize::MAX` bytes.
@@ -22,6 +22,9 @@ use crate::sys::sync::{AtomicUsize, Ordering, fence};
 pub fn chan<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     handles(Channel::new(capacity))
 }
+
+/// What the allocation of a channel of tokens takes, less the counts of its handles.
+pub(crate) const BYTES_OF_TOKENS: usize = size_of::<Channel<()>>();
 
 /// A channel of tokens that is full from the beginning. O(1), whatever the capacity.
 pub(crate) fn chan_of_tokens(capacity: usize) -> (Sender<()>, Receiver<()>) {

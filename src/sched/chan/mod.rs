@@ -29,7 +29,7 @@ mod select;
 mod select_macro;
 
 pub use self::error::{AlreadyClosed, SendError, TryRecvError, TrySendError};
-pub(crate) use self::handle::chan_of_tokens;
+pub(crate) use self::handle::{BYTES_OF_TOKENS, chan_of_tokens};
 pub use self::handle::{Receiver, Sender, chan};
 pub use self::op::{Recv, Send};
 

@@ -1,0 +1,114 @@
+//! Queues and tables that give back the memory of a crowd.
+//!
+//! What grows with its content keeps the room of its peak unless somebody takes it away: a queue that once held ten million
+//! values and now holds one. To wait until it is empty is not enough, as a busy queue seldom is. So whoever takes
+//! something out calls [`shrink_after_crowd`]: when an eighth of the room is left in use, half of the room goes.
+//!
+//! **Cost.** To shrink from `c` to `c / 2` places copies at most `c / 8` values. The room was `c` because more than `c / 2` values
+//! were there at once, or because it has been halved before; either way at least `c / 16` values have been taken out since
+//! the last change, and at least `3 c / 8` must be put in before the next one that grows. So each value pays a
+//! constant share, and a queue that swings about any length does not shrink and grow by turns. Below the floor that the caller gives
+//! nothing is done, so that a small queue costs a comparison.
+
+use std::collections::VecDeque;
+
+/// What grows with its content.
+pub(crate) trait Grows {
+    /// How many values are in it.
+    fn filled(&self) -> usize;
+    /// For how many there is room.
+    fn room(&self) -> usize;
+    /// Makes the room smaller, to about `room`, but not too small for what is in it.
+    fn shrink_room(&mut self, room: usize);
+}
+
+macro_rules! grows {
+    ($($t:ident)*) => { $(
+        impl<T> Grows for $t<T> {
+            #[inline]
+            fn filled(&self) -> usize {
+                self.len()
+            }
+            #[inline]
+            fn room(&self) -> usize {
+                self.capacity()
+            }
+            fn shrink_room(&mut self, room: usize) {
+                self.shrink_to(room);
+            }
+        }
+    )* };
+}
+
+grows! { Vec VecDeque }
+
+/// Gives back half of the room if no more than an eighth is in use, and all but `floor` places if nothing is; never so much
+/// that fewer than `floor` places are left. See the module's head.
+#[inline]
+pub(crate) fn shrink_after_crowd(list: &mut impl Grows, floor: usize) {
+    if list.room() > floor && list.filled() <= list.room() / 8 {
+        shrink(list, floor);
+    }
+}
+
+#[cold]
+fn shrink(list: &mut impl Grows, floor: usize) {
+    let room = match list.filled() {
+        0 => floor,
+        _ => (list.room() / 2).max(floor),
+    };
+    list.shrink_room(room);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const FLOOR: usize = 16;
+    const CROWD: usize = 1 << 16;
+
+    #[test]
+    fn one_that_stays_does_not_keep_the_room_of_all() {
+        let mut queue: VecDeque<usize> = (0..CROWD).collect();
+        while queue.len() > 1 {
+            queue.pop_front();
+            shrink_after_crowd(&mut queue, FLOOR);
+            let bound = FLOOR.max(8 * (queue.len() + 1));
+            assert!(queue.capacity() <= bound.max(CROWD / 2 + 1) || queue.len() > CROWD / 8);
+        }
+        assert_eq!(queue, [CROWD - 1]);
+        assert!(queue.capacity() <= FLOOR, "{}", queue.capacity());
+    }
+
+    #[test]
+    fn what_is_emptied_at_once_keeps_the_floor() {
+        let mut list: Vec<u8> = vec![0; CROWD];
+        list.clear();
+        shrink_after_crowd(&mut list, FLOOR);
+        assert!(list.capacity() <= FLOOR, "{}", list.capacity());
+        let small = list.capacity();
+        shrink_after_crowd(&mut list, FLOOR);
+        assert_eq!(list.capacity(), small);
+    }
+
+    /// Counts what is copied, by changes of room: a list that swings about any length keeps its room.
+    #[test]
+    fn a_queue_that_swings_does_not_shrink_and_grow_by_turns() {
+        for length in [1, FLOOR, 100, 1000] {
+            for swing in [1, 2, length] {
+                let mut queue: VecDeque<usize> = (0..length + swing).collect();
+                let (mut room, mut changes) = (queue.capacity(), 0);
+                for round in 0..1000 {
+                    for _ in 0..swing {
+                        queue.pop_front();
+                        shrink_after_crowd(&mut queue, FLOOR);
+                    }
+                    queue.extend(round..round + swing);
+                    changes += usize::from(queue.capacity() != room);
+                    room = queue.capacity();
+                }
+                assert!(changes <= 16, "{changes} at {length} and {swing}");
+            }
+        }
+    }
+}
