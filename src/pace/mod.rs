@@ -18,7 +18,8 @@ pub(crate) mod workers;
 mod external_sim;
 #[cfg(test)]
 mod outcomes;
-#[cfg(test)]
+// Models bring no random programs.
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod properties;
 #[cfg(test)]
 mod scenarios;

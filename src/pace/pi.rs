@@ -56,7 +56,7 @@ impl PiController {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
