@@ -1,4 +1,14 @@
+//! [guide-applications]: guide::applications
+//! [guide-virtual-machines]: guide::virtual_machines
+//! [guide-services]: guide::services
+//! [guide-tuning]: guide::tuning
+//! [guide-diagnosing]: guide::diagnosing
+//! [guide-safety]: guide::safety
+//! [guide-measurements]: guide::measurements
+//!
+// The first definition of a reference counts: here the links of the README lead to the modules.
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 #![warn(
     clippy::disallowed_types,
@@ -10,6 +20,7 @@
 mod api;
 mod base;
 mod gc;
+pub mod guide;
 mod heap;
 #[cfg(any(fuzzing, feature = "internals"))]
 #[doc(hidden)]
@@ -23,10 +34,12 @@ mod sys;
 pub use greywave_derive::Trace;
 
 #[cfg(feature = "sched")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sched")))]
 pub use crate::api::gc_chan::GcChan;
 #[doc(hidden)]
 pub use crate::api::private as __private;
 #[cfg(feature = "sched")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sched")))]
 pub use crate::api::runtime::{Runtime, RuntimeBuilder, go, go_named, with};
 pub use crate::api::{
     array::GcArray,
@@ -53,6 +66,7 @@ pub use crate::object::trace::{
 #[doc(hidden)]
 pub use crate::sched::chan::plumbing as __select;
 #[cfg(feature = "sched")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sched")))]
 pub use crate::sched::{
     blocking::{Blocking, blocking},
     chan::{self, Receiver, Sender, chan},
