@@ -41,8 +41,8 @@ use crate::sys::thread;
 /// Objects in a shared buffer.
 pub(crate) const WORK_BUF: usize = if MODELLED || cfg!(miri) { 4 } else { 512 };
 
-/// How long a mutator waits for a closed pool before it looks what that means.
-const CLOSED: Duration = Duration::from_millis(1);
+/// How long a mutator waits for a pool to open before it looks for itself.
+const BEGUN: Duration = Duration::from_millis(1);
 
 /// For how many buffers the queue keeps room, however few are in it.
 const LISTED: usize = 256;
@@ -336,16 +336,22 @@ impl WorkPool {
     /// Waits until there is something to mark again, the pool opens or closes, or `limit` has passed. For mutators that are
     /// past the goal. Returns what is left of the limit.
     ///
-    /// A closed pool says that marking is not open yet or is over, or that the collector is about to stop the world for its
-    /// end; the mutator sees which when it is back. It may come here again and again until then, so a closed pool is waited
-    /// for as well, a moment at a time, and the time counts.
+    /// A closed pool is waited for no more. It is closed inside the stop that ends marking, so whoever finds it closed is
+    /// held by that stop, and sees that marking is over when it is back. [`tell_closed`](Self::tell_closed) may have been
+    /// before, and nobody would end the wait: a mutator that was the last to stand comes here that late.
+    ///
+    /// A pool that has begun opens soon, and tells; the time counts.
     pub(crate) fn wait_for_close(&self, limit: Duration) -> Duration {
         let start = Moment::now();
         let left = || limit.saturating_sub(Duration::from_nanos(start.elapsed_ns()));
         let mut queue = self.queue.lock();
-        if queue.phase != Phase::Open {
-            queue.wait_on(&self.changed, limit.min(CLOSED));
-            return left();
+        match queue.phase {
+            Phase::Closed => return limit,
+            Phase::Begun => {
+                queue.wait_on(&self.changed, limit.min(BEGUN));
+                return left();
+            }
+            Phase::Open => {}
         }
         while queue.phase == Phase::Open && queue.is_quiet() && !left().is_zero() {
             queue.wait_on(&self.changed, left());
@@ -388,12 +394,25 @@ impl WorkPool {
 mod tests {
     use super::*;
 
+    /// Nobody has to tell: the mutator may have come too late for that.
+    #[test]
+    fn a_closed_pool_is_not_waited_for() {
+        let pool = WorkPool::new();
+        pool.begin(1);
+        pool.open();
+        assert!(pool.close_if_quiet(|| true));
+        pool.tell_closed();
+        let patience = Duration::from_secs(3600);
+        assert_eq!(pool.wait_for_close(patience), patience);
+    }
+
     /// A patience of some moments is used up in as many rounds: each of them sleeps.
     #[test]
-    fn a_closed_pool_is_waited_for() {
+    fn a_pool_that_has_begun_is_waited_for() {
         const MOMENTS: u32 = 5;
         let pool = WorkPool::new();
-        let (mut left, mut rounds) = (CLOSED * MOMENTS, 0);
+        pool.begin(1);
+        let (mut left, mut rounds) = (BEGUN * MOMENTS, 0);
         while !left.is_zero() {
             left = pool.wait_for_close(left);
             rounds += 1;

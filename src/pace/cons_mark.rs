@@ -44,24 +44,31 @@ pub(crate) struct ConsMark {
 
 impl ConsMark {
     /// Notes a cycle that marked `work` bytes (at least 1) while the program allocated `allocated` bytes (at least 1).
-    /// A cycle that says nothing leaves everything as it was.
-    pub(crate) fn note(&mut self, allocated: u64, work: u64, times: MarkTimes, processors: u32) {
+    /// A cycle that says nothing leaves everything as it was. Returns the ratio.
+    pub(crate) fn note(
+        &mut self,
+        allocated: u64,
+        work: u64,
+        times: MarkTimes,
+        processors: u32,
+    ) -> Option<f64> {
         if allocated == 0 || work == 0 {
-            return;
+            return None;
         }
         let all = times.duration_ns as f64 * f64::from(processors.max(1));
         if all <= 0.0 {
-            return;
+            return None;
         }
         let collecting = times.background_ns as f64 / all + times.assist_ns as f64 / all;
         let idle = times.idle_ns as f64 / all;
         let program = 1.0 - collecting;
         if program <= 0.0 {
-            return;
+            return None;
         }
         let ratio = (allocated as f64 * (collecting + idle)) / (work as f64 * program);
         self.recent.rotate_right(1);
         self.recent[0] = ratio.clamp(0.0, MAX_RATIO);
+        Some(self.recent[0])
     }
 
     /// The largest ratio remembered: a start that is too early costs less than one that is too late.

@@ -14,6 +14,8 @@
 //! of `trigger.rs`. A program that allocates fast, or suddenly more, makes Go's threads assist at length. Here it
 //! differs:
 //!
+//! - **A runway for the whole cycle.** It holds what came while the collector was late, too (`lag.rs`): a heap in which
+//!   nothing lives is not past its goal before marking has begun.
 //! - **An early trigger.** Go starts no cycle before 45/64 of the way from live to goal; a program that allocates a
 //!   third as fast as one processor marks then assists without end. Here the trigger goes as low as the sustained
 //!   runway needs, up to a runway of `survivors * GOGC / 100`: floating garbage may at most do what survivors do, once
@@ -50,6 +52,7 @@ use crate::pace::cons_mark::{ConsMark, MarkTimes, runway};
 use crate::pace::heap_goal::{
     Knobs, LimitGoal, MemoryFigures, clamp_u64, goal_by_growth, goal_by_limit,
 };
+use crate::pace::lag::Lag;
 use crate::pace::trigger::{Runway, trigger};
 
 /// Room for allocation that a cycle always has, however late it started: past the ceiling, work is spread over it.
@@ -102,6 +105,7 @@ pub(crate) struct Pacer {
     knobs: Knobs,
     rule: Rule,
     cons_mark: ConsMark,
+    lag: Lag,
     /// Marked by the last cycle, with what was allocated while it ran.
     marked: u64,
     /// The part of it that was allocated while the cycle ran.
@@ -116,8 +120,12 @@ pub(crate) struct Pacer {
     limit: LimitGoal,
     runway: Runway,
     plan: Plan,
-    /// The size of the heap when the running cycle started.
+    /// The size of the heap when the last plan between two cycles was made.
+    planned_at: u64,
+    /// The size of the heap when the running cycle started ..
     triggered: Option<u64>,
+    /// .. and how far past the trigger that was.
+    late: u64,
     /// Bytes outside the heap that the running cycle has to scan.
     roots: u64,
 }
@@ -133,6 +141,7 @@ impl Pacer {
             knobs,
             rule,
             cons_mark: ConsMark::default(),
+            lag: Lag::default(),
             marked: 0,
             born: 0,
             heap_scanned: 0,
@@ -146,7 +155,9 @@ impl Pacer {
                 goal: 0,
                 ceiling: 0,
             },
+            planned_at: 0,
             triggered: None,
+            late: 0,
             roots: 0,
         };
         pacer.commit(0, true, MemoryFigures::default());
@@ -200,9 +211,11 @@ impl Pacer {
         let work = self.heap_scanned.saturating_add(self.roots_scanned);
         let share = self.knobs.share();
         self.runway = Runway {
-            peak: runway(self.cons_mark.peak(), work, share),
-            sustained: runway(self.cons_mark.sustained(), work, share),
+            peak: runway(self.cons_mark.peak(), work, share).saturating_add(self.lag.peak()),
+            sustained: runway(self.cons_mark.sustained(), work, share)
+                .saturating_add(self.lag.sustained()),
         };
+        self.planned_at = heap_live;
         self.refresh(memory)
     }
 
@@ -264,6 +277,9 @@ impl Pacer {
         roots: u64,
         memory: MemoryFigures,
     ) -> AssistRates {
+        // Where the trigger was reached before there was a plan, nobody could start sooner.
+        let due = self.plan.trigger.max(self.planned_at);
+        self.late = heap_live.saturating_sub(due);
         self.triggered = Some(heap_live);
         self.roots = roots;
         self.refresh(memory);
@@ -318,8 +334,13 @@ impl Pacer {
         let triggered = self.triggered.take().unwrap_or(end.heap_live);
         let work = end.heap_scanned.saturating_add(end.roots_scanned);
         let grown = end.heap_live.saturating_sub(triggered);
-        self.cons_mark
+        let ratio = self
+            .cons_mark
             .note(grown, work, end.times, self.knobs.processors);
+        let explained = ratio.map_or(0, |ratio| runway(ratio, work, self.knobs.share()));
+        if self.rule == Rule::Early {
+            self.lag.note(self.late, grown, explained);
+        }
         self.born = grown;
         self.heap_scanned = end.heap_scanned;
         self.roots_scanned = end.roots_scanned;
@@ -416,6 +437,49 @@ mod tests {
         let too_long = pacer(Knobs::new(8), 40 * MIB, 60 * MIB).plan();
         // Half of the 20 MiB that it is short of come off.
         assert_eq!((too_long.trigger, too_long.ceiling), (170 * MIB, 210 * MIB));
+    }
+
+    /// 600 KiB come before the first stop and while threads wake up, and next to nothing is marked: the trigger leaves room
+    /// for them, and returns when they no longer come.
+    #[test]
+    fn a_collector_that_is_late_starts_sooner() {
+        const KIB: u64 = 1 << 10;
+        let mut pacer = Pacer::new(Knobs::new(2));
+        let goal = pacer.plan().goal;
+        let usual = pacer.plan().trigger;
+        assert!(goal - usual < 200 * KIB);
+        let run = |pacer: &mut Pacer, late: u64, grown: u64| {
+            let start = pacer.plan().trigger + late;
+            pacer.start_cycle(start, 8 * KIB, 0, NONE);
+            pacer.end_cycle(CycleEnd {
+                heap_live: start + grown,
+                heap_scanned: 500,
+                roots_scanned: 0,
+                times: MarkTimes {
+                    duration_ns: 50_000,
+                    background_ns: 1_000,
+                    assist_ns: 0,
+                    idle_ns: 0,
+                },
+            });
+            pacer.reset_live(500);
+            pacer.commit(500, true, NONE);
+        };
+        for _ in 0..3 {
+            run(&mut pacer, 200 * KIB, 400 * KIB);
+            let runway = goal - pacer.plan().trigger;
+            assert!(runway >= 600 * KIB, "{runway}");
+            assert!(runway <= 620 * KIB, "{runway}");
+        }
+        for _ in 0..5 {
+            run(&mut pacer, 0, 10 * KIB);
+        }
+        assert!(pacer.plan().trigger.abs_diff(usual) < KIB);
+        // A heap that was past its trigger when it was planned says nothing of the collector's thread.
+        let start = pacer.plan().trigger + MIB;
+        pacer.commit(start, true, NONE);
+        run(&mut pacer, MIB, 10 * KIB);
+        assert!(pacer.plan().trigger.abs_diff(usual) < KIB);
     }
 
     #[test]
