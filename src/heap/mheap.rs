@@ -11,12 +11,15 @@
 //! - `[H4]` A span is in one place: a cursor, one central list, large, or free.
 //! - `[H5]` Pages below `top` are committed, in the arena and in each table [M3]. So an offset that comes from an object or
 //!   a page may be asked about; any other number must be compared with `top` first ([`MHeap::find_object`]).
+//! - `[H6]` No more pages are in use than the hard limit allows, those in mutators' page caches included. Whoever takes
+//!   pages from the page heap looks first, under its lock, whether there is room for all that it may get.
 
 use std::sync::atomic::{AtomicPtr, AtomicU32 as StdAtomicU32, AtomicU64 as StdAtomicU64};
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::heap::bits::BitTable;
 use crate::heap::mcache::{Cursor, MCache, NO_SPAN};
+use crate::heap::page_cache::PageCache;
 use crate::heap::pages::{PageHeap, PageId, PageRun};
 use crate::heap::release::Backing;
 use crate::heap::size_class::SizeClass;
@@ -468,12 +471,12 @@ impl MHeap {
         if let Some(old) = slot.take() {
             heap.give_cache(old);
         }
-        // What a cache holds counts as in use, so that no mutator takes the heap past its hard limit from there. In the last
-        // part of it there are no caches: what one mutator has in stock would be missing to the others.
+        // [H6] What a cache holds counts as in use, and there is room for a whole group of it. In the last part there are no
+        // caches: what one mutator has in stock would be missing to the others.
         let most = self.most_used();
         let room = most.saturating_sub(heap.in_use_pages());
         if pages <= 4
-            && room >= CACHED_PAGES + most / LAST_PART
+            && room >= PageCache::GROUP + most / LAST_PART
             && let Some(mut fresh) = heap.take_cache()
         {
             match fresh.alloc(pages) {
@@ -753,6 +756,78 @@ impl MHeap {
             let mut heap = self.pages.lock();
             heap.give_cache(pages);
             self.note_use(&heap);
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::heap::sweep::NoDrops;
+
+    const MIB: usize = 1 << 20;
+
+    /// Bytes of pages in use, page 0 left out.
+    fn in_use(heap: &MHeap) -> usize {
+        (heap.pages.lock().in_use_pages() as usize - 1) << PAGE_SHIFT
+    }
+
+    /// Mutators take pages in turn until none gets any: what is in their caches is within the limit, too.
+    fn fill(limit: usize, mutators: usize) {
+        let options = Options {
+            hard_limit: limit as u64,
+            ..Options::default()
+        };
+        let heap = MHeap::new(64 * MIB, options).expect("a heap");
+        // Free pages in all groups: a cache gets as many as there can be.
+        let all: Vec<u32> = (0..limit / PAGE_SIZE)
+            .map(|_| new_page(&heap, None).expect("room"))
+            .collect();
+        assert_eq!(new_page(&heap, None), Err(OutOfPages));
+        for head in all {
+            heap.free_pages(head, 1);
+        }
+        let caches: Vec<MCache> = (0..mutators).map(|_| MCache::new()).collect();
+        let cursors: Vec<&Cursor> = caches.iter().map(|c| c.fixed(SizeClass(0))).collect();
+        for cursor in &cursors {
+            cursor.class.set(Some(heap.fixed_class(SizeClass(0))));
+        }
+        let mut full = 0;
+        while full < mutators {
+            full = 0;
+            for (cache, cursor) in caches.iter().zip(&cursors) {
+                // The run that it has is used up.
+                cursor.cur.set(cursor.end.get());
+                let got = heap.refill(cache, cursor, Paint::White, &mut NoDrops);
+                full += usize::from(got.is_err());
+                assert!(
+                    in_use(&heap) <= limit,
+                    "{mutators} mutators: {} of {limit} bytes are in use",
+                    in_use(&heap)
+                );
+            }
+        }
+        // Nothing but what others have in stock is missing.
+        for cache in &caches {
+            heap.give_back_pages(cache);
+        }
+        while new_page(&heap, None).is_ok() {}
+        assert_eq!(in_use(&heap), limit);
+    }
+
+    fn new_page(heap: &MHeap, cache: Option<&MCache>) -> Result<u32, OutOfPages> {
+        heap.new_span(heap.fixed_class(SizeClass(0)), 1, 1, false, cache)
+    }
+
+    #[test]
+    fn what_is_in_page_caches_is_within_the_hard_limit() {
+        for groups in [1, 3, 8] {
+            for more in [0, 3, 40] {
+                for mutators in [1, 2, 7, 20] {
+                    let pages = groups * PageCache::GROUP as usize + more;
+                    fill(pages * PAGE_SIZE, mutators);
+                }
+            }
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct PageCache {
 }
 
 impl PageCache {
+    /// The most pages that a cache has.
+    pub(crate) const GROUP: u32 = u64::BITS;
     /// The longest run that is worth asking a cache for; longer ones rarely exist in a group of 64.
     pub(crate) const MAX_PAGES: u32 = 16;
 
