@@ -108,6 +108,7 @@ const PROGRAMS: &[Program] = &[
     plain!(waiting::selects_claim_in_order),
     plain!(pacing::buffers_of_the_dead_do_not_count),
     plain!(pacing::garbage_waits_for_a_late_thread),
+    plain!(pacing::tries_under_a_lock_do_not_wait_for_its_waiters),
     plain!(walks::what_this_thread_writes_is_left_out),
     plain!(walks::threads_verify_in_the_middle_of_writes),
     plain!(walks::marks_are_verified_in_the_middle_of_writes),
@@ -261,6 +262,10 @@ const TABLE: &[(Fault, &str)] = &[
     (Fault::ClaimsOutOfOrder, "selects_claim_in_order"),
     (Fault::DeadExternalLives, "buffers_of_the_dead_do_not_count"),
     (Fault::StallEndsEarly, "garbage_waits_for_a_late_thread"),
+    (
+        Fault::RescueWithoutEnd,
+        "tries_under_a_lock_do_not_wait_for_its_waiters",
+    ),
 ];
 
 /// Faults that other collectors know and this one cannot have, or has in another form.

@@ -152,7 +152,8 @@ played! {
         garbage_starts_cycles;
     pacing:
         buffers_of_the_dead_do_not_count
-        garbage_waits_for_a_late_thread;
+        garbage_waits_for_a_late_thread
+        tries_under_a_lock_do_not_wait_for_its_waiters;
     walks:
         what_this_thread_writes_is_left_out
         threads_verify_in_the_middle_of_writes

@@ -168,11 +168,13 @@ impl<T: Trace> GcLock<T> {
     #[track_caller]
     fn wait_to_read(&self, first: Read) {
         let here = Location::caller();
+        let mut waiting = None;
         let read = match first {
             Read::Refused => self
                 .word
                 .wait_to_read(|| self.holds_a_share(), &mut |waited| {
-                    self.watch(Kind::Read, waited, here)
+                    self.watch(Kind::Read, waited, here);
+                    waiting.get_or_insert_with(|| held_locks::wait_for(self.word.address()));
                 }),
             other => other,
         };
@@ -187,7 +189,11 @@ impl<T: Trace> GcLock<T> {
     #[track_caller]
     fn wait_to_write(&self, mu: &Mutator) -> u32 {
         let here = Location::caller();
-        let watch = &mut |waited| self.watch(Kind::Write, waited, here);
+        let mut waiting = None;
+        let watch = &mut |waited| {
+            self.watch(Kind::Write, waited, here);
+            waiting.get_or_insert_with(|| held_locks::wait_for(self.word.address()));
+        };
         self.word.wait_to_write(mu.local().cycle.get(), watch)
     }
 

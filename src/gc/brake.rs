@@ -10,7 +10,7 @@
 //!   wait there has an end (`assist.rs`), and then the mutator asks itself to stall at its next safepoint
 //!   ([`Request::Stall`]).
 //! - *Before an allocation fails* for lack of room it waits for the running cycle, its sweep included
-//!   (`wait_for_running_cycle`). It cannot wait for a cycle that has not begun: its own frames may hold `Gc`s, which only
+//!   (`wait_for_running_cycle`); a mutator has one patience for a cycle, however many of its allocations fail. It cannot wait for a cycle that has not begun: its own frames may hold `Gc`s, which only
 //!   a safepoint proves gone. That is why the last part of a hard limit counts as a bound (`is_tight`): the cycle that is
 //!   needed runs at the safepoint before.
 //!
@@ -21,7 +21,10 @@
 //!   is a bug in any program (`blocking` is for that); so this wait needs no limit.
 //! - While the sweep runs, the collector drops objects, and a drop may want a lock that a stalled mutator holds over its
 //!   safepoint. The same goes for the sinks of events. So there a wait ends when nothing has moved for [`STANDSTILL_NS`]:
-//!   no page swept, no object dropped, no step of the cycle.
+//!   no page swept, no object dropped, no step of the cycle. An allocation that would fail waits longer
+//!   ([`DROP_STANDSTILL_NS`]), and only while nobody is late.
+//! - An allocation that would fail may be inside a lock that a late mutator wants. Of a `GcLock` that is known
+//!   (`held_locks.rs`), and the wait ends at once; of any other lock it is not, and the patience for this cycle is the end.
 //! - Each ends at the latest with the end of the cycle that ran when it began, or of the one that it asked for. A heap
 //!   that is past its bounds after that is full of what lives, and a limit that leaves no room is no reason to stand still.
 //! - None begins while the limiter says to leave the program alone.
@@ -33,6 +36,7 @@
 use std::time::Duration;
 
 use crate::gc::collector::Collector;
+use crate::gc::held_locks;
 use crate::gc::mutator::MutatorState;
 use crate::gc::pacing::Phase;
 use crate::gc::state_word::Request;
@@ -44,9 +48,12 @@ use crate::sys::sync::{Ordering, yield_now};
 /// How long the collector may stand still before a mutator that waits for it goes on to its next safepoint, in
 /// nanoseconds.
 const STANDSTILL_NS: u64 = 100_000_000;
-/// How long an allocation that would fail waits for the running cycle: long enough for threads that come to a safepoint
-/// every second, and an end for one that waits for a lock of this mutator.
-const RESCUE_NS: u64 = 10_000_000_000;
+/// How long the allocations of a mutator that would fail wait for one cycle, in all: long enough for threads that come to a
+/// safepoint every second, and an end for those that wait for a lock of this mutator which is not known to us.
+const RESCUE: Duration = Duration::from_secs(10);
+/// How long the sweep may stand still meanwhile, in nanoseconds: what it drops may want a lock of this mutator. Longer than
+/// at a safepoint, because the allocation fails after it, and on a busy machine the collector may be without a processor.
+const DROP_STANDSTILL_NS: u64 = 1_000_000_000;
 /// A waiting mutator looks again after this long.
 const PATIENCE: Duration = Duration::from_millis(1);
 
@@ -246,7 +253,7 @@ impl Collector {
     }
 
     /// For an allocation that would fail: waits until the running cycle, its sweep included, is over. False if none runs,
-    /// or it waits for this mutator's next safepoint itself.
+    /// if it waits for this mutator itself, or if this mutator has waited for this cycle for long enough.
     pub(crate) fn wait_for_running_cycle(&self, mutator: &MutatorState) -> bool {
         let number = {
             let mail = self.mailbox.lock();
@@ -255,23 +262,67 @@ impl Collector {
             }
             mail.begun
         };
-        self.assisting(mutator, || {
-            let start = Moment::now();
-            loop {
+        let local = &mutator.local;
+        let (of, left) = local.rescue.get();
+        let is_new = of != number || sabotage::is_on(Fault::RescueWithoutEnd);
+        let left = if is_new { RESCUE } else { left };
+        if left.is_zero() {
+            return false;
+        }
+        let (is_over, left) =
+            self.assisting(mutator, || self.wait_for_end_of(number, mutator, left));
+        local.rescue.set((number, left));
+        is_over
+    }
+
+    /// Waits until cycle `number` is done, for at most `patience`. Says whether it is, and what is left of the patience.
+    fn wait_for_end_of(
+        &self,
+        number: u64,
+        mutator: &MutatorState,
+        patience: Duration,
+    ) -> (bool, Duration) {
+        let start = Moment::now();
+        let left = || patience.saturating_sub(Duration::from_nanos(start.elapsed_ns()));
+        let (mut last, mut since) = (None, start);
+        loop {
+            let now = {
                 let mut mail = self.mailbox.lock();
+                if mail.done < number && last.is_some() {
+                    mail.wait_on(&self.mail, PATIENCE);
+                }
                 if mail.done >= number {
-                    return true;
+                    return (true, left());
                 }
-                let hopeless = mail.shutdown
-                    || self.is_suspended()
-                    || mutator.word.asked().has(Request::Stop)
-                    || start.elapsed_ns() >= RESCUE_NS;
-                if hopeless {
-                    return false;
+                if mail.shutdown {
+                    return (false, left());
                 }
-                mail.wait_on(&self.mail, PATIENCE);
+                self.progress(mail.begun, mail.done)
+            };
+            // A request that it has not seen, or another mutator that will not come before this one has failed.
+            let late = self.world.late(mutator);
+            if self.is_suspended()
+                || mutator.word.asked().has(Request::Stop)
+                || (late > 0 && self.is_waited_for_here())
+            {
+                return (false, left());
             }
-        })
+            if last != Some(now) || late > 0 || now.2 == Phase::Marking {
+                last = Some(now);
+                since = Moment::now();
+            } else if since.elapsed_ns() >= DROP_STANDSTILL_NS {
+                return (false, Duration::ZERO);
+            }
+            if left().is_zero() {
+                return (false, Duration::ZERO);
+            }
+        }
+    }
+
+    /// Whether another mutator waits for a `GcLock` that this thread holds.
+    fn is_waited_for_here(&self) -> bool {
+        let is_of_this_heap = |lock: usize| self.heap.offset_of(lock).is_some();
+        !sabotage::is_on(Fault::RescueWithoutEnd) && held_locks::is_one_waited_for(is_of_this_heap)
     }
 
     /// Why there is no room for this mutator's allocation.

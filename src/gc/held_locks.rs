@@ -11,9 +11,16 @@
 //! - Beyond [`NOTED`] locks a guard is counted, and not noted. Then the list does not know everything
 //!   ([`Holding::Perhaps`]), and the wait is told on standard error instead of refused.
 
+//!
+//! **Who waits for this thread.** A thread that is about to sleep until it gets a lock says for which one ([`wait_for`]), in one
+//! list for all heaps: it sleeps anyway, so the lock over the list costs it nothing. It takes no part in stops meanwhile, for it
+//! may hold `Gc`s. Whoever waits for a cycle while it holds locks asks whether one of them is waited for
+//! ([`is_one_waited_for`]): then that cycle waits for it.
+
 use std::cell::Cell;
 use std::panic::Location;
 
+use crate::sys::lock::Unranked;
 use crate::sys::thread::thread_local;
 
 /// Locks that are noted.
@@ -153,6 +160,53 @@ pub(crate) fn holding(lock: usize) -> Holding {
     })
 }
 
+/// Locks that threads sleep for, by address; once for each thread.
+#[cfg(not(any(loom, shuttle)))]
+static WAITED_FOR: Unranked<Vec<usize>> = Unranked::new(Vec::new());
+
+/// A note that this thread sleeps until it gets a lock. It goes with this.
+#[must_use = "the note goes at once otherwise"]
+#[derive(Debug)]
+pub(crate) struct Waiting(usize);
+
+/// This thread is about to sleep until it gets the lock at address `lock`.
+pub(crate) fn wait_for(lock: usize) -> Waiting {
+    #[cfg(not(any(loom, shuttle)))]
+    WAITED_FOR.lock().push(lock);
+    Waiting(lock)
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        #[cfg(not(any(loom, shuttle)))]
+        {
+            let mut all = WAITED_FOR.lock();
+            if let Some(at) = all.iter().position(|lock| *lock == self.0) {
+                all.swap_remove(at);
+            }
+        }
+    }
+}
+
+/// Whether somebody sleeps for a lock that this thread holds and `counts` counts. It knows the last 32 locks.
+pub(crate) fn is_one_waited_for(counts: impl Fn(usize) -> bool) -> bool {
+    #[cfg(any(loom, shuttle))]
+    {
+        let _ = counts;
+        false
+    }
+    #[cfg(not(any(loom, shuttle)))]
+    HELD.with(|held| {
+        let notes = &held.notes[..held.count.get()];
+        if notes.is_empty() {
+            return false;
+        }
+        let all = WAITED_FOR.lock();
+        let mine = notes.iter().map(|note| note.get() & !WRITE);
+        mine.filter(|lock| counts(*lock)).any(|l| all.contains(&l))
+    })
+}
+
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
@@ -193,6 +247,25 @@ mod tests {
         locks.step_by(8).for_each(|n| gave_back(n, Kind::Read));
         assert_eq!(holding(8), Holding::No);
         assert_eq!(holding(1 << 20), Holding::No);
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_for_a_lock_is_known_to_who_holds_it() {
+        clear();
+        // Numbers that are no lock's of another test.
+        let (mine, other) = (usize::MAX - 127, usize::MAX - 63);
+        took(mine, Kind::Write);
+        let waits = wait_for(other);
+        assert!(!is_one_waited_for(|_| true));
+        let (first, second) = (wait_for(mine), wait_for(mine));
+        drop(first);
+        assert!(is_one_waited_for(|_| true));
+        assert!(!is_one_waited_for(|lock| lock != mine));
+        let at_another = std::thread::spawn(|| is_one_waited_for(|_| true));
+        assert!(!at_another.join().expect("no panic"));
+        drop((second, waits));
+        assert!(!is_one_waited_for(|_| true));
+        gave_back(mine, Kind::Write);
     }
 
     #[test]

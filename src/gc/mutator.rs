@@ -42,6 +42,8 @@ pub(crate) struct Local {
     pub(crate) credit: Cell<i64>,
     /// How much longer it waits for the end of that cycle.
     pub(crate) patience: Cell<(u32, Duration)>,
+    /// How much longer it waits, inside allocations that find no room, for the end of that cycle.
+    pub(crate) rescue: Cell<(u64, Duration)>,
     /// A marker for assists and full barrier buffers, kept for the next one.
     pub(crate) marker: RefCell<Option<Box<Marker>>>,
     /// Change of external bytes not yet told.
@@ -120,6 +122,7 @@ impl MutatorState {
                 free_roots: RefCell::new(Vec::new()),
                 credit: Cell::new(0),
                 patience: Cell::new((0, Duration::ZERO)),
+                rescue: Cell::new((0, Duration::ZERO)),
                 marker: RefCell::new(None),
                 external: Cell::new(0),
                 rescued: Cell::new(false),

@@ -193,6 +193,8 @@ faults! {
     DeadExternalLives
     /// A mutator past its goal passes its safepoint without waiting for the cycle.
     StallEndsEarly
+    /// Each allocation that would fail waits for the running cycle anew, whoever waits for a lock of its thread.
+    RescueWithoutEnd
 }
 
 /// The number of the fault that is in, from 1; 0: none.

@@ -6,7 +6,9 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use greywave::Heap;
+use greywave::{Frame, Gc, GcLock, Heap, Root, Trace};
+
+use crate::stage::until_within;
 
 const MIB: u64 = 1 << 20;
 
@@ -67,5 +69,75 @@ pub(crate) fn garbage_waits_for_a_late_thread() {
         // The other thread may be waiting for this one.
         drop(m);
         assert!(most <= 3 * MIB, "{most} bytes past the goal");
+    });
+}
+
+#[derive(Trace)]
+struct Turn(GcLock<u64>);
+
+/// Allocations that find no room fail at once when the running cycle waits for a thread that waits for a lock of this one.
+///
+/// One thread asks for a cycle after the other, so that most allocations find one that runs. Another one takes turns at the
+/// lock: it is late whenever it is not its turn. A try that waits out its patience takes longer than the broken collector
+/// is given; with a whole one there is nothing to wait for.
+pub(crate) fn tries_under_a_lock_do_not_wait_for_its_waiters() {
+    let tries = std::thread::spawn(try_under_a_lock);
+    until_within(Duration::from_secs(5), "the end of all tries", || {
+        tries.is_finished()
+    });
+    tries.join().expect("what it checks holds");
+}
+
+fn try_under_a_lock() {
+    const ROUNDS: u64 = 60;
+    const TRIES: usize = 8;
+    let heap = Heap::builder().hard_limit(2 * MIB).gogc(None);
+    let heap = heap.build().expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    let mut kept: Frame<Vec<Gc<'static, [u8]>>> = Frame::new(&m, Vec::new());
+    let turn: Root<Turn> = m.root(m.alloc(Turn(GcLock::new(0))));
+    // As full of what lives as can be.
+    for bytes in [32 << 10, 4 << 10, 1 << 10] {
+        let mut failed = 0;
+        while failed < 3 {
+            match m.try_alloc_slice(bytes, |_| 1_u8) {
+                Ok(object) => kept.enter(&m).push(object),
+                Err(_) => {
+                    failed += 1;
+                    m.collect();
+                }
+            }
+        }
+    }
+    let end = AtomicBool::new(false);
+    let has_ended = || end.load(Ordering::SeqCst);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !has_ended() {
+                heap.collect();
+            }
+        });
+        s.spawn(|| {
+            let mut m = heap.attach().expect("attached");
+            while !has_ended() {
+                *turn.get(&m).0.write(&m) += 1;
+                m.safepoint();
+            }
+        });
+        for round in 0..ROUNDS {
+            {
+                let lock = turn.get(&m);
+                let mut turns = lock.0.write(&m);
+                *turns += 1;
+                for _ in 0..TRIES {
+                    let got = m.try_alloc_slice(32 << 10, |_| 1_u8);
+                    assert!(got.is_err(), "round {round}: everything lives");
+                }
+            }
+            m.safepoint();
+        }
+        end.store(true, Ordering::SeqCst);
+        m.blocking(|| ());
+        drop(m);
     });
 }
