@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The longest line of prose. Tables and code may be wider.
 const COLUMNS: usize = 100;
-/// The longest README, in lines. What does not fit belongs into the guide.
+/// The longest README, in lines. What does not fit belongs in the guide.
 const README_LINES: usize = 250;
 /// Where paths that a page names begin.
 const PLACES: [&str; 7] = [

@@ -1,4 +1,4 @@
-//! The Lox language on greywave. See `README.md`: how to put your VM on greywave.
+//! The Lox language on greywave. The page `greywave::guide::virtual_machines` follows it step by step.
 
 mod compile;
 mod dialect;
