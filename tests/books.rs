@@ -3,12 +3,13 @@
 
 #![cfg(feature = "sched")]
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::fs;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use greywave::{
@@ -68,6 +69,7 @@ const OWNERS: &[Row] = rows! {
     "Pin" m Box::pin([buffer(), Vec::new()]);
     "Arc" m Arc::<[u8]>::from(vec![0; MIB]);
     "Cow" m Cow::<'static, str>::Owned(text());
+    "Cow" m Cow::<'static, [f32]>::Owned(Vec::with_capacity(MIB / 4));
     "Option" m Some(buffer());
     "Result" m Err::<String, _>(buffer());
     "Poll" m Poll::Ready(buffer());
@@ -288,6 +290,72 @@ fn every_type_that_is_traced_has_a_row() {
         .filter(|name| !names.contains(**name))
         .collect();
     assert!(gone.is_empty(), "no type for {gone:?}");
+}
+
+/// A table that many objects share is counted once where the heap keeps a list of its holders, and by shares where a lock
+/// keeps an account; not once for each.
+#[test]
+fn what_a_thousand_objects_share_is_not_counted_a_thousand_times() {
+    let heap = Heap::builder().gogc(None).build().expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    let table: Arc<[u8]> = vec![0; MIB].into();
+    let fields: Vec<_> = (0..1000).map(|_| m.root(m.alloc(table.clone()))).collect();
+    let once = counted(&heap);
+    assert!((MIB..MIB + MIB / 8).contains(&once), "{once}");
+    drop(fields);
+    m.collect();
+    assert_eq!(counted(&heap), 0);
+    let locks: Vec<_> = (0..1000)
+        .map(|_| m.root(m.alloc(GcLock::new(table.clone()))))
+        .collect();
+    let shares = counted(&heap);
+    // 1 + ln 1000 is 7.9.
+    assert!((MIB / 2..8 * MIB).contains(&shares), "{} MiB", shares / MIB);
+    // What is written into them changes the accounts, and what is left is given back.
+    for lock in &locks {
+        *lock.get(&m).write(&m) = Arc::from([1_u8; 400].as_slice());
+    }
+    drop(locks);
+    m.collect();
+    assert_eq!(counted(&heap), 0);
+    assert_eq!(Arc::strong_count(&table), 1);
+}
+
+/// A type of the user's may lend another value each time that it is asked. The books do not ask it.
+#[test]
+fn what_a_user_lends_is_not_what_is_counted() {
+    struct Lent<T: ?Sized>(#[allow(dead_code, reason = "its size is what matters")] T);
+    /// With something to drop, or nothing is asked of it.
+    struct Lender(#[allow(dead_code, reason = "its drop is what matters")] Box<u8>);
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    impl Borrow<Lent<[u8]>> for Lender {
+        fn borrow(&self) -> &Lent<[u8]> {
+            static SMALL: Lent<[u8; 1]> = Lent([0]);
+            static LARGE: Lent<[u8; MIB]> = Lent([0; MIB]);
+            // Relaxed: a count.
+            match ASKED.fetch_add(1, Ordering::Relaxed) % 2 {
+                0 => &SMALL,
+                _ => &LARGE,
+            }
+        }
+    }
+    impl ToOwned for Lent<[u8]> {
+        type Owned = Lender;
+        fn to_owned(&self) -> Lender {
+            Lender(Box::new(0))
+        }
+    }
+    let heap = Heap::builder().gogc(None).build().expect("a heap");
+    let mut m = heap.attach().expect("attached");
+    let true_bytes = m.root(m.alloc(vec![0_u8; 64 * MIB]));
+    for _ in 0..50 {
+        m.alloc(Cow::<'static, Lent<[u8]>>::Owned(Lender(Box::new(0))));
+    }
+    m.collect();
+    assert_eq!(counted(&heap), 64 * MIB);
+    // Relaxed: as above.
+    assert_eq!(ASKED.load(Ordering::Relaxed), 0);
+    drop(true_bytes);
 }
 
 /// The types of [`OTHERS`], in an object: nothing is counted for them.

@@ -14,7 +14,7 @@ use crate::gc::events::Event;
 use crate::gc::held_locks::{self, Holding, Kind};
 use crate::gc::lock_word::{LockWord, MarkView, READERS_MAX, Read};
 use crate::gc::notice::tell_without_heap;
-use crate::object::counting::{Counting, Purpose, external_bytes, outermost_bytes};
+use crate::object::counting::{Counting, Purpose, account_bytes, external_bytes, outermost_bytes};
 use crate::object::trace::{LockView, Rebrand, Trace, Tracer};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::UnsafeCell;
@@ -333,7 +333,7 @@ impl<T: Trace> Drop for WriteGuard<'_, '_, T> {
         if let Some(before) = self.outermost_before {
             let content = self.lock.content();
             let after = outermost_bytes(content);
-            let all = || external_bytes(content);
+            let all = || account_bytes(content);
             let delta = self.lock.books.change(before, after, all);
             if delta != 0 {
                 self.mu.collector().note_external(self.mu.state(), delta);
@@ -479,12 +479,12 @@ unsafe impl<T: Trace> Trace for GcLock<T> {
             Purpose::Birth(_) => {
                 // The allocator has the lock for itself; a guard that was forgotten before is no reference any more.
                 let content = self.content();
-                let all = content.count_external(&how.only_look());
+                let all = content.count_external(&how.for_account());
                 self.books.open(all, outermost_bytes(content))
             }
             Purpose::Death(_) => self.books.close(),
             // Anybody may ask, at any time, so the content is read under a share only.
-            Purpose::Look | Purpose::Outermost => match self.books.counted() {
+            Purpose::Look | Purpose::Outermost | Purpose::Account => match self.books.counted() {
                 Some(bytes) => bytes,
                 None => (self.try_read()).map_or(0, |content| content.count_external(how)),
             },

@@ -12,7 +12,13 @@
 //! - `[O6]` What an `Arc` points to is owned by all who hold it. Counted for each holder, a thousand objects that share a
 //!   table of 10 MB would seem to own 10 GB. By the count of references at birth, it would be another one at death. So
 //!   the collector keeps a table of what is shared: the first holder in the heap that is born counts it, the last one that
-//!   dies gives it back. Small things are not worth an entry: each holder counts them.
+//!   dies gives it back. Small things are not worth an entry: each holder counts them. A lock has an account, which
+//!   needs no table to be closed, and would have to tell the table of each write. It counts its share: the size by
+//!   the number of references at that moment. So `n` locks that are born one after another with the same table count it no more
+//!   than `1 + ln n` times (of a thousand, each counted all of it), and each that is measured again less.
+//! - `[O7]` No code of the user's runs in a measure, but implementations by hand. It could answer differently each time,
+//!   unwind between two parts that are written down, or come back to the heap under the lock that is measured. So a measure asks
+//!   std's own types by their own methods, and never through `Borrow`, `Deref`, `AsRef` or `Hash` of a parameter.
 //!
 //! A measure follows what is owned by what is owned, down to [`DEPTH`] levels, so that a list of a million boxes does not
 //! overflow the stack of the thread that allocates its head. It visits items only where they can own something: of those
@@ -45,6 +51,8 @@ pub(crate) enum Purpose<'a> {
     Look,
     /// As `Look`, but items are left out: what the outermost level owns, in O(1) for a container.
     Outermost,
+    /// To know what a lock's account should hold: as `Look`, but of what is shared a share. [O6]
+    Account,
     /// The value is about to be an object, or a part of one.
     Birth(&'a dyn SharedBytes),
     /// The object is dead.
@@ -78,9 +86,9 @@ impl<'a> Counting<'a> {
     }
 
     /// The same measure, at the same depth, that writes nothing down: for the content of a lock.
-    pub(crate) fn only_look(&self) -> Counting<'static> {
+    pub(crate) fn for_account(&self) -> Counting<'static> {
         Counting {
-            purpose: Purpose::Look,
+            purpose: Purpose::Account,
             depth: self.depth.clone(),
         }
     }
@@ -130,7 +138,11 @@ impl<'a> Counting<'a> {
         let address = || Arc::as_ptr(shared).cast::<u8>().addr();
         let counts = match self.purpose {
             _ if bytes < SHARED_FROM => true,
-            Purpose::Look | Purpose::Outermost => true,
+            Purpose::Look => true,
+            Purpose::Outermost | Purpose::Account => {
+                // A figure: others may come and go meanwhile.
+                return bytes.div_ceil(Arc::strong_count(shared).max(1));
+            }
             Purpose::Birth(table) => table.add_holder(address()),
             Purpose::Death(table) => table.remove_holder(address()),
         };
@@ -142,6 +154,11 @@ impl<'a> Counting<'a> {
 #[inline]
 pub fn external_bytes<T: ?Sized + Trace>(value: &T) -> usize {
     value.count_external(&Counting::new(Purpose::Look))
+}
+
+/// What a lock's account should hold for its content.
+pub(crate) fn account_bytes<T: ?Sized + Trace>(content: &T) -> usize {
+    content.count_external(&Counting::new(Purpose::Account))
 }
 
 /// What the outermost level of `value` owns: O(1) for a container.

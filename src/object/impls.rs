@@ -315,16 +315,26 @@ unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for std::pin::Pin<Box<T>> {
     type To = std::pin::Pin<Box<T::To>>;
 }
 
-/// The bytes of an owned text's buffer, if it is one.
-fn text_buffer(owned: &dyn Any) -> Option<usize> {
-    if let Some(text) = owned.downcast_ref::<String>() {
-        return Some(text.capacity());
+/// The bytes of a buffer of std's, if `owned` is one.
+fn buffer_of(owned: &dyn Any) -> Option<usize> {
+    macro_rules! of {
+        ($($t:ty: |$it:ident| $bytes:expr;)*) => { $(
+            if let Some($it) = owned.downcast_ref::<$t>() {
+                return Some($bytes);
+            }
+        )* };
     }
-    if let Some(path) = owned.downcast_ref::<std::path::PathBuf>() {
-        return Some(path.capacity());
+    macro_rules! lists {
+        ($($t:ty)*) => { of! { $(Vec<$t>: |list| list.capacity() * size_of::<$t>();)* } };
     }
-    let text = owned.downcast_ref::<std::ffi::OsString>()?;
-    Some(text.capacity())
+    of! {
+        String: |text| text.capacity();
+        std::path::PathBuf: |path| path.capacity();
+        std::ffi::OsString: |text| text.capacity();
+        std::ffi::CString: |text| text.as_bytes_with_nul().len();
+    }
+    lists! { u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64 char bool }
+    None
 }
 
 // SAFETY: 1. to 6. a borrowed part is `'static` and `Sync`, an owned part is Send + Sync + 'static: no `Gc` in either.
@@ -336,17 +346,11 @@ where
     const NEEDS_TRACE: bool = false;
     #[inline]
     fn trace(&self, _: &mut Tracer<'_>) {}
-    /// An owned text has a buffer, which may be longer than the text; a slice has one of at least its length. An owned value of
-    /// one size is in its place, and what it owns in turn cannot be seen from here.
+    /// The buffer of an owned text, or of a list of numbers. What else may be owned cannot be seen from here without calling
+    /// its [`Borrow`](std::borrow::Borrow), which may be the user's, and another answer each time. [O7]
     fn external_bytes(&self) -> usize {
         match self {
-            Cow::Owned(owned) => text_buffer(owned).unwrap_or_else(|| {
-                if size_of::<&T>() > size_of::<usize>() {
-                    size_of_val::<T>(self)
-                } else {
-                    0
-                }
-            }),
+            Cow::Owned(owned) => buffer_of(owned).unwrap_or(0),
             Cow::Borrowed(_) => 0,
         }
     }

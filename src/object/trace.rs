@@ -52,7 +52,8 @@ pub unsafe trait Trace {
     ///
     /// The pacer counts them towards the heap's goal and limit. The heap asks once when an object is born, and once when it
     /// is dropped, and the two answers must be the same, so an implementation by hand answers by what does not change.
-    /// Of what an `Arc` points to, its size counts, once for all objects that hold it; what a `std` lock or an atomic holds
+    /// Of what an `Arc` points to, its size counts, once for all objects that hold it (in a [`GcLock`](crate::GcLock) a share of it);
+    /// of an owned [`Cow`](std::borrow::Cow) its text or numbers count; what a `std` lock or an atomic holds
     /// does not count. For what cannot be seen there is [`External`](crate::External).
     fn external_bytes(&self) -> usize {
         0
