@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::api::gc::Gc;
 use crate::api::mutator::Mutator;
+use crate::gc::barrier::{Change, before_store};
 use crate::object::trace::{Rebrand, Trace, Tracer};
 use crate::sys::sabotage::{self, Fault};
 
@@ -44,20 +45,18 @@ impl<'gc, T> Edge<'gc, T> {
         gc(self.load())
     }
 
-    /// The barrier: the edge is about to lose what it holds.
+    /// The barrier: the edge is about to change from `old()` to `new`.
     #[inline(always)]
-    fn before_change(&self, mu: &Mutator) {
-        if mu.local().marking.get() {
-            shade_old(mu, self.load());
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn shade_old<T>(mu: &Mutator, old: *mut T) {
-    if !old.is_null() {
-        mu.collector().shade_later(mu.local(), old.addr());
+    #[track_caller]
+    fn before_store(&self, mu: &Mutator, old: impl FnOnce() -> *mut T, new: *mut T) {
+        before_store(
+            mu.local(),
+            || mu.collector(),
+            || Change {
+                old: old().addr(),
+                new: new.addr(),
+            },
+        );
     }
 }
 
@@ -128,7 +127,7 @@ impl<'gc, T> GcCell<'gc, T> {
             self.0.to.store(to, Ordering::Release);
         }
         // [G1] the barrier comes before the store.
-        self.0.before_change(mu);
+        self.0.before_store(mu, || self.0.load(), to);
         // Release: publishes what `to` points to; pairs with the Acquire in `Edge::load`.
         self.0.to.store(to, Ordering::Release);
     }
@@ -139,9 +138,7 @@ impl<'gc, T> GcCell<'gc, T> {
         let mut old = self.0.load();
         loop {
             // Shading after the exchange would leave grey in a buffer that was already asked for.
-            if mu.local().marking.get() {
-                shade_old(mu, old);
-            }
+            self.0.before_store(mu, || old, to);
             // AcqRel: as in `set` and `get`. Acquire on failure: the value is shaded next.
             match self
                 .0
@@ -164,15 +161,13 @@ impl<'gc, T> GcCell<'gc, T> {
         current: Option<Gc<'gc, T>>,
         new: Option<Gc<'gc, T>>,
     ) -> Result<Option<Gc<'gc, T>>, Option<Gc<'gc, T>>> {
-        let current = raw(current);
-        if mu.local().marking.get() {
-            // Too much is shaded if the exchange fails; that is harmless.
-            shade_old(mu, current);
-        }
+        let (current, new) = (raw(current), raw(new));
+        // Too much is shaded if the exchange fails; that is harmless.
+        self.0.before_store(mu, || current, new);
         // AcqRel: as in `set` and `get`. Acquire on failure: the value is given out.
         self.0
             .to
-            .compare_exchange(current, raw(new), Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
             .map(gc)
             .map_err(gc)
     }
@@ -219,18 +214,19 @@ impl<'gc, T> GcOnce<'gc, T> {
         self.0.get()
     }
 
-    /// Writes the edge. O(1), atomic. Nothing is lost, so there is no barrier.
+    /// Writes the edge. O(1), atomic. Nothing is lost, so nothing is shaded.
     ///
     /// # Errors
     /// `to`, if the edge has been written before.
-    pub fn set(&self, _mu: &Mutator, to: Gc<'gc, T>) -> Result<(), Gc<'gc, T>> {
+    pub fn set(&self, mu: &Mutator, to: Gc<'gc, T>) -> Result<(), Gc<'gc, T>> {
+        let new = raw(Some(to));
+        self.0.before_store(mu, ptr::null_mut, new);
         // Release: publishes what `to` points to; pairs with `Edge::load`. Relaxed on failure: nothing is read.
-        match self.0.to.compare_exchange(
-            ptr::null_mut(),
-            raw(Some(to)),
-            Ordering::Release,
-            Ordering::Relaxed,
-        ) {
+        match self
+            .0
+            .to
+            .compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed)
+        {
             Ok(_) => Ok(()),
             Err(_) => Err(to),
         }

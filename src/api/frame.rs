@@ -93,7 +93,7 @@ where
         let header: NonNull<FrameHeader> = self.at.cast();
         // SAFETY: the box is alive while the frame is.
         mu.check_heap(unsafe { header.as_ref() }.heap());
-        if mu.local().marking.get() && !sabotage::is_on(Fault::FrameOpenedUnscanned) {
+        if mu.local().duty.marks() && !sabotage::is_on(Fault::FrameOpenedUnscanned) {
             scan_first(mu, header);
         }
         // SAFETY: the box is alive while the frame is.

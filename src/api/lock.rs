@@ -150,7 +150,7 @@ impl<T: Trace> GcLock<T> {
         };
         let local = mu.local();
         if T::NEEDS_TRACE
-            && local.marking.get()
+            && local.duty.marks()
             && logged != local.cycle.get()
             && !sabotage::is_on(Fault::LockNotLogged)
         {

@@ -107,7 +107,7 @@ impl Mutator {
         let root = self
             .collector()
             .roots
-            .take(address, &mut stock, !local.marking.get());
+            .take(address, &mut stock, !local.duty.marks());
         self.state().note_root_stock(stock.len());
         root
     }
@@ -247,7 +247,7 @@ impl<T: ?Sized> Drop for Root<T> {
         let state = unsafe { here.mutator.get() };
         let local = &state.local;
         // The deletion barrier: the root is about to lose its object.
-        if local.marking.get() && !sabotage::is_on(Fault::RootDroppedUnshaded) {
+        if local.duty.marks() && !sabotage::is_on(Fault::RootDroppedUnshaded) {
             collector.shade_later(local, raw.target());
         }
         let mut stock = local.free_roots.borrow_mut();

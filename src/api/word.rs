@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::gc::Gc;
 use crate::api::mutator::Mutator;
+use crate::gc::barrier::{Change, before_store};
 use crate::object::trace::{At, Collect, Rebrand, Trace, Tracer};
 
 /// The largest number: the NaN that the processor makes.
@@ -313,9 +314,7 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
     #[inline(always)]
     pub fn set(&self, mu: &Mutator, word: Word<'gc, K>) {
         // [G1] the barrier comes before the store.
-        if mu.local().marking.get() {
-            shade_old(mu, self.get());
-        }
+        self.before_store(mu, || self.get(), word);
         // Release: publishes what `word` points to; pairs with the Acquire in `get`.
         self.bits.store(word.bits, Ordering::Release);
     }
@@ -343,22 +342,26 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
     ) -> Result<Word<'gc, K>, Word<'gc, K>> {
         // Shading after the exchange would leave grey in a buffer that was already asked for. Too much is shaded if the
         // exchange fails; that is harmless.
-        if mu.local().marking.get() {
-            shade_old(mu, current);
-        }
+        self.before_store(mu, || current, new);
         // AcqRel: as in `set` and `get`. Acquire on failure: the value is given out.
         self.bits
             .compare_exchange(current.bits, new.bits, Ordering::AcqRel, Ordering::Acquire)
             .map(Word::from_bits)
             .map_err(Word::from_bits)
     }
-}
 
-#[cold]
-#[inline(never)]
-fn shade_old<K: WordKinds>(mu: &Mutator, old: Word<'_, K>) {
-    if let Some(address) = old.pointee() {
-        mu.collector().shade_later(mu.local(), address);
+    /// The barrier: the word is about to change from `old()` to `new`.
+    #[inline(always)]
+    #[track_caller]
+    fn before_store(&self, mu: &Mutator, old: impl FnOnce() -> Word<'gc, K>, new: Word<'gc, K>) {
+        before_store(
+            mu.local(),
+            || mu.collector(),
+            || Change {
+                old: old().pointee().unwrap_or(0),
+                new: new.pointee().unwrap_or(0),
+            },
+        );
     }
 }
 

@@ -220,7 +220,7 @@ impl Collector {
         if scan {
             self.pacing.scannable.fetch_add(bytes, Ordering::Relaxed);
         }
-        if mutator.local.marking.get() {
+        if mutator.local.duty.marks() {
             self.pay_for(mutator, bytes);
             return;
         }

@@ -190,7 +190,7 @@ impl Collector {
     fn settle(&self, mutator: &MutatorState, place: Place) {
         let local = &mutator.local;
         let mut idle_rounds = 0;
-        while local.credit.get() < 0 && local.marking.get() {
+        while local.credit.get() < 0 && local.duty.marks() {
             // Nothing that it could pay for ends a cycle of a suspended heap.
             let in_vain = self.is_shut_down_for(place) || self.is_suspended();
             if self.pacing.is_limiting() || in_vain {

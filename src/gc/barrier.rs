@@ -1,9 +1,11 @@
-//! The write barrier's slow half: what happens to the value that an edge is about to lose.
+//! The write barrier: what happens before an edge changes. Every edge that may change goes through
+//! [`before_store`], which knows the old value and the new one.
 //!
 //! ```text
 //! set(edge, new):
-//!     if marking:                    // own record, plain
-//!         buffer.push(edge.load())   // Yuasa: shade what goes, before it goes
+//!     before_store(edge, old, new):
+//!         if duty != 0:              // own record, one byte: see `Duty`
+//!             buffer.push(old)       // Yuasa: shade what goes, before it goes
 //!     edge.store(new, Release)       // publishes what `new` points to
 //! ```
 //! The deletion half is enough: at the first stop no mutator has a `Gc` in a Rust frame, roots and frames are scanned
@@ -16,6 +18,28 @@ use crate::gc::mark::Marker;
 use crate::gc::mutator::Local;
 use crate::object::trace::{LockView, Spill, Tracer};
 use crate::sys::sabotage::{self, Fault};
+
+/// An edge that is about to change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    /// What it leads to: an object's address, or 0.
+    pub(crate) old: usize,
+    /// What it will lead to, likewise. A barrier that deletes only does not ask for it.
+    pub(crate) new: usize,
+}
+
+/// The write barrier's fast half: one load of the mutator's own record and a predicted branch.
+#[inline(always)]
+#[track_caller]
+pub(crate) fn before_store<'a>(
+    local: &Local,
+    collector: impl FnOnce() -> &'a Collector,
+    change: impl FnOnce() -> Change,
+) {
+    if local.duty.is_any() {
+        collector().before_store_slow(local, change());
+    }
+}
 
 /// Spills a mutator's full barrier buffer.
 struct SpillBarrier<'a> {
@@ -30,9 +54,17 @@ impl Spill for SpillBarrier<'_> {
 }
 
 impl Collector {
-    /// The barrier: the object at `address` is about to lose an edge to it. Marking runs.
+    /// The slow half.
     #[cold]
     #[inline(never)]
+    #[track_caller]
+    fn before_store_slow(&self, local: &Local, change: Change) {
+        if local.duty.marks() && change.old != 0 {
+            self.shade_later(local, change.old);
+        }
+    }
+
+    /// The object at `address` is about to lose a way to it. Marking runs.
     pub(crate) fn shade_later(&self, local: &Local, address: usize) {
         if sabotage::is_on(Fault::NoDeletionBarrier) {
             return;
@@ -51,7 +83,7 @@ impl Collector {
     /// is Running, and marking runs: the cycle that its record names cannot end meanwhile.
     pub(crate) fn shade_all_later(&self, local: &Local, trace: impl FnOnce(&mut Tracer<'_>)) {
         debug_assert!(
-            local.marking.get(),
+            local.duty.marks(),
             "a report to the barrier outside marking"
         );
         let cycle = local.cycle.get();
@@ -79,7 +111,7 @@ impl Collector {
     }
 
     fn shade_buffer(&self, local: &Local, buf: &mut PtrBuf) {
-        debug_assert!(local.marking.get(), "a barrier's buffer outside marking");
+        debug_assert!(local.duty.marks(), "a barrier's buffer outside marking");
         let mut marker = local.marker.borrow_mut();
         let marker = marker.get_or_insert_with(|| Box::new(Marker::new()));
         marker.shade_buffer(&self.heap, buf);

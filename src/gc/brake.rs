@@ -142,7 +142,7 @@ impl Collector {
         let local = &mutator.local;
         // Relaxed: a figure.
         let live = self.gauges.heap_live.load(Ordering::Relaxed);
-        if local.marking.get() {
+        if local.duty.marks() {
             local.credit.set(local.credit.get().saturating_sub(bytes));
             if self.is_past_ceiling(live) {
                 mutator.word.ask(Request::Stall);
@@ -195,10 +195,10 @@ impl Collector {
         if sabotage::is_on(Fault::StallEndsEarly) {
             return;
         }
-        if mutator.local.marking.get() {
+        if mutator.local.duty.marks() {
             self.pay_debt(mutator);
         }
-        if !mutator.local.marking.get() {
+        if !mutator.local.duty.marks() {
             self.blocked(mutator, || self.wait_below_bounds());
         }
     }

@@ -195,7 +195,7 @@ impl Gauges {
 
 /// Whether the mutator allocates black. [G2]
 pub(crate) fn is_black(local: &Local) -> bool {
-    local.marking.get() && !sabotage::is_on(Fault::AllocateWhite)
+    local.duty.marks() && !sabotage::is_on(Fault::AllocateWhite)
 }
 
 /// See the module's head.

@@ -351,7 +351,7 @@ impl Collector {
         registry.cycle = registry.cycle.wrapping_add(1).max(first);
         registry.marking = true;
         for mutator in registry.iter() {
-            mutator.local.marking.set(true);
+            mutator.local.duty.set_marks(true);
             mutator.local.cycle.set(registry.cycle);
             mutator.local.credit.set(FIRST_CREDIT);
         }
@@ -417,7 +417,7 @@ impl Collector {
         let mut registry = self.world.registry();
         registry.marking = false;
         for mutator in registry.iter() {
-            mutator.local.marking.set(false);
+            mutator.local.duty.set_marks(false);
             // Mark bits are complete, so nobody may allocate from a span from before: each gives its own back on its way
             // out of the stop.
             mutator.local.stale_cache.set(true);

@@ -12,6 +12,7 @@ pub(crate) mod brake;
 pub(crate) mod check;
 pub(crate) mod collector;
 pub(crate) mod cycle;
+pub(crate) mod duty;
 pub(crate) mod events;
 pub(crate) mod frames;
 pub(crate) mod held_locks;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::base::ptr_buf::PtrBuf;
+use crate::gc::duty::Duty;
 use crate::gc::mark::Marker;
 use crate::gc::roots::RootSlot;
 use crate::gc::standstill::{Section, next_section};
@@ -21,8 +22,8 @@ use crate::sys::os_thread::OsThread;
 /// mutator is Stopped or Claimed (the state word's Release and Acquire order the two).
 #[derive(Debug)]
 pub(crate) struct Local {
-    /// Whether the write barrier is on. Written at stops.
-    pub(crate) marking: Cell<bool>,
+    /// What the write barrier has to do.
+    pub(crate) duty: Duty,
     /// The number of the cycle that is running, or was last. Written at stops.
     pub(crate) cycle: Cell<u32>,
     /// The number of the stretch between two safepoints in which it is, which no other mutator has. Changed by the mutator
@@ -112,7 +113,7 @@ impl MutatorState {
         Self {
             word,
             local: Local {
-                marking: Cell::new(false),
+                duty: Duty::none(),
                 cycle: Cell::new(0),
                 section: Cell::new(0),
                 cache: MCache::new(),

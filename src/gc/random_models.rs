@@ -22,6 +22,7 @@ use shuttle::thread::JoinHandle;
 
 use crate::base::addr::PAGE_SIZE;
 use crate::gc::alloc::{Wanted, exact_slot};
+use crate::gc::barrier::{Change, before_store};
 use crate::gc::collector::{Collector, Settings};
 use crate::gc::mutator::{Local, MutatorRef, MutatorState};
 use crate::gc::roots::RawRoot;
@@ -234,11 +235,15 @@ impl Mutator {
     /// `GcCell::set`.
     fn set(&self, from: usize, edge: usize, to: usize) {
         let edge = &node(from).edges[edge];
-        if self.local().marking.get() {
-            // Acquire: as in `Edge::load`.
-            let old = edge.load(Ordering::Acquire);
-            self.collector.shade_later(self.local(), old);
-        }
+        before_store(
+            self.local(),
+            || &*self.collector,
+            || Change {
+                // Acquire: as in `Edge::load`.
+                old: edge.load(Ordering::Acquire),
+                new: to,
+            },
+        );
         // Release: as in `GcCell::set`.
         edge.store(to, Ordering::Release);
     }
@@ -248,7 +253,7 @@ impl Mutator {
         let root = {
             let local = self.local();
             let stock = &mut local.free_roots.borrow_mut();
-            (self.collector.roots).take(target, stock, !local.marking.get())
+            (self.collector.roots).take(target, stock, !local.duty.marks())
         };
         self.roots.push(root);
     }
@@ -257,7 +262,7 @@ impl Mutator {
     fn unroot(&mut self, index: usize) {
         let root = self.roots.swap_remove(index);
         let local = self.local();
-        if local.marking.get() {
+        if local.duty.marks() {
             self.collector.shade_later(local, root.target());
         }
         (self.collector.roots).free(root, &mut local.free_roots.borrow_mut());

@@ -299,7 +299,7 @@ impl World {
         let word = StateWord::attaching(registry.stopping, registry.verifying, stress);
         let state = make(word, attached_at);
         let marking = registry.marking && !sabotage::is_on(Fault::AttachedWithoutBarrier);
-        state.local.marking.set(marking);
+        state.local.duty.set_marks(marking);
         state.local.cycle.set(registry.cycle);
         // Not 0. After 2^32 mutators numbers come again; a verifier may then leave out a frame that is closed.
         registry.last_mutator = registry.last_mutator.wrapping_add(1).max(1);

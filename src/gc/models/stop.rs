@@ -106,7 +106,7 @@ fn assisting(wait: fn(&Scene, MutatorRef)) {
     explore(3, move |order| {
         let scene = Scene::new();
         let mutator = attach(&scene.world);
-        state(mutator).local.marking.set(true);
+        state(mutator).local.duty.set_marks(true);
         let (here, there) = (scene.clone(), scene.clone());
         order.race(
             move || {
@@ -146,7 +146,7 @@ fn loom_stop_against_an_assist_with_a_lock() {
     explore(2, |order| {
         let scene = Scene::new();
         let (holder, waiter) = (attach(&scene.world), attach(&scene.world));
-        state(holder).local.marking.set(true);
+        state(holder).local.duty.set_marks(true);
         let free = Arc::new(loom::sync::atomic::AtomicBool::new(false));
         let (unlock, lock) = (free.clone(), free);
         let (first, second, third) = (scene.clone(), scene.clone(), scene.clone());

@@ -192,7 +192,7 @@ impl Mutator {
     fn open(&self, frame: NonNull<FrameBox>) -> &Content {
         let local = self.local();
         let cycle = local.cycle.get();
-        if local.marking.get() && !sabotage::is_on(Fault::FrameOpenedUnscanned) {
+        if local.duty.marks() && !sabotage::is_on(Fault::FrameOpenedUnscanned) {
             // SAFETY: 1. the frame is this mutator's.
             (self.collector).shade_all_later(local, |t| unsafe {
                 scan_before_open(frame.cast(), cycle, t)
@@ -213,7 +213,7 @@ impl Mutator {
                 None => yield_now(),
             }
         };
-        if local.marking.get() && logged != cycle && !sabotage::is_on(Fault::LockNotLogged) {
+        if local.duty.marks() && logged != cycle && !sabotage::is_on(Fault::LockNotLogged) {
             (self.collector).shade_all_later(local, |tracer| content.report(tracer));
         }
         let out = f(content);
@@ -226,9 +226,7 @@ impl Mutator {
         // Acquire (all): as in `GcCell`.
         let mut old = edge.load(Ordering::Acquire);
         loop {
-            if self.local().marking.get() {
-                self.collector.shade_later(self.local(), old);
-            }
+            before_store(self.local(), || &*self.collector, || Change { old, new });
             match edge.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(old) => return old,
                 Err(now) => old = now,
