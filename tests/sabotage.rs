@@ -35,6 +35,8 @@ mod stage;
 mod staged;
 #[path = "stress/support.rs"]
 mod support;
+#[path = "stress/two_heaps.rs"]
+mod two_heaps;
 #[path = "stress/waiting.rs"]
 mod waiting;
 #[path = "stress/walks.rs"]
@@ -92,6 +94,8 @@ const PROGRAMS: &[Program] = &[
     plain!(lost::what_a_leaked_mutator_gave_stays),
     plain!(lost::a_lost_mutator_is_counted),
     plain!(lost::a_thread_attaches_again_and_drops_roots_in_between),
+    plain!(two_heaps::a_mutator_is_for_its_own_heap),
+    plain!(two_heaps::a_mutator_knows_of_younger_heaps),
     plain!(spans::slots_are_used_again),
     plain!(spans::counters_begin_anew),
     timed!(spans::threads_share_pages),
@@ -151,6 +155,8 @@ const TABLE: &[(Fault, &str)] = &[
         Fault::BufferLostAtDetach,
         "a_thread_attaches_during_marking",
     ),
+    (Fault::ForeignUnchecked, "a_mutator_is_for_its_own_heap"),
+    (Fault::SecondHeapUntold, "a_mutator_knows_of_younger_heaps"),
     (Fault::RootsNotScanned, "all_roots_and_frames_are_scanned"),
     (Fault::RootBlockSkipped, "all_roots_and_frames_are_scanned"),
     (Fault::RootDroppedUnshaded, "a_root_goes_before_its_scan"),

@@ -53,6 +53,7 @@ impl<'gc, T> Edge<'gc, T> {
             mu.local(),
             || mu.collector(),
             || Change {
+                at: (&raw const self.to).addr(),
                 old: old().addr(),
                 new: new.addr(),
             },
@@ -119,7 +120,11 @@ impl<'gc, T> GcCell<'gc, T> {
     }
 
     /// Makes the edge lead to `to`: a `Gc`, or `None`. O(1): one store, and the barrier while marking runs.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
     #[inline(always)]
+    #[track_caller]
     pub fn set(&self, mu: &Mutator, to: impl Into<Option<Gc<'gc, T>>>) {
         let to = raw(to.into());
         if sabotage::is_on(Fault::BarrierAfterStore) {
@@ -133,6 +138,10 @@ impl<'gc, T> GcCell<'gc, T> {
     }
 
     /// Makes the edge lead to `to` and returns what it led to. O(1), atomic.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    #[track_caller]
     pub fn swap(&self, mu: &Mutator, to: impl Into<Option<Gc<'gc, T>>>) -> Option<Gc<'gc, T>> {
         let to = raw(to.into());
         let mut old = self.0.load();
@@ -155,6 +164,10 @@ impl<'gc, T> GcCell<'gc, T> {
     ///
     /// # Errors
     /// What the edge leads to, if that is not `current`.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    #[track_caller]
     pub fn compare_exchange(
         &self,
         mu: &Mutator,
@@ -218,6 +231,10 @@ impl<'gc, T> GcOnce<'gc, T> {
     ///
     /// # Errors
     /// `to`, if the edge has been written before.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    #[track_caller]
     pub fn set(&self, mu: &Mutator, to: Gc<'gc, T>) -> Result<(), Gc<'gc, T>> {
         let new = raw(Some(to));
         self.0.before_store(mu, ptr::null_mut, new);

@@ -93,7 +93,13 @@ impl<'gc, T> GcChan<'gc, T> {
     ///
     /// # Errors
     /// The item, if there is no room or the channel is closed.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    #[track_caller]
     pub fn try_send(&self, mu: &Mutator, item: Gc<'gc, T>) -> Result<(), TrySendError<Gc<'gc, T>>> {
+        self.items.assert_own(mu);
+        mu.assert_own(item.address());
         match self.tokens.free.1.try_recv() {
             Ok(()) => self.put(mu, item).map_err(|e| TrySendError::Closed(e.0)),
             Err(TryRecvError::Empty) => Err(TrySendError::Full(item)),
@@ -105,7 +111,12 @@ impl<'gc, T> GcChan<'gc, T> {
     ///
     /// # Errors
     /// If there is none now, or will be none any more.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    #[track_caller]
     pub fn try_recv(&self, mu: &Mutator) -> Result<Gc<'gc, T>, TryRecvError> {
+        self.items.assert_own(mu);
         self.tokens.filled.1.try_recv()?;
         self.take(mu).ok_or(TryRecvError::Empty)
     }
@@ -217,6 +228,7 @@ impl<T: Collect> Root<GcChan<'static, T>> {
         let place = Token(&tokens.free.0);
         with(|m| {
             let item = make(m);
+            m.assert_own(item.address());
             place.use_up();
             self.get(m).put(m, item).map_err(|_| SendError(()))
         })

@@ -16,6 +16,7 @@ use crate::gc::lock_word::{LockWord, MarkView, READERS_MAX, Read};
 use crate::gc::notice::tell_without_heap;
 use crate::object::counting::{Counting, Purpose, account_bytes, external_bytes, outermost_bytes};
 use crate::object::trace::{LockView, Rebrand, Trace, Tracer};
+use crate::sys::fatal::fatal_args;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::UnsafeCell;
 use crate::sys::thread::thread_local;
@@ -110,10 +111,13 @@ impl<T: Trace> GcLock<T> {
     /// Takes the lock, waiting while somebody holds it. New readers stay out while it waits.
     ///
     /// # Panics
-    /// If this thread holds the lock, for reading or for writing: it would wait for itself.
+    /// If this thread holds the lock, for reading or for writing: it would wait for itself. If the lock, or what is in it,
+    /// is of another heap than `mu`; a lock that is not in the heap (in a `Box` that an object owns) is looked through for
+    /// that, in a process with several heaps.
     #[inline]
     #[track_caller]
     pub fn write<'m>(&self, mu: &'m Mutator) -> WriteGuard<'_, 'm, T> {
+        self.assert_own(mu);
         let logged = match self.word.try_write(mu.local().cycle.get()) {
             Some(logged) => logged,
             None => self.wait_to_write(mu),
@@ -122,11 +126,61 @@ impl<T: Trace> GcLock<T> {
     }
 
     /// Takes the lock if it is free.
+    ///
+    /// # Panics
+    /// If the lock is another heap's, as [`write`](Self::write).
     #[inline]
     #[track_caller]
     pub fn try_write<'m>(&self, mu: &'m Mutator) -> Option<WriteGuard<'_, 'm, T>> {
+        self.assert_own(mu);
         let logged = self.word.try_write(mu.local().cycle.get())?;
         Some(self.write_guard(mu, logged))
+    }
+
+    /// Panics if the lock is another heap's. [G4] Before the lock is taken: a writer leaves its cycle's number in the word.
+    #[inline(always)]
+    #[track_caller]
+    pub(crate) fn assert_own(&self, mu: &Mutator) {
+        if mu.local().duty.checks() {
+            self.refuse_foreign(mu);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    fn refuse_foreign(&self, mu: &Mutator) {
+        mu.collector().assert_own(self.word.address());
+        // What is in an own object is its own heap's concern. Who holds the lock now has been asked.
+        if self.is_outside(mu)
+            && let Some(content) = self.try_read()
+        {
+            (mu.collector()).assert_all_own(|tracer| content.trace(tracer));
+        }
+    }
+
+    /// Whether only its content can tell whose it is.
+    fn is_outside(&self, mu: &Mutator) -> bool {
+        T::NEEDS_TRACE
+            && (mu.collector().heap)
+                .offset_of(self.word.address())
+                .is_none()
+    }
+
+    /// The lock is held, and another thread had it since it was looked at. If it was filled with another heap's objects
+    /// meanwhile, that heap's marker may have passed it by already, because of the number in its word.
+    #[cold]
+    #[inline(never)]
+    fn look_again(&self, mu: &Mutator) {
+        if self.is_outside(mu)
+            && let Some((address, heap)) =
+                (mu.collector()).foreign_in(|tracer| self.content().trace(tracer))
+        {
+            fatal_args(format_args!(
+                "a GcLock with an object of heap {heap} (at {address:#x}) was taken for writing with a mutator of heap {}",
+                mu.collector().id
+            ));
+        }
     }
 
     /// A share is held.
@@ -149,6 +203,9 @@ impl<T: Trace> GcLock<T> {
             outermost_before: None,
         };
         let local = mu.local();
+        if T::NEEDS_TRACE && local.duty.checks() {
+            self.look_again(mu);
+        }
         if T::NEEDS_TRACE
             && local.duty.marks()
             && logged != local.cycle.get()
@@ -452,6 +509,7 @@ unsafe impl<T: Trace> Trace for GcLock<T> {
             return;
         }
         match tracer.locks() {
+            LockView::Shut => {}
             LockView::Busy { cycle } if self.word.may_be_written(cycle) => tracer.leave_out(),
             // [L1] nobody writes it while everybody is stopped.
             LockView::Stopped | LockView::Busy { .. } => self.content().trace(tracer),

@@ -184,6 +184,15 @@ impl Mutator {
         &self.handle().collector
     }
 
+    /// Panics if the address is in another heap's arena. [G4]
+    #[inline(always)]
+    #[track_caller]
+    pub(crate) fn assert_own(&self, address: usize) {
+        if self.local().duty.checks() {
+            self.collector().assert_own(address);
+        }
+    }
+
     #[cfg(feature = "sched")]
     fn collector_arc(&self) -> &Arc<Collector> {
         &self.handle().collector

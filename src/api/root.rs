@@ -76,6 +76,10 @@ fn unbrand<T: ?Sized + RebrandTarget<'static>>(at: NonNull<T>) -> NonNull<T::Tar
 
 impl Mutator {
     /// Keeps the object across safepoints. O(1), no lock on the usual path.
+    ///
+    /// # Panics
+    /// If the object is another heap's: a `Gc<'static, _>` may be.
+    #[track_caller]
     pub fn root<'m, T>(&'m self, gc: Gc<'m, T>) -> Root<T::Target>
     where
         T: ?Sized + RebrandTarget<'static>,
@@ -87,6 +91,10 @@ impl Mutator {
     }
 
     /// Keeps a weak reference across safepoints.
+    ///
+    /// # Panics
+    /// As [`root`](Self::root).
+    #[track_caller]
     pub fn root_weak<'m, T>(&'m self, weak: Weak<'m, T>) -> WeakRoot<T::Target>
     where
         T: ?Sized + RebrandTarget<'static>,
@@ -101,7 +109,9 @@ impl Mutator {
         }
     }
 
+    #[track_caller]
     fn take_root(&self, address: usize) -> RawRoot {
+        self.assert_own(address);
         let local = self.local();
         let mut stock = local.free_roots.borrow_mut();
         let root = self

@@ -51,7 +51,11 @@ impl<T: ?Sized> Copy for Weak<'_, T> {}
 
 impl<'gc, T: ?Sized> Gc<'gc, T> {
     /// A weak reference to the object. Allocates a cell of 16 bytes.
+    ///
+    /// # Panics
+    /// If the object is of another heap than `mu`.
     #[must_use]
+    #[track_caller]
     pub fn downgrade(self, mu: &Mutator) -> Weak<'gc, T> {
         match self.try_downgrade(mu) {
             Ok(weak) => weak,
@@ -63,7 +67,12 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
     ///
     /// # Errors
     /// [`AllocError`] when the cell does not fit into the reservation.
+    ///
+    /// # Panics
+    /// As [`downgrade`](Self::downgrade).
+    #[track_caller]
     pub fn try_downgrade(self, mu: &Mutator) -> Result<Weak<'gc, T>, AllocError<()>> {
+        mu.assert_own(self.address());
         let collector = mu.collector();
         let Ok(fresh) = collector.alloc_weak_cell(mu.state()) else {
             return Err(AllocError::new((), size_of::<WeakCell>(), mu.no_room()));
@@ -97,7 +106,12 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
     }
 
     /// The object, if it is alive. O(1), no lock.
+    ///
+    /// # Panics
+    /// If the reference is of another heap than `mu`.
+    #[track_caller]
     pub fn upgrade(self, mu: &'gc Mutator) -> Option<Gc<'gc, T>> {
+        mu.assert_own(self.cell.as_ptr().addr());
         let collector = mu.collector();
         let cell = self.cell();
         loop {

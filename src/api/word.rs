@@ -311,7 +311,11 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
     }
 
     /// Puts `word` there. O(1): one store, and the barrier while marking runs.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
     #[inline(always)]
+    #[track_caller]
     pub fn set(&self, mu: &Mutator, word: Word<'gc, K>) {
         // [G1] the barrier comes before the store.
         self.before_store(mu, || self.get(), word);
@@ -320,6 +324,10 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
     }
 
     /// Puts `word` there and returns what was there. O(1), atomic.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    #[track_caller]
     pub fn swap(&self, mu: &Mutator, word: Word<'gc, K>) -> Word<'gc, K> {
         let mut old = self.get();
         loop {
@@ -334,6 +342,10 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
     ///
     /// # Errors
     /// What is there, if that is not `current`.
+    ///
+    /// # Panics
+    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    #[track_caller]
     pub fn compare_exchange(
         &self,
         mu: &Mutator,
@@ -358,6 +370,7 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
             mu.local(),
             || mu.collector(),
             || Change {
+                at: (&raw const self.bits).addr(),
                 old: old().pointee().unwrap_or(0),
                 new: new.pointee().unwrap_or(0),
             },

@@ -10,10 +10,29 @@
 //! ```
 //! The deletion half is enough: at the first stop no mutator has a `Gc` in a Rust frame, roots and frames are scanned
 //! before anybody can lose them, and what a mutator loads or allocates later is protected by the snapshot or black.
+//!
+//! **Invariants**
+//! - `[G4]` Through a mutator only its own heap's edges change, and to its own heap's objects. So a
+//!   heap's marker is told of whatever its objects lose, by mutators that its stops wait for.
+//!
+//! The types do not hold [G4]. A leaked mutator makes `Gc<'static, _>`s, whose use with any mutator of
+//! the *same* heap is sound (`gc/lost.rs`); a trait object or a thread-local brings them to a thread
+//! that uses a mutator of another heap. As long as the process has one heap there is nothing to ask.
+//! When it has several, every mutator's `Duty` says so (`gc/heaps.rs`), and the slow half looks at
+//! the edge's own address and at both values before anything is changed. An edge may be outside of all
+//! arenas (in a `Box` that an object owns): then its values tell. What an operation reads besides
+//! (a weak cell, an object to be rooted) goes through [`Collector::assert_own`], the content of a lock
+//! through [`Collector::foreign_in`].
+//!
+//! A pointer to another heap's object may be *kept* in an object, a lock or a frame: there it is an
+//! address outside of the arena, which markers and verifiers pass over. It has the brand `'static`,
+//! so the mutator that gave it out keeps the object.
+//!
 //! No safepoint falls between the push and the store, so whoever stops the world finds both done or neither.
 
 use crate::base::ptr_buf::PtrBuf;
 use crate::gc::collector::Collector;
+use crate::gc::heaps;
 use crate::gc::mark::Marker;
 use crate::gc::mutator::Local;
 use crate::object::trace::{LockView, Spill, Tracer};
@@ -22,6 +41,8 @@ use crate::sys::sabotage::{self, Fault};
 /// An edge that is about to change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
+    /// Where it is.
+    pub(crate) at: usize,
     /// What it leads to: an object's address, or 0.
     pub(crate) old: usize,
     /// What it will lead to, likewise. A barrier that deletes only does not ask for it.
@@ -38,6 +59,23 @@ pub(crate) fn before_store<'a>(
 ) {
     if local.duty.is_any() {
         collector().before_store_slow(local, change());
+    }
+}
+
+/// Looks at what a trace finds.
+struct LookForForeign<'a> {
+    collector: &'a Collector,
+    found: Option<(usize, usize)>,
+}
+
+impl Spill for LookForForeign<'_> {
+    fn spill(&mut self, buf: &mut PtrBuf) {
+        for &address in buf.as_slice() {
+            if self.found.is_none() {
+                self.found = (self.collector.foreign(address)).map(|heap| (address, heap));
+            }
+        }
+        buf.clear();
     }
 }
 
@@ -59,8 +97,63 @@ impl Collector {
     #[inline(never)]
     #[track_caller]
     fn before_store_slow(&self, local: &Local, change: Change) {
+        if local.duty.checks() {
+            self.assert_own(change.at);
+            self.assert_own(change.old);
+            self.assert_own(change.new);
+        }
         if local.duty.marks() && change.old != 0 {
             self.shade_later(local, change.old);
+        }
+    }
+
+    /// Panics if the address is in another heap's arena. [G4] Any address is allowed: of an object
+    /// without a size, on a stack, 0.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    pub(crate) fn assert_own(&self, address: usize) {
+        if let Some(heap) = self.foreign(address) {
+            self.refuse(address, heap);
+        }
+    }
+
+    /// The number of the other heap that the address is in.
+    fn foreign(&self, address: usize) -> Option<usize> {
+        if self.heap.offset_of(address).is_some() || sabotage::is_on(Fault::ForeignUnchecked) {
+            return None;
+        }
+        heaps::heap_of(address)
+    }
+
+    #[allow(clippy::panic, reason = "documented where it can happen")]
+    #[track_caller]
+    fn refuse(&self, address: usize, heap: usize) -> ! {
+        panic!(
+            "an object of heap {heap} (at {address:#x}) was used with a mutator of heap {}: an object may be used with \
+             mutators of its own heap only",
+            self.id
+        );
+    }
+
+    /// Looks at everything that `trace` finds, but not into locks: an address in another heap's arena,
+    /// and the number of that heap.
+    pub(crate) fn foreign_in(&self, trace: impl FnOnce(&mut Tracer<'_>)) -> Option<(usize, usize)> {
+        let mut look = LookForForeign {
+            collector: self,
+            found: None,
+        };
+        let mut buf = PtrBuf::new();
+        trace(&mut Tracer::new(&mut buf, &mut look, LockView::Shut));
+        look.spill(&mut buf);
+        look.found
+    }
+
+    /// Panics if `trace` finds something of another heap.
+    #[track_caller]
+    pub(crate) fn assert_all_own(&self, trace: impl FnOnce(&mut Tracer<'_>)) {
+        if let Some((address, heap)) = self.foreign_in(trace) {
+            self.refuse(address, heap);
         }
     }
 

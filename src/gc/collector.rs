@@ -14,6 +14,7 @@ use crate::gc::assist::AssistQueue;
 use crate::gc::cycle::collecting_for;
 use crate::gc::events::{EventSink, Figures};
 use crate::gc::frames::FrameTable;
+use crate::gc::heaps;
 use crate::gc::late::{Asking, Overdue, TaskLists};
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
@@ -239,6 +240,12 @@ pub(crate) struct Collector {
     pub(crate) overdue: Overdue,
 }
 
+impl Drop for Collector {
+    fn drop(&mut self) {
+        heaps::withdraw(self.id);
+    }
+}
+
 static NEXT_ID: StdAtomicUsize = StdAtomicUsize::new(1);
 
 impl Collector {
@@ -248,7 +255,7 @@ impl Collector {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let pacing = Pacing::new(settings.gogc, settings.memory_limit, settings.processors);
         let plan = pacing.plan();
-        Arc::new(Self {
+        let collector = Arc::new(Self {
             id,
             heap,
             world: World::new(),
@@ -302,7 +309,9 @@ impl Collector {
             tasks: TaskLists::new(),
             asking: Asking::new(),
             overdue: Overdue::new(),
-        })
+        });
+        heaps::enlist(&collector);
+        collector
     }
 
     /// Counts cycles, and generations of the sweep, from there on, for tests of what happens when they begin anew.

@@ -15,6 +15,7 @@ pub(crate) mod cycle;
 pub(crate) mod duty;
 pub(crate) mod events;
 pub(crate) mod frames;
+pub(crate) mod heaps;
 pub(crate) mod held_locks;
 pub(crate) mod late;
 pub(crate) mod lock_word;

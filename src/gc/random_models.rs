@@ -239,6 +239,7 @@ impl Mutator {
             self.local(),
             || &*self.collector,
             || Change {
+                at: 0,
                 // Acquire: as in `Edge::load`.
                 old: edge.load(Ordering::Acquire),
                 new: to,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::base::crowd::shrink_after_crowd;
 use crate::gc::assist::FIRST_CREDIT;
+use crate::gc::heaps;
 use crate::gc::late::{LOOK, Laggard};
 use crate::gc::lost::{self, Departed};
 use crate::gc::mutator::{MutatorRef, MutatorState};
@@ -300,6 +301,7 @@ impl World {
         let state = make(word, attached_at);
         let marking = registry.marking && !sabotage::is_on(Fault::AttachedWithoutBarrier);
         state.local.duty.set_marks(marking);
+        state.local.duty.set_checks(heaps::are_several());
         state.local.cycle.set(registry.cycle);
         // Not 0. After 2^32 mutators numbers come again; a verifier may then leave out a frame that is closed.
         registry.last_mutator = registry.last_mutator.wrapping_add(1).max(1);

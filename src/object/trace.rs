@@ -160,6 +160,8 @@ pub(crate) trait Spill {
 pub(crate) enum LockView {
     /// Mutators run: take each lock for reading, without waiting, in this cycle.
     Concurrent { cycle: u32 },
+    /// Look into no lock.
+    Shut,
     /// Everybody is at a safepoint, so nobody writes: read through every lock.
     Stopped,
     /// Everybody is stopped, some of them in the middle of a write: leave out locks that are held for writing in this cycle.

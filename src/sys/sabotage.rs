@@ -51,6 +51,11 @@ faults! {
     /// A mutator that is detached takes its buffer with it.
     BufferLostAtDetach
 
+    /// Nobody asks whether an object is of the mutator's heap.
+    ForeignUnchecked
+    /// Mutators that are older than the second heap of the process are not told of it.
+    SecondHeapUntold
+
     // Roots.
     /// No root is scanned.
     RootsNotScanned

@@ -226,7 +226,11 @@ impl Mutator {
         // Acquire (all): as in `GcCell`.
         let mut old = edge.load(Ordering::Acquire);
         loop {
-            before_store(self.local(), || &*self.collector, || Change { old, new });
+            before_store(
+                self.local(),
+                || &*self.collector,
+                || Change { at: 0, old, new },
+            );
             match edge.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(old) => return old,
                 Err(now) => old = now,

@@ -1,0 +1,284 @@
+//! A pointer to an object of one heap, on a thread whose mutator is of another. The programs are run as they are, and
+//! against faults.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use greywave::{
+    Gc, GcCell, GcLock, GcOnce, GcWord, Heap, Mutator, Root, Trace, Weak, Word, WordKinds,
+    dyn_target, unsize,
+};
+
+pub(crate) type Text<'gc> = Gc<'gc, String>;
+
+pub(crate) struct Kinds;
+impl WordKinds for Kinds {
+    type List = (String,);
+}
+
+pub(crate) type Value<'gc> = Word<'gc, Kinds>;
+
+/// One of everything that may change.
+#[derive(Trace)]
+pub(crate) struct Things<'gc> {
+    pub(crate) text: Text<'gc>,
+    pub(crate) full: GcCell<'gc, String>,
+    pub(crate) empty: GcCell<'gc, String>,
+    pub(crate) once: GcOnce<'gc, String>,
+    pub(crate) word: GcWord<'gc, Kinds>,
+    pub(crate) lock: GcLock<Vec<Text<'gc>>>,
+    pub(crate) weak: Weak<'gc, String>,
+    pub(crate) cells_outside: Vec<GcCell<'gc, String>>,
+    pub(crate) lock_outside: Box<GcLock<Vec<Text<'gc>>>>,
+    #[cfg(feature = "sched")]
+    pub(crate) queue: greywave::GcChan<'gc, String>,
+}
+
+impl<'gc> Things<'gc> {
+    fn new(m: &'gc Mutator) -> Self {
+        let text = m.alloc(String::from("first"));
+        Self {
+            text,
+            full: GcCell::new(Some(text)),
+            empty: GcCell::null(),
+            once: GcOnce::empty(),
+            word: GcWord::new(Value::from_gc::<0>(text)),
+            lock: GcLock::new(vec![text]),
+            weak: Gc::downgrade(text, m),
+            cells_outside: vec![GcCell::new(Some(text))],
+            lock_outside: Box::new(GcLock::new(vec![text])),
+            #[cfg(feature = "sched")]
+            queue: {
+                let queue = greywave::GcChan::new(2);
+                assert!(queue.try_send(m, text).is_ok());
+                queue
+            },
+        }
+    }
+
+    /// Whether nothing has changed since [`new`](Self::new).
+    pub(crate) fn is_as_new(&self) -> bool {
+        let is_text = |at: Option<Text<'gc>>| at.is_some_and(|at| at.ptr_eq(self.text));
+        let of_queue = {
+            #[cfg(feature = "sched")]
+            {
+                self.queue.len() == 1
+            }
+            #[cfg(not(feature = "sched"))]
+            true
+        };
+        let is_alone = |lock: &GcLock<Vec<Text<'gc>>>| {
+            // Also given back: a writer would be in the way.
+            (lock.try_read()).is_some_and(|texts| texts.len() == 1 && texts[0].ptr_eq(self.text))
+        };
+        is_text(self.full.get())
+            && self.empty.get().is_none()
+            && self.once.get().is_none()
+            && is_text(self.word.get().as_gc::<0>())
+            && is_alone(&self.lock)
+            && !self.weak.is_dead()
+            && is_text(self.cells_outside[0].get())
+            && is_alone(&self.lock_outside)
+            && of_queue
+            && self.text.as_str() == "first"
+    }
+}
+
+#[derive(Trace)]
+struct Holder<'gc> {
+    things: Gc<'gc, Things<'gc>>,
+}
+
+pub(crate) trait Give {
+    fn give(&self) -> Gc<'static, Things<'static>>;
+}
+impl Give for Holder<'static> {
+    fn give(&self) -> Gc<'static, Things<'static>> {
+        self.things
+    }
+}
+dyn_target!(dyn Give);
+
+/// A heap with a mutator that is leaked, and a root of what that has made.
+pub(crate) fn heap_with_things() -> (Heap, Root<dyn Give>) {
+    let heap = (Heap::builder().quiet(true).poison(true).build()).expect("a heap");
+    let root = std::thread::scope(|s| {
+        let leak = s.spawn(|| {
+            let m: &'static Mutator = leaked(&heap);
+            let things = m.alloc(Things::new(m));
+            m.root(unsize!(m.alloc(Holder { things }) => dyn Give))
+        });
+        leak.join().expect("no panic")
+    });
+    (heap, root)
+}
+
+/// A mutator of this thread that is never dropped.
+pub(crate) fn leaked(heap: &Heap) -> &'static Mutator {
+    Box::leak(Box::new(heap.attach().expect("a thread without a mutator")))
+}
+
+/// Something that is done with a mutator to the things of a heap.
+pub(crate) type Operation = (
+    &'static str,
+    fn(&'static Mutator, Gc<'static, Things<'static>>),
+);
+
+fn own(m: &'static Mutator) -> Text<'static> {
+    m.alloc(String::from("another"))
+}
+
+/// Every function that takes a mutator and something of a heap.
+pub(crate) const OPERATIONS: &[Operation] = &[
+    ("cell.rs GcCell::set", |m, t| t.full.set(m, None)),
+    ("cell.rs GcCell::set to an own one", |m, t| {
+        t.empty.set(m, own(m))
+    }),
+    ("cell.rs GcCell::set outside", |m, t| {
+        t.cells_outside[0].set(m, None)
+    }),
+    ("cell.rs GcCell::set outside to an own one", |m, t| {
+        t.cells_outside[0].set(m, own(m));
+    }),
+    ("cell.rs GcCell::set of an own cell", |m, t| {
+        let cell = m.alloc(GcCell::null());
+        cell.set(m, t.text);
+    }),
+    ("cell.rs GcCell::swap", |m, t| {
+        let _ = t.full.swap(m, None);
+    }),
+    ("cell.rs GcCell::swap outside", |m, t| {
+        let _ = t.cells_outside[0].swap(m, own(m));
+    }),
+    ("cell.rs GcCell::compare_exchange", |m, t| {
+        let _ = t.full.compare_exchange(m, t.full.get(), None);
+    }),
+    ("cell.rs GcCell::compare_exchange of nothing", |m, t| {
+        let _ = t.empty.compare_exchange(m, None, Some(own(m)));
+    }),
+    ("cell.rs GcOnce::set", |m, t| {
+        let _ = t.once.set(m, own(m));
+    }),
+    ("cell.rs GcOnce::set of an own cell", |m, t| {
+        let _ = m.alloc(GcOnce::empty()).set(m, t.text);
+    }),
+    ("word.rs GcWord::set", |m, t| {
+        t.word.set(m, Value::number(1.0))
+    }),
+    ("word.rs GcWord::set of an own one", |m, t| {
+        let word = m.alloc(GcWord::new(Value::number(1.0)));
+        word.set(m, Value::from_gc::<0>(t.text));
+    }),
+    ("word.rs GcWord::swap", |m, t| {
+        let _ = t.word.swap(m, Value::number(1.0));
+    }),
+    ("word.rs GcWord::compare_exchange", |m, t| {
+        let _ = t.word.compare_exchange(m, t.word.get(), Value::number(1.0));
+    }),
+    ("lock.rs GcLock::write", |m, t| t.lock.write(m).clear()),
+    ("lock.rs GcLock::write outside", |m, t| {
+        t.lock_outside.write(m).clear()
+    }),
+    ("lock.rs GcLock::try_write", |m, t| {
+        t.lock.try_write(m).expect("free").clear();
+    }),
+    ("lock.rs GcLock::try_write outside", |m, t| {
+        t.lock_outside.try_write(m).expect("free").clear();
+    }),
+    ("weak.rs Gc::downgrade", |m, t| {
+        let _ = Gc::downgrade(t.text, m);
+    }),
+    ("weak.rs Gc::try_downgrade", |m, t| {
+        let _ = Gc::try_downgrade(t.text, m);
+    }),
+    ("weak.rs Weak::upgrade", |m, t| {
+        let _ = t.weak.upgrade(m);
+    }),
+    ("root.rs Mutator::root", |m, t| drop(m.root(t.text))),
+    ("root.rs Mutator::root_weak", |m, t| {
+        drop(m.root_weak(t.weak))
+    }),
+    #[cfg(feature = "sched")]
+    ("gc_chan.rs GcChan::try_send", |m, t| {
+        let _ = t.queue.try_send(m, own(m));
+    }),
+    #[cfg(feature = "sched")]
+    ("gc_chan.rs GcChan::try_send into an own one", |m, t| {
+        let _ = m.alloc(greywave::GcChan::new(1)).try_send(m, t.text);
+    }),
+    #[cfg(feature = "sched")]
+    ("gc_chan.rs GcChan::try_recv", |m, t| {
+        let _ = t.queue.try_recv(m);
+    }),
+];
+
+fn heap_number(heap: &Heap) -> String {
+    let shown = format!("{heap:?}");
+    let digits = shown.chars().skip_while(|c| !c.is_ascii_digit());
+    digits.take_while(char::is_ascii_digit).collect()
+}
+
+/// The operation with a mutator of the second heap on things of the first one ends with a panic that names both, before
+/// it has changed anything.
+#[track_caller]
+pub(crate) fn refuses(
+    operation: &Operation,
+    m: &'static Mutator,
+    first: &Heap,
+    things: Gc<'static, Things<'static>>,
+) {
+    let (name, act) = operation;
+    let end = catch_unwind(AssertUnwindSafe(|| act(m, things)));
+    let message = match end {
+        Ok(()) => panic!("{name} was not refused"),
+        Err(payload) => *payload
+            .downcast::<String>()
+            .expect("a message with numbers"),
+    };
+    for part in [
+        format!("an object of heap {} ", heap_number(first)),
+        format!("with a mutator of heap {}:", heap_number(m.heap())),
+    ] {
+        assert!(
+            message.contains(&part),
+            "{name}: {message:?} without {part:?}"
+        );
+    }
+    assert!(
+        things.is_as_new(),
+        "{name} was refused and has changed something"
+    );
+}
+
+/// Every operation is refused, with a mutator that was attached when both heaps were there.
+pub(crate) fn a_mutator_is_for_its_own_heap() {
+    let (first, root) = heap_with_things();
+    let second = Heap::new();
+    let worker = std::thread::spawn(move || {
+        let things = first.with(|m| root.get(m).give());
+        let m = leaked(&second);
+        for operation in OPERATIONS {
+            refuses(operation, m, &first, things);
+        }
+    });
+    worker.join().expect("no panic");
+}
+
+/// The same with a mutator that is older than the other heap, and has come to no safepoint since: somebody else puts the
+/// pointer into an object of its heap.
+pub(crate) fn a_mutator_knows_of_younger_heaps() {
+    let old = Heap::new();
+    let m = leaked(&old);
+    let (young, root) = heap_with_things();
+    let mine = std::thread::scope(|s| {
+        let bring = s.spawn(|| {
+            let things = young.with(|m| root.get(m).give());
+            let m = leaked(&old);
+            m.root(unsize!(m.alloc(Holder { things }) => dyn Give))
+        });
+        bring.join().expect("no panic")
+    });
+    let things = mine.get(m).give();
+    for operation in OPERATIONS {
+        refuses(operation, m, &young, things);
+    }
+}
