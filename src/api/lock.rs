@@ -17,6 +17,7 @@ use crate::gc::notice::tell_without_heap;
 use crate::object::counting::{Counting, Purpose, account_bytes, external_bytes, outermost_bytes};
 use crate::object::trace::{LockView, Rebrand, Trace, Tracer};
 use crate::sys::fatal::fatal_args;
+use crate::sys::os_thread::name_of_this_thread;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::UnsafeCell;
 use crate::sys::thread::thread_local;
@@ -412,13 +413,9 @@ impl Drop for Unlock<'_> {
 
 /// A thread has waited for a lock for so long.
 fn tell_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
-    let thread = std::thread::current();
-    let thread = thread
-        .name()
-        .map_or_else(|| format!("{:?}", thread.id()), str::to_owned);
     let event = Event::SlowLock {
         waited,
-        thread,
+        thread: name_of_this_thread(),
         writes: wanted == Kind::Write,
         at: here,
     };

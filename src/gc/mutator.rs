@@ -14,7 +14,7 @@ use crate::gc::standstill::{Section, next_section};
 use crate::gc::state_word::StateWord;
 use crate::heap::mcache::MCache;
 use crate::heap::mheap::Paint;
-use crate::sys::os_thread::OsThread;
+use crate::sys::os_thread::{OsThread, name_of_this_thread};
 
 /// What the mutator's own thread works with.
 ///
@@ -96,12 +96,8 @@ impl MutatorRef {
 impl MutatorState {
     /// The mutator of this thread.
     pub(crate) fn new(word: StateWord, attached_at: &'static Location<'static>) -> Self {
-        let current = std::thread::current();
-        let thread = current
-            .name()
-            .map_or_else(|| format!("{:?}", current.id()), str::to_owned);
         Self {
-            thread: Some(thread),
+            thread: Some(name_of_this_thread()),
             // Relaxed: for reports.
             os_thread: AtomicU32::new(OsThread::current().to_raw()),
             ..Self::of_nobody(word, attached_at)

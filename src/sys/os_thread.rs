@@ -5,6 +5,28 @@
 
 use std::time::Duration;
 
+use crate::sys::quiet::contain;
+
+std::thread_local! {
+    /// The name under which reports speak of this thread.
+    static NAME: String = {
+        let thread = std::thread::current();
+        let id = || format!("{:?}", thread.id());
+        thread.name().map_or_else(id, str::to_owned)
+    };
+}
+
+/// The name of this thread; its number where it has none.
+///
+/// A thread may attach in its very last destructor, a pthread key's, when std knows nothing of the
+/// thread any more and `thread::current` panics: then the system's name for it has to do.
+pub(crate) fn name_of_this_thread() -> String {
+    contain(|| NAME.try_with(String::clone).ok())
+        .flatten()
+        .or_else(|| OsThread::current().name())
+        .unwrap_or_else(|| "a thread that ends".to_owned())
+}
+
 /// What a thread does at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
