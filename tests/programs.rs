@@ -32,6 +32,9 @@ mod make_samples;
 #[path = "../examples/malloc_replay.rs"]
 mod malloc_replay;
 #[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/pace.rs"]
+mod pace;
+#[allow(dead_code, reason = "its main is not called")]
 #[path = "../examples/server.rs"]
 mod server;
 #[allow(dead_code, reason = "its main is not called")]
@@ -305,6 +308,60 @@ mod samples {
         assert!((0..graph.objects()).any(|it| graph.degree(it) >= 5_000));
         assert!((0..graph.objects()).any(|it| graph.size(it) == 0 && graph.degree(it) == 0));
         assert!((0..graph.objects()).any(|it| graph.edges_of(it).contains(&(it as u32))));
+    }
+}
+
+/// Programs that outrun the collector keep to their bounds. Bytes are counted, whatever the machine
+/// does meanwhile.
+mod bounds {
+    use super::pace::bounds::{Amount, PROGRAMS, Verdict};
+
+    const MIB: u64 = 1 << 20;
+
+    fn run(name: &str) -> Vec<Verdict> {
+        let amount = Amount {
+            bytes: 96 * MIB,
+            polls: 8,
+        };
+        let program = PROGRAMS.iter().find(|(known, _)| *known == name);
+        let (_, program) = program.expect("there is such a program");
+        let verdicts = program(amount).expect("it runs");
+        for verdict in &verdicts {
+            assert!(verdict.is_ok(), "{verdict}");
+        }
+        verdicts
+    }
+
+    #[test]
+    fn what_objects_own_outside_the_heap_is_within_bounds() {
+        let [verdict] = &run("external")[..] else {
+            panic!("one verdict")
+        };
+        // 6 MiB live, and what comes while marking runs.
+        assert!(verdict.goal <= 24 * MIB, "{verdict}");
+        assert!(verdict.cycles >= 4, "{verdict}");
+    }
+
+    #[test]
+    fn threads_of_garbage_are_within_bounds() {
+        let verdicts = run("garbage");
+        assert_eq!(verdicts.len(), 4);
+        for verdict in verdicts {
+            // Nothing lives but what comes while marking runs.
+            assert!(verdict.goal <= 24 * MIB, "{verdict}");
+            assert!(verdict.cycles >= 4, "{verdict}");
+        }
+    }
+
+    #[test]
+    fn garbage_beside_a_late_neighbour_is_within_bounds() {
+        let verdicts = run("neighbour");
+        assert!(verdicts.iter().all(|v| v.goal <= 24 * MIB), "{verdicts:?}");
+    }
+
+    #[test]
+    fn garbage_is_within_limits_and_never_out_of_memory() {
+        assert_eq!(run("limits").len(), 4);
     }
 }
 
