@@ -80,6 +80,9 @@ const PROGRAMS: &[Program] = &[
     plain!(staged::no_g_touches_the_heap_in_a_stop),
     plain!(scheduler::an_aborted_g_undoes_what_it_did_in_the_heap),
     plain!(scheduler::a_deadlock_comes_as_the_monitor_falls_asleep),
+    plain!(scheduler::the_last_timer_goes_outside),
+    plain!(scheduler::a_deadlock_is_told_to_who_is_in_it),
+    plain!(scheduler::a_timer_of_another_runtime_ends_a_wait),
     plain!(endings::an_edge_is_cut_after_the_last_handshake),
     plain!(endings::an_upgrade_comes_as_marking_ends),
     plain!(endings::an_upgrade_comes_after_marking),
@@ -226,6 +229,12 @@ const TABLE: &[(Fault, &str)] = &[
     (
         Fault::EventsSleptOver,
         "a_deadlock_comes_as_the_monitor_falls_asleep",
+    ),
+    (Fault::LastWaitGoesUnheard, "the_last_timer_goes_outside"),
+    (Fault::BystandersTold, "a_deadlock_is_told_to_who_is_in_it"),
+    (
+        Fault::DriverCountsAsLine,
+        "a_timer_of_another_runtime_ends_a_wait",
     ),
     (
         Fault::LostMutatorDetached,

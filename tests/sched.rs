@@ -27,6 +27,8 @@ mod hogs;
 mod polls;
 #[path = "sched/settings.rs"]
 mod settings;
+#[path = "sched/stuck.rs"]
+mod stuck;
 #[path = "stress/support.rs"]
 mod support;
 #[path = "sched/together.rs"]

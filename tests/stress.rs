@@ -186,6 +186,24 @@ fn a_deadlock_comes_as_the_monitor_falls_asleep() {
 
 #[cfg(feature = "sched")]
 #[test]
+fn the_last_timer_goes_outside() {
+    scheduler::the_last_timer_goes_outside();
+}
+
+#[cfg(feature = "sched")]
+#[test]
+fn a_deadlock_is_told_to_who_is_in_it() {
+    scheduler::a_deadlock_is_told_to_who_is_in_it();
+}
+
+#[cfg(feature = "sched")]
+#[test]
+fn a_timer_of_another_runtime_ends_a_wait() {
+    scheduler::a_timer_of_another_runtime_ends_a_wait();
+}
+
+#[cfg(feature = "sched")]
+#[test]
 fn no_g_touches_the_heap_in_a_stop() {
     staged::no_g_touches_the_heap_in_a_stop();
 }

@@ -11,15 +11,24 @@ use crate::sched::context::Elsewhere;
 use crate::sched::report::Deadlock;
 use crate::sched::shared::Shared;
 use crate::sys::lock::Unranked;
+use crate::sys::sync::{AtomicUsize, Ordering};
 
 /// A thread in `block_on`.
 #[derive(Debug)]
 pub(crate) struct Main {
     thread: Thread,
+    /// The address of its G; 0 until that is known.
+    g: AtomicUsize,
     deadlock: Unranked<Option<Deadlock>>,
 }
 
 impl Main {
+    /// The address of its G, which does not end before this thread is off the list; 0 if that is not known yet.
+    pub(crate) fn g(&self) -> usize {
+        // Relaxed: an address to compare. Who finds 0 looks again.
+        self.g.load(Ordering::Relaxed)
+    }
+
     /// Ends its wait with this.
     pub(crate) fn tell(&self, deadlock: Deadlock) {
         *self.deadlock.lock() = Some(deadlock);
@@ -80,6 +89,7 @@ impl Shared {
     {
         let main = Arc::new(Main {
             thread: std::thread::current(),
+            g: AtomicUsize::new(0),
             deadlock: Unranked::new(None),
         });
         self.mains.lock().push(main.clone());
@@ -90,6 +100,8 @@ impl Shared {
         // SAFETY: 1. this function does not return, and does not unwind, before the G has ended, and a G that has ended has
         // dropped its future.
         let handle = unsafe { self.spawn(boxed, Some("main".to_owned()), called_at) };
+        // Relaxed: as in `g`.
+        main.g.store(handle.address(), Ordering::Relaxed);
         let mut handle = pin!(handle);
         let mut deadlock = None;
         loop {

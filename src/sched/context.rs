@@ -2,7 +2,7 @@
 
 use std::alloc::Layout;
 use std::cell::Cell;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::task::Context;
 
@@ -25,9 +25,9 @@ pub(crate) fn set_driver(driver: Option<(Arc<Driver>, usize)>) {
 }
 
 thread_local! {
-    static WORKER: Cell<*const Worker> = const { Cell::new(std::ptr::null()) };
+    static WORKER: Cell<*const Worker> = const { Cell::new(ptr::null()) };
     /// Whose thread this is, also while it is [`Elsewhere`].
-    static HOME: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
+    static HOME: Cell<*const Shared> = const { Cell::new(ptr::null()) };
     static RANDOM: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -43,7 +43,7 @@ impl Here {
 
 impl Drop for Here {
     fn drop(&mut self) {
-        WORKER.with(|w| w.set(std::ptr::null()));
+        WORKER.with(|w| w.set(ptr::null()));
     }
 }
 
@@ -59,7 +59,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        HOME.with(|home| home.set(std::ptr::null()));
+        HOME.with(|home| home.set(ptr::null()));
     }
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Elsewhere(*const Worker);
 
 impl Elsewhere {
     pub(crate) fn enter() -> Self {
-        Self(WORKER.with(|w| w.replace(std::ptr::null())))
+        Self(WORKER.with(|w| w.replace(ptr::null())))
     }
 }
 
@@ -82,7 +82,7 @@ impl Drop for Elsewhere {
 #[inline]
 pub(crate) fn with_worker<R>(f: impl FnOnce(Option<&Worker>) -> R) -> R {
     // A thread whose thread-locals are gone is no worker.
-    let worker = WORKER.try_with(Cell::get).unwrap_or(std::ptr::null());
+    let worker = WORKER.try_with(Cell::get).unwrap_or(ptr::null());
     // SAFETY: set by `Here::enter` to a worker that outlives the guard, and only for this thread.
     f(unsafe { worker.as_ref() })
 }
@@ -105,12 +105,19 @@ pub(crate) fn shard_of(shared: *const Shared) -> Option<usize> {
 /// Whether this thread is one of that runtime's, whatever it does just now.
 pub(crate) fn is_thread_of(shared: *const Shared) -> bool {
     HOME.try_with(Cell::get)
-        .is_ok_and(|home| std::ptr::eq(home, shared))
+        .is_ok_and(|home| ptr::eq(home, shared))
 }
 
 /// Whether this thread has a P, which others would wait for.
 pub(crate) fn holds_a_proc() -> bool {
     with_worker(|worker| worker.is_some_and(Worker::has_proc))
+}
+
+/// Whether this thread has a P of the runtime whose driver that is.
+pub(crate) fn holds_a_proc_beside(driver: &Driver) -> bool {
+    with_worker(|worker| {
+        worker.is_some_and(|w| ptr::eq(&raw const *w.shared().driver, driver) && w.has_proc())
+    })
 }
 
 /// The driver of the runtime that this thread works for, and the P whose timers are the nearest.

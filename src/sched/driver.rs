@@ -20,6 +20,11 @@
 //! Each heap of timers and each socket has a flag of its own for this under its own lock. So somebody who comes meanwhile is
 //! either there to be woken, or sees the flag. (A [`Sleep`](crate::time::Sleep) goes over to the runtime that polls it.)
 //!
+//! A timer or a socket's wait that is there is a reason not to look for a deadlock. So when the last one goes, the monitor has
+//! to look again ([`Watch`]), unless a P of this runtime runs, after which it looks anyway. That is asked only by who takes
+//! the last one, and costs a thread with a P one load; nothing else on the way of timers pays for it. (A look that is repeated
+//! while timers are there was the alternative: an idle process that only listens would wake up for it for ever.)
+//!
 //! **Concurrency**: `turn` says whether a thread is the poller, and guards nothing but that role. The locks of `scratch`
 //! and `sources` are held for a moment, and never while a waker runs.
 
@@ -33,11 +38,14 @@ use std::time::{Duration, Instant};
 
 use polling::{Event, Events, Poller};
 
+use crate::sched::context;
 use crate::sched::timer::{Key, Moved, NEVER, Timers};
 use crate::sched::wakers::{KeptWaker, Wakers};
+use crate::sched::watch::Watch;
 use crate::sys::clock;
 use crate::sys::fatal::fatal_args;
 use crate::sys::lock::Brief;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, fence, yield_now};
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -222,6 +230,8 @@ pub(crate) struct Driver {
     sources: Brief<Sources>,
     /// How many wakers sockets hold.
     waiters: AtomicUsize,
+    /// The monitor's, which is to hear when the last wait here goes.
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl fmt::Debug for Driver {
@@ -247,6 +257,7 @@ impl Driver {
             scratch: Brief::new(Some(Scratch::new())),
             sources: Brief::new(Sources::default()),
             waiters: AtomicUsize::new(0),
+            watch: Arc::new(Watch::new()),
         })
     }
 
@@ -340,6 +351,10 @@ impl Driver {
         drop(turn);
         let count = scratch.woken.len();
         scratch.woken.wake();
+        if count > 0 && self.io_waiters() == 0 {
+            // Those who have been woken may all be another executor's.
+            self.note_last_gone();
+        }
         // Another poll may have made one of its own meanwhile; either will do.
         let spare = self.scratch.lock().replace(scratch);
         drop(spare);
@@ -387,7 +402,9 @@ impl Driver {
             }
         }
         drop(sources);
-        self.remove_waiters(scratch.woken.len());
+        // Relaxed: a count. Who has called this looks whether it was the last, after it has woken them.
+        self.waiters
+            .fetch_sub(scratch.woken.len(), Ordering::Relaxed);
     }
 
     /// How long the poller may sleep; tells who adds timers.
@@ -430,7 +447,17 @@ impl Driver {
 
     /// Takes a timer out, if it has not fired.
     pub(crate) fn cancel_timer(&self, proc_index: usize, key: Key) {
-        self.deadlines.of(proc_index).cancel(key);
+        let timers = self.deadlines.of(proc_index);
+        if timers.cancel(key) && timers.next() == NEVER {
+            self.note_last_gone();
+        }
+    }
+
+    /// The last timer of a heap, or the last wait for a socket, has gone and woken nobody.
+    fn note_last_gone(&self) {
+        if !context::holds_a_proc_beside(self) && !sabotage::is_on(Fault::LastWaitGoesUnheard) {
+            self.watch.rouse();
+        }
     }
 
     /// The OS' side, for sockets.
@@ -462,10 +489,13 @@ impl Driver {
         self.waiters.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A socket has so many wakers fewer.
+    /// A socket has so many wakers fewer, which are not woken.
     pub(crate) fn remove_waiters(&self, count: usize) {
-        // Relaxed: a count.
-        self.waiters.fetch_sub(count, Ordering::Relaxed);
+        // Relaxed: a count; the monitor sees it through its events.
+        let before = self.waiters.fetch_sub(count, Ordering::Relaxed);
+        if count > 0 && before == count {
+            self.note_last_gone();
+        }
     }
 }
 

@@ -1,5 +1,18 @@
 //! Who is there, what they wait for, and whether anybody can end that wait.
+//!
+//! **When a G is stuck.** A G that waits is woken by a waker of its, and by nothing else. Each waker is either in a line of this
+//! crate's, which another G would have to serve, or in a stranger's hands, which may use it. The G's state counts both
+//! (`task/state.rs`). So a G is stuck when no stranger has a waker of its, and each G is. A stranger is whoever is no line:
+//! another executor, a combinator that has made wakers of its own out of the G's, a timer or socket of whichever runtime.
+//!
+//! **What is told.**
+//! - To nobody who is not stuck: who is in `block_on` is told if its G is one of those that were looked at.
+//! - Nothing that is no longer so: nothing has happened from before the first look until after the last
+//!   ([`Watch`](crate::sched::watch::Watch)).
+//! - In the end: a look that finds a reason to wait comes again by itself ([`Look::Again`]), unless the end of the reason is an
+//!   event ([`Look::Over`]). Of timers and sockets of this runtime that is so (`driver.rs`); what a stranger does is none.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
@@ -10,6 +23,7 @@ use crate::sched::shared::Shared;
 use crate::sched::sysmon::SURE_AFTER;
 use crate::sched::task::GRef;
 use crate::sched::wait::WaitReason;
+use crate::sys::sabotage::{self, Fault};
 use crate::sys::thread;
 
 /// What a G does, at one moment.
@@ -132,9 +146,8 @@ impl Shared {
 
     /// Looks whether all Gs wait for each other, and tells those in `block_on`. Every P is idle.
     ///
-    /// A G waits for another G if its last poll says so and nobody else holds a waker of its; or if it waits for a thread to
-    /// block on, while the threads that could be had are in calls. A G in a call waits for others if its thread sleeps for
-    /// ever.
+    /// See the module's head. A G that waits for a thread to block on is stuck while the threads that could be had are in
+    /// calls. A G in a call waits for others if its thread sleeps for ever.
     pub(crate) fn report_deadlock(self: &Arc<Self>) -> Look {
         if self.deadlocks == DeadlockPolicy::Never || self.mains.lock().is_empty() {
             return Look::Over;
@@ -169,16 +182,26 @@ impl Shared {
             _ if lines == 0 => return Look::Over,
             _ => thread::they_sleep_for_ever(SURE_AFTER, &threads),
         };
-        if !is_sure || self.watch.events() != events {
+        // One whose G is not among these has come since, and is no part of it. One that has not told its G yet may be.
+        let mains: Vec<_> = self.mains.lock().clone();
+        let among: HashSet<usize> = gs.iter().map(|g| g.as_ptr().as_ptr().addr()).collect();
+        if !is_sure || mains.iter().any(|main| main.g() == 0) || self.watch.events() != events {
             return Look::Again;
         }
         let report = Deadlock {
             gs: gs.iter().map(|g| self.info(g)).collect(),
         };
         drop(gs);
-        let mains: Vec<_> = self.mains.lock().clone();
+        if sabotage::is_on(Fault::BystandersTold) {
+            thread::sleep(Duration::from_millis(50));
+            for main in &*self.mains.lock() {
+                main.tell(report.clone());
+            }
+        }
         for main in mains {
-            main.tell(report.clone());
+            if among.contains(&main.g()) {
+                main.tell(report.clone());
+            }
         }
         Look::Over
     }
@@ -193,13 +216,15 @@ impl Shared {
                 Stuck::No
             };
         }
-        if !header.state.is_waiting() || !reason.needs_a_g() {
+        if !header.state.is_waiting() {
             return Stuck::No;
         }
-        // Each wait of ours holds one waker. One more is a stranger's, who may let go of it without a word. One reference is
-        // this report's.
-        if header.state.wakers() > header.waits() + 1 {
+        // Who may let go of it without a word. One reference is this report's.
+        if header.state.strangers(1) > 0 {
             return Stuck::Perhaps;
+        }
+        if !reason.needs_a_waker() {
+            return Stuck::No;
         }
         if reason == WaitReason::Thread {
             Stuck::WaitsForAThread

@@ -89,7 +89,7 @@ pub(crate) struct Shared {
     pub(crate) mains: Unranked<Vec<Arc<Main>>>,
     pub(crate) deadlocks: DeadlockPolicy,
     /// The monitor's sleep.
-    pub(crate) watch: Watch,
+    pub(crate) watch: Arc<Watch>,
     /// For whoever waits for the last G to end.
     pub(crate) ended: Unranked<()>,
     pub(crate) all_ended: Condvar,
@@ -122,6 +122,7 @@ impl Shared {
             standing_in: AtomicUsize::new(0),
             surplus: AtomicUsize::new(0),
             closing: AtomicU8::new(Closing::No as u8),
+            watch: driver.watch.clone(),
             driver,
             registry: Registry::new(shards, all),
             collector: plan.collector,
@@ -136,7 +137,7 @@ impl Shared {
             calls: CallQueue::new(),
             mains: Unranked::new(Vec::new()),
             deadlocks: plan.deadlocks,
-            watch: Watch::new(),
+
             ended: Unranked::new(()),
             all_ended: Condvar::new(),
             keeps_itself: AtomicU8::new(1),

@@ -33,7 +33,7 @@ impl Timer {
         let Some((driver, proc_index)) = context::driver() else {
             panic!("time is waited for outside a runtime: nobody would run the timer");
         };
-        let Some(key) = driver.start_timer(proc_index, when, KeptWaker::of(waker)) else {
+        let Some(key) = driver.start_timer(proc_index, when, KeptWaker::of_driver(waker)) else {
             panic!("time is waited for in a runtime that has ended: nobody would run the timer");
         };
         Self {

@@ -20,7 +20,7 @@
 use std::task::Waker;
 
 use crate::sched::timer::slots::Slots;
-use crate::sched::wakers::{KeptWaker, Wakers, with_clone_if_needed};
+use crate::sched::wakers::{KeptWaker, Wakers, with_driver_clone_if_needed};
 use crate::sys::MODELLED;
 use crate::sys::lock::Brief;
 use crate::sys::sync::{AtomicU64, Ordering};
@@ -90,7 +90,7 @@ impl Timers {
 
     /// Sees to it that the timer wakes `waker`; false if it has fired, or the heap has been closed.
     pub(crate) fn refresh(&self, key: Key, waker: &Waker) -> bool {
-        with_clone_if_needed(waker, |fresh| {
+        with_driver_clone_if_needed(waker, |fresh| {
             let mut heap = self.heap.lock();
             let Some(place) = heap.slots.waker_of(key) else {
                 return Some(false);
@@ -113,8 +113,8 @@ impl Timers {
         drop(woken);
     }
 
-    /// Takes the timer out, if it has not fired.
-    pub(crate) fn cancel(&self, key: Key) {
+    /// Takes the timer out; false if it has fired.
+    pub(crate) fn cancel(&self, key: Key) -> bool {
         let waker = {
             let mut heap = self.heap.lock();
             let waker = heap.cancel(key);
@@ -123,7 +123,7 @@ impl Timers {
             }
             waker
         };
-        drop(waker);
+        waker.is_some()
     }
 
     /// Gives the timer another deadline, if it has not fired.

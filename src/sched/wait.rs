@@ -65,11 +65,12 @@ impl WaitReason {
             .unwrap_or(Self::Unknown)
     }
 
-    /// Whether only another G can end the wait: not time, not the OS, not a stranger.
-    pub(crate) fn needs_a_g(self) -> bool {
+    /// Whether it is a wait for somebody who holds a waker, so that nothing ends it once nobody does who could use it.
+    /// Of a future of somebody else's it is not known.
+    pub(crate) fn needs_a_waker(self) -> bool {
         !matches!(
             self,
-            Self::Unknown | Self::Yield | Self::Sleep | Self::Io | Self::Blocking | Self::Call
+            Self::Unknown | Self::Yield | Self::Blocking | Self::Call
         )
     }
 }

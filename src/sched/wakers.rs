@@ -11,6 +11,12 @@
 //!   the other side's executor is broken is none of its business. (tokio lets the panic out to the
 //!   one who wakes, who then has sent a value and does not know it.)
 //!
+//! **Whose it is.** A deadlock is told by the wakers of a G: as long as one is in a stranger's hands,
+//! the G may be woken ([`report.rs`](crate::sched::report)). So whoever keeps a waker says where:
+//! [`KeptWaker::of`] in a line that Gs wake, [`KeptWaker::of_driver`] where time or the OS wakes. The
+//! first is counted in the G, the second is as good as a stranger's, and if it is in another
+//! runtime's driver it is one.
+//!
 //! [`KeptWaker`] is the type of every waker in a table, list or line. Its clone, wake and drop
 //! check the first rule in debug builds (`sys/lock.rs`), in any run that comes by. Under a lock one
 //! can compare wakers, which is no code of theirs, put one in, and take one out.
@@ -19,15 +25,31 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::task::Waker;
 
+use crate::sched::task::waker::{is_kept_of, kept};
 use crate::sys::MODELLED;
 use crate::sys::lock::assert_none_held;
+use crate::sys::quiet::contain_and_leak;
+use crate::sys::sabotage::{self, Fault};
 
 /// A waker that waits to be woken; see the module's head.
 pub(crate) struct KeptWaker(ManuallyDrop<Waker>);
 
 impl KeptWaker {
-    /// A clone of `waker`. No lock is held.
+    /// A clone of `waker`, for a line in which only Gs, and threads that wait as they do, wake. No
+    /// lock is held.
+    #[inline]
     pub(crate) fn of(waker: &Waker) -> Self {
+        assert_none_held("a waker is cloned");
+        let clone = kept(waker).unwrap_or_else(|| waker.clone());
+        Self(ManuallyDrop::new(clone))
+    }
+
+    /// A clone of `waker`, for a driver, which wakes when time has passed or the OS says so. No lock
+    /// is held.
+    pub(crate) fn of_driver(waker: &Waker) -> Self {
+        if sabotage::is_on(Fault::DriverCountsAsLine) {
+            return Self::of(waker);
+        }
         assert_none_held("a waker is cloned");
         Self(ManuallyDrop::new(waker.clone()))
     }
@@ -35,7 +57,7 @@ impl KeptWaker {
     /// Whether it wakes the same task as `other`, as far as that can be told.
     #[inline]
     pub(crate) fn will_wake(&self, other: &Waker) -> bool {
-        self.0.will_wake(other)
+        is_kept_of(&self.0, other) || self.0.will_wake(other)
     }
 
     /// Wakes the task. No lock is held. Does not panic.
@@ -44,14 +66,19 @@ impl KeptWaker {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: taken once: `this` is not dropped, and not used after this line.
         let waker = unsafe { ManuallyDrop::take(&mut this.0) };
-        contain("a waker is woken", || waker.wake());
+        contain_unlocked("a waker is woken", || waker.wake());
+    }
+
+    /// As [`wake`](Self::wake), where the waker has to stay.
+    pub(crate) fn wake_by_ref(&self) {
+        contain_unlocked("a waker is woken", || self.0.wake_by_ref());
     }
 }
 
 impl Drop for KeptWaker {
     #[inline]
     fn drop(&mut self) {
-        contain("a waker is dropped", || {
+        contain_unlocked("a waker is dropped", || {
             // SAFETY: dropped once: this is the drop of the whole, and `wake` runs no such.
             unsafe { ManuallyDrop::drop(&mut self.0) };
         });
@@ -64,25 +91,11 @@ impl fmt::Debug for KeptWaker {
     }
 }
 
-/// Runs foreign code, whose panic ends here.
+/// Runs foreign code, whose panic ends here. No lock is held.
 #[inline]
-#[cfg(not(any(loom, shuttle)))]
-fn contain(what: &str, code: impl FnOnce()) {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
+fn contain_unlocked(what: &str, code: impl FnOnce()) {
     assert_none_held(what);
-    // Unwind safe: it touches nothing of ours, or finds its own way as any other thread does.
-    let outcome = catch_unwind(AssertUnwindSafe(code));
-    // The drop of a payload is foreign code as well; it is leaked.
-    let _leaked = outcome.map_err(ManuallyDrop::new);
-}
-
-/// In a model each panic is the model's end.
-#[inline]
-#[cfg(any(loom, shuttle))]
-fn contain(what: &str, code: impl FnOnce()) {
-    assert_none_held(what);
-    code();
+    contain_and_leak(code);
 }
 
 /// Whom to wake once the lock is free: filled under the lock, made before it is taken. Dropping
@@ -177,6 +190,23 @@ impl Fresh<'_> {
 /// None says that it needs a clone of `waker`, which is there at its next call.
 pub(crate) fn with_clone_if_needed<R>(
     waker: &Waker,
+    attempt: impl FnMut(&mut Fresh<'_>) -> Option<R>,
+) -> R {
+    with_clone(waker, KeptWaker::of, attempt)
+}
+
+/// As [`with_clone_if_needed`], for a driver ([`KeptWaker::of_driver`]).
+pub(crate) fn with_driver_clone_if_needed<R>(
+    waker: &Waker,
+    attempt: impl FnMut(&mut Fresh<'_>) -> Option<R>,
+) -> R {
+    with_clone(waker, KeptWaker::of_driver, attempt)
+}
+
+#[inline]
+fn with_clone<R>(
+    waker: &Waker,
+    keep: impl Fn(&Waker) -> KeptWaker,
     mut attempt: impl FnMut(&mut Fresh<'_>) -> Option<R>,
 ) -> R {
     let mut fresh = Fresh {
@@ -189,7 +219,7 @@ pub(crate) fn with_clone_if_needed<R>(
             return answer;
         }
         fresh.stale = None;
-        fresh.clone = Some(KeptWaker::of(waker));
+        fresh.clone = Some(keep(waker));
     }
 }
 

@@ -94,8 +94,11 @@ impl Watch {
 #[cfg(all(test, loom))]
 mod models {
     use std::sync::Arc;
+    use std::task::Waker;
 
     use super::*;
+    use crate::sched::timer::{NEVER, Timers};
+    use crate::sched::wakers::KeptWaker;
     use crate::sys::model::explore;
     use crate::sys::sync::AtomicUsize;
 
@@ -180,5 +183,48 @@ mod models {
     #[should_panic(expected = "deadlock")]
     fn loom_a_monitor_that_counts_after_its_look_fails() {
         everything_happens_between_the_look_and_the_sleep(false);
+    }
+
+    /// The last timers of two Ps go on two threads, and wake nobody; as `Driver::cancel_timer`. The monitor has seen them, and
+    /// falls asleep.
+    fn the_last_timers_go(rouses: bool) {
+        explore(2, move |order| {
+            let watch = Arc::new(Watch::new());
+            let heaps = Arc::new([Timers::new(), Timers::new()]);
+            let keys = [0, 1].map(|heap| {
+                let waker = KeptWaker::of_driver(Waker::noop());
+                heaps[heap].insert(50, waker).expect("it is open").0
+            });
+            let go = |heap: usize| {
+                let (watch, heaps, key) = (watch.clone(), heaps.clone(), keys[heap]);
+                move || {
+                    if heaps[heap].cancel(key) && heaps[heap].next() == NEVER && rouses {
+                        watch.rouse();
+                    }
+                }
+            };
+            let (one, other) = (go(0), go(1));
+            order.race3(one, other, move || {
+                loop {
+                    let seen = watch.events();
+                    if heaps.iter().all(|timers| timers.next() == NEVER) {
+                        break;
+                    }
+                    watch.sleep(seen, Duration::MAX, || false);
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn loom_the_last_timers_go_while_the_monitor_falls_asleep() {
+        the_last_timers_go(true);
+    }
+
+    /// The negative control: nobody is told.
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn loom_timers_that_go_without_a_word_fail() {
+        the_last_timers_go(false);
     }
 }

@@ -28,14 +28,22 @@ pub(crate) fn contain<R>(f: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
+/// Runs a user's code; the payload of its panic is leaked, as for [`drop_quietly`]. For what runs so often
+/// that a second guard, around the drop of that payload, is too much.
+#[inline]
+pub(crate) fn contain_and_leak(f: impl FnOnce()) {
+    if MODELLED {
+        return f();
+    }
+    // Unwind safe: it touches nothing of ours, or finds its own way as any other thread does.
+    let outcome = catch_unwind(AssertUnwindSafe(f));
+    let _leaked = outcome.map_err(ManuallyDrop::new);
+}
+
 /// Drops a user's value. The payload of a panic that comes out of that may have a destructor that panics, too, and so on
 /// without an end: that payload is leaked.
 pub(crate) fn drop_quietly<T>(value: T) {
-    if MODELLED {
-        return drop(value);
-    }
-    let outcome = catch_unwind(AssertUnwindSafe(move || drop(value)));
-    let _leaked = outcome.map_err(ManuallyDrop::new);
+    contain_and_leak(move || drop(value));
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

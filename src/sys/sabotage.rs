@@ -128,6 +128,12 @@ faults! {
     /// The monitor does not look, before it sleeps, whether anything has happened since its look for a deadlock, and is slow to
     /// fall asleep.
     EventsSleptOver
+    /// The monitor does not hear that the last timer or the last wait for a socket has gone.
+    LastWaitGoesUnheard
+    /// A deadlock is told to whoever is in `block_on` some time after the look.
+    BystandersTold
+    /// A wait for another runtime's timer or socket counts as a wait for a G.
+    DriverCountsAsLine
 
     // Mutators that are not dropped.
     /// The end of a thread detaches the mutator that it has not dropped.

@@ -173,10 +173,11 @@ impl<C: Cases> Select<C> {
     }
 
     fn note_wait(&self) {
-        let reason = match (self.cases.is_live(), C::HAS_FUTURES) {
-            (false, _) => WaitReason::NilChan,
-            (true, true) => WaitReason::Unknown,
-            (true, false) => WaitReason::Select,
+        // What its futures wait for is told by the wakers that they hold.
+        let reason = if self.cases.is_live() {
+            WaitReason::Select
+        } else {
+            WaitReason::NilChan
         };
         context::note_wait(reason, 0);
     }

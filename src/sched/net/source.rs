@@ -25,7 +25,7 @@ use polling::{AsSource, Event, Poller};
 use crate::sched::context;
 use crate::sched::driver::{Driver, Pollable};
 use crate::sched::wait::WaitReason;
-use crate::sched::wakers::{Fresh, KeptWaker, Wakers, with_clone_if_needed};
+use crate::sched::wakers::{Fresh, KeptWaker, Wakers, with_driver_clone_if_needed};
 use crate::sys::lock::Brief;
 
 /// What is waited for.
@@ -262,7 +262,7 @@ impl<S: AsSource> Registered<S> {
         mut ticket: Option<&mut u64>,
         waker: &Waker,
     ) -> io::Result<()> {
-        let (asked, ticket) = with_clone_if_needed(waker, |fresh| {
+        let (asked, ticket) = with_driver_clone_if_needed(waker, |fresh| {
             let mut interest = self.source.interest.lock();
             if interest.closed {
                 return Some((Err(runtime_has_ended()), BY_HAND));

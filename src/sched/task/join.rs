@@ -12,6 +12,7 @@ use crate::sched::shared::Shared;
 use crate::sched::task::GRef;
 use crate::sched::task::state::Wake;
 use crate::sched::wait::WaitReason;
+use crate::sched::wakers::KeptWaker;
 
 /// The result of a G, to be awaited; dropping it lets the G go on by itself.
 ///
@@ -48,6 +49,11 @@ impl<T> JoinHandle<T> {
             g,
             output: PhantomData,
         }
+    }
+
+    /// The address of the G, which is its alone while a handle is there.
+    pub(crate) fn address(&self) -> usize {
+        self.g.as_ptr().as_ptr().addr()
     }
 
     /// Has the G dropped at its next await instead of polled; awaiting the handle gives an error then. A G that is being
@@ -93,7 +99,7 @@ impl<T> Future for JoinHandle<T> {
             } else if header.state.has_joiner() && !header.state.clear_joiner() {
                 false // it has ended
             } else {
-                let waker = cx.waker().clone();
+                let waker = KeptWaker::of(cx.waker());
                 header.joiner.with_mut(|joiner| {
                     // SAFETY: HAS_JOINER is clear: the place is the handle's.
                     unsafe { *joiner = Some(waker) };
@@ -101,7 +107,7 @@ impl<T> Future for JoinHandle<T> {
                 header.state.set_joiner()
             };
             if waits {
-                context::note_wait(WaitReason::Join, self.g.as_ptr().as_ptr().addr());
+                context::note_wait(WaitReason::Join, self.address());
                 return Poll::Pending;
             }
         }

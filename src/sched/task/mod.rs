@@ -15,13 +15,12 @@ pub(crate) mod waker;
 use std::fmt;
 use std::panic::Location;
 use std::ptr::NonNull;
-use std::task::Waker;
 
 use crate::sched::list::{Chained, Linked, Links, Next};
 use crate::sched::shared::Shared;
 use crate::sched::task::state::State;
 use crate::sched::wait::WaitReason;
-use crate::sys::quiet::contain;
+use crate::sched::wakers::KeptWaker;
 use crate::sys::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
 
 /// What is done with a G without knowing its type.
@@ -56,11 +55,11 @@ pub(crate) struct Header {
     note: AtomicU64,
     /// When it was spawned, in milliseconds since the runtime was built.
     pub(crate) born_ms: u32,
-    /// What the last poll has noted, in one word, so that the count of waits has room: 19 bits of waits, 5 of the reason of
-    /// the last one, and below them which list of all Gs it is in, which stays.
+    /// In one word: the reason of the last wait that the last poll has noted, in 5 bits, and below them which list of all Gs
+    /// it is in, which stays.
     noted: AtomicU32,
     /// The handle's waker. [A1]-like: written by the handle while HAS_JOINER is clear, read by whoever set DONE.
-    joiner: UnsafeCell<Option<Waker>>,
+    joiner: UnsafeCell<Option<KeptWaker>>,
 }
 
 // SAFETY: 1. `all` is the only one.
@@ -75,7 +74,6 @@ unsafe impl Linked for Header {
 const SHARD: u32 = 0xff;
 const REASON_SHIFT: u32 = 8;
 const REASON: u32 = 0x1f << REASON_SHIFT;
-const ONE_WAIT: u32 = 1 << 13;
 
 const _: () = assert!(WaitReason::COUNT <= 32);
 
@@ -108,11 +106,15 @@ impl Header {
         self.note.store(on as u64 & !1, Ordering::Relaxed);
         // Relaxed (all): read by reports, and by whoever has seen the G wait through its state.
         let noted = self.noted.load(Ordering::Relaxed);
-        // A poll that notes more waits than there is room for stays at the most: it is then never taken for stuck.
-        let counted = noted.checked_add(ONE_WAIT).unwrap_or(noted);
-        let reason = (reason as u32) << REASON_SHIFT;
+        // A wait for a thread stays, whatever the same poll waits for besides: it decides whether calls are looked at.
+        let thread = (WaitReason::Thread as u32) << REASON_SHIFT;
+        let reason = if noted & REASON == thread {
+            thread
+        } else {
+            (reason as u32) << REASON_SHIFT
+        };
         self.noted
-            .store(counted & !REASON | reason, Ordering::Relaxed);
+            .store(noted & !REASON | reason, Ordering::Relaxed);
     }
 
     /// It runs a blocking call, or does no more.
@@ -165,12 +167,6 @@ impl Header {
         }
         self.note.store(0, Ordering::Relaxed);
         Some(note >> 1)
-    }
-
-    /// How many waits the last poll has noted.
-    pub(crate) fn waits(&self) -> usize {
-        // Relaxed: as above.
-        (self.noted.load(Ordering::Relaxed) / ONE_WAIT) as usize
     }
 }
 
@@ -242,7 +238,7 @@ impl GRef {
                 // SAFETY: HAS_JOINER was set when DONE was: the waker is ours to read, and nobody writes it any more.
                 if let Some(waker) = unsafe { &*joiner } {
                     // [D2] any executor's.
-                    contain(|| waker.wake_by_ref());
+                    waker.wake_by_ref();
                 }
             });
         }

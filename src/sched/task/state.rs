@@ -1,4 +1,16 @@
-//! The state of a G: one word of flags and a count of references.
+//! The state of a G: one word of flags, a count of references, and how many of those are kept.
+//!
+//! A kept reference is a waker in a line of this crate's, which only another G of the runtime, or a
+//! thread that says so, wakes. Any other waker is a stranger's, who may use it at any time: a timer,
+//! a socket, another executor. So a G that waits is stuck once all of its wakers are kept ones
+//! ([`State::strangers`]), whatever else it has polled, and in whichever poll. (The count of the
+//! waits that the last poll had noted was tried in place of this. It misses the wakers of futures
+//! that a G has polled earlier and still has, and then no deadlock of that G is ever seen.)
+//!
+//! Both counts change with one operation on one word. So nobody sees a reference without its kind,
+//! and a wait costs no operation more than without the second count. The kept ones are at the top:
+//! should there ever be more than there is room for, the count wraps without touching the others,
+//! and the G is not taken for stuck.
 //!
 //! **Invariants**
 //! - `[A1]` Who sets RUNNING (from a word without it) has the future for itself until it clears the flag or sets DONE.
@@ -10,25 +22,31 @@
 
 use std::fmt;
 
-use crate::sys::sync::{AtomicUsize, Ordering};
+use crate::sys::sync::{AtomicU64, Ordering};
 
 /// A thread polls the future.
-const RUNNING: usize = 1;
+const RUNNING: u64 = 1;
 /// The future has ended and is gone.
-const DONE: usize = 1 << 1;
+const DONE: u64 = 1 << 1;
 /// The G is to be polled.
-const NOTIFIED: usize = 1 << 2;
+const NOTIFIED: u64 = 1 << 2;
 /// A join handle exists.
-const JOINABLE: usize = 1 << 3;
+const JOINABLE: u64 = 1 << 3;
 /// The join handle has left a waker, which belongs to whoever sets DONE.
-const HAS_JOINER: usize = 1 << 4;
+const HAS_JOINER: u64 = 1 << 4;
 /// The future is to be dropped instead of polled.
-const ABORTED: usize = 1 << 5;
+const ABORTED: u64 = 1 << 5;
 /// One reference.
-const ONE: usize = 1 << 6;
+const ONE: u64 = 1 << 6;
+/// All references.
+const REFERENCES: u64 = ((1 << 32) - 1) * ONE;
+/// That a reference is a kept one.
+const KEPT: u64 = ONE << 32;
+/// What a kept waker is: a reference, and that it is kept.
+const ONE_KEPT: u64 = ONE + KEPT;
 
 /// See the module's head.
-pub(crate) struct State(AtomicUsize);
+pub(crate) struct State(AtomicU64);
 
 /// What whoever takes a G from a queue is to do with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +89,11 @@ pub(crate) struct End {
 impl State {
     /// For a new G, which is about to be queued: references of the registry, the queue and the handle.
     pub(crate) fn new() -> Self {
-        Self(AtomicUsize::new((3 * ONE) | NOTIFIED | JOINABLE))
+        Self(AtomicU64::new((3 * ONE) | NOTIFIED | JOINABLE))
     }
 
     /// Replaces the word by `f` of it, until nobody has come between; `f`'s other half is returned.
-    fn update<R>(&self, mut f: impl FnMut(usize) -> (usize, R)) -> R {
+    fn update<R>(&self, mut f: impl FnMut(u64) -> (u64, R)) -> R {
         // Acquire: pairs with the AcqRel below in whoever had the G before.
         let mut old = self.0.load(Ordering::Acquire);
         loop {
@@ -120,7 +138,7 @@ impl State {
             if word & NOTIFIED != 0 {
                 return (word & !RUNNING, Pause::Again);
             }
-            debug_assert!(word >= 2 * ONE, "the registry has one");
+            debug_assert!(word & REFERENCES >= 2 * ONE, "the registry has one");
             ((word & !RUNNING) - ONE, Pause::Waits)
         })
     }
@@ -152,13 +170,28 @@ impl State {
 
     /// By a waker that gives its reference up.
     pub(crate) fn wake(&self) -> Wake {
+        self.wake_and_leave(0)
+    }
+
+    /// As [`wake`](Self::wake), by a waker that was kept.
+    pub(crate) fn wake_kept(&self) -> Wake {
+        self.wake_and_leave(KEPT)
+    }
+
+    fn wake_and_leave(&self, kind: u64) -> Wake {
         self.update(|word| {
+            // Wrapping: there may have been more than there is room for.
+            let word = word.wrapping_sub(kind);
             if word & (DONE | NOTIFIED) == 0 && word & RUNNING == 0 {
                 return (word | NOTIFIED, Wake::Queue);
             }
             let noted = if word & DONE == 0 { NOTIFIED } else { 0 };
             let new = (word | noted) - ONE;
-            let what = if new < ONE { Wake::Free } else { Wake::Nothing };
+            let what = if new & REFERENCES == 0 {
+                Wake::Free
+            } else {
+                Wake::Nothing
+            };
             (new, what)
         })
     }
@@ -197,12 +230,13 @@ impl State {
         self.0.load(Ordering::Relaxed) & RUNNING != 0
     }
 
-    /// Wakers that exist: every reference but those of the registry and of the handle. The G waits.
-    pub(crate) fn wakers(&self) -> usize {
+    /// Wakers in other hands than this crate's lines: every reference but those of the registry and
+    /// of the handle, the kept ones, and `mine`, which are the caller's. The G waits.
+    pub(crate) fn strangers(&self, mine: u64) -> u64 {
         // Relaxed: compared by whoever has found everybody asleep.
         let word = self.0.load(Ordering::Relaxed);
-        let fixed = 1 + usize::from(word & JOINABLE != 0);
-        (word / ONE).saturating_sub(fixed)
+        let ours = 1 + u64::from(word & JOINABLE != 0) + mine + word / KEPT;
+        ((word & REFERENCES) / ONE).saturating_sub(ours)
     }
 
     // ---- the join handle -------------------------------------------------------------------------------------
@@ -243,17 +277,38 @@ impl State {
     // ---- references ------------------------------------------------------------------------------------------
 
     pub(crate) fn add_reference(&self) {
+        self.add(ONE);
+    }
+
+    /// For a waker in a line of ours.
+    pub(crate) fn add_kept_reference(&self) {
+        self.add(ONE_KEPT);
+    }
+
+    #[inline]
+    fn add(&self, what: u64) {
         // Relaxed: whoever clones has one, so the memory stays.
-        let old = self.0.fetch_add(ONE, Ordering::Relaxed);
-        if old > isize::MAX as usize {
-            crate::sys::fatal::fatal("more wakers of one G than there are addresses");
+        let old = self.0.fetch_add(what, Ordering::Relaxed);
+        // Half of what there is room for: the other half is for those that are just here, too.
+        if old & REFERENCES > REFERENCES / 2 {
+            crate::sys::fatal::fatal("a G has more than 2,147,483,647 wakers");
         }
     }
 
     /// True if it was the last.
     pub(crate) fn drop_reference(&self) -> bool {
+        self.remove(ONE)
+    }
+
+    /// True if it was the last.
+    pub(crate) fn drop_kept_reference(&self) -> bool {
+        self.remove(ONE_KEPT)
+    }
+
+    #[inline]
+    fn remove(&self, what: u64) -> bool {
         // AcqRel: releases what was done with this reference, and gathers what others did with theirs. [A3]
-        self.0.fetch_sub(ONE, Ordering::AcqRel) & !(ONE - 1) == ONE
+        self.0.fetch_sub(what, Ordering::AcqRel) & REFERENCES == ONE
     }
 }
 
@@ -261,6 +316,7 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Relaxed: for people.
         let word = self.0.load(Ordering::Relaxed);
-        write!(f, "State({:#b}, {} references)", word % ONE, word / ONE)
+        let references = (word & REFERENCES) / ONE;
+        write!(f, "State({:#b}, {references} references)", word % ONE)
     }
 }
