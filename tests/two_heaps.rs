@@ -39,6 +39,50 @@ fn a_static_pointer_is_good_for_its_own_heap() {
     }
 }
 
+#[derive(Trace)]
+struct Mine<'gc> {
+    kept: Text<'gc>,
+    list: GcLock<Vec<Text<'gc>>>,
+}
+
+/// What an object, a lock or a frame keeps of another heap is no concern of its own heap's collector and verifier.
+#[test]
+fn what_is_kept_of_another_heap_is_passed_over() {
+    let (first, root) = heap_with_things();
+    let worker = std::thread::spawn(move || {
+        let things = first.with(|m| root.get(m).give());
+        let second = (Heap::builder().verify(true).poison(true).build()).expect("a heap");
+        let mut m = second.attach().expect("a thread without a mutator");
+        let mut frame: Frame<Vec<Text<'static>>> = Frame::new(&m, vec![things.text]);
+        let mine = {
+            let mine = m.alloc(Mine {
+                kept: things.text,
+                list: GcLock::new(vec![things.text]),
+            });
+            mine.list.write(&m).push(things.text);
+            let (slice, array) = (
+                m.alloc_slice(2, |_| things.text),
+                m.alloc_array(things.text, 2, |_| things.text),
+            );
+            assert!(slice[1].ptr_eq(array.items()[1]));
+            frame.enter(&m).push(things.text);
+            m.root(mine)
+        };
+        for _ in 0..3 {
+            m.collect();
+            second.verify().expect("whole");
+            let here = mine.get(&m);
+            assert!(here.kept.as_str() == "first" && here.list.read().len() == 2);
+            assert!(frame.enter(&m).iter().all(|text| text.as_str() == "first"));
+        }
+        drop(m);
+        // The other heap does not know of it, and keeps the object all the same.
+        first.verify().expect("whole");
+        assert!(things.is_as_new());
+    });
+    worker.join().expect("no panic");
+}
+
 /// A G's mutator is its P's: refused as any other.
 #[cfg(feature = "sched")]
 #[test]
@@ -69,6 +113,8 @@ fn a_g_changes_its_own_heap_only() {
 #[derive(Clone, Copy, Trace)]
 struct Aligned;
 
+type Named<'gc> = (Text<'gc>, Weak<'gc, ()>);
+
 #[derive(Trace)]
 struct Mixed<'gc> {
     unit: GcCell<'gc, ()>,
@@ -79,7 +125,7 @@ struct Mixed<'gc> {
     wide: GcLock<Vec<Gc<'gc, [u8]>>>,
     name: GcLock<Option<Gc<'gc, str>>>,
     outside: Vec<GcCell<'gc, String>>,
-    boxed: Box<GcLock<Vec<(Text<'gc>, Weak<'gc, ()>)>>>,
+    boxed: Box<GcLock<Vec<Named<'gc>>>>,
 }
 
 fn use_everything(heap: &Heap) {

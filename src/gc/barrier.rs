@@ -26,7 +26,12 @@
 //!
 //! A pointer to another heap's object may be *kept* in an object, a lock or a frame: there it is an
 //! address outside of the arena, which markers and verifiers pass over. It has the brand `'static`,
-//! so the mutator that gave it out keeps the object.
+//! so the mutator that gave it out keeps the object. To refuse it there, each allocation would have
+//! to look through its value, and each guard of a lock or a frame through its content.
+//!
+//! What that costs: a root of the keeping object gives the kept pointer out with a section's brand.
+//! All that can be asked of a change then is asked. But of an edge outside of all arenas that leads
+//! nowhere neither its address nor its value says whose it is, so it takes any object.
 //!
 //! No safepoint falls between the push and the store, so whoever stops the world finds both done or neither.
 

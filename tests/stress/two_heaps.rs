@@ -2,10 +2,14 @@
 //! against faults.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use greywave::{
-    Gc, GcCell, GcLock, GcOnce, GcWord, Heap, Mutator, Root, Trace, Weak, Word, WordKinds,
-    dyn_target, unsize,
+    Gc, GcCell, GcLock, GcOnce, GcWord, Heap, Mutator, Rebrand, Root, Trace, Tracer, Weak, Word,
+    WordKinds, dyn_target, unsize,
 };
 
 pub(crate) type Text<'gc> = Gc<'gc, String>;
@@ -98,18 +102,84 @@ impl Give for Holder<'static> {
 }
 dyn_target!(dyn Give);
 
+/// A heap that says nothing of the mutators that it loses.
+pub(crate) fn quiet_heap() -> Heap {
+    (Heap::builder().quiet(true).poison(true).build()).expect("a heap")
+}
+
+/// While a marker comes by it waits here.
+#[derive(Clone, Debug, Default)]
+struct Gate {
+    comes: Arc<AtomicUsize>,
+    is_open: Arc<AtomicBool>,
+}
+
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in an `Arc`. 4. true, so that it is traced. 5. it waits for a test that takes
+// no lock of the collector meanwhile.
+unsafe impl Trace for Gate {
+    fn trace(&self, _: &mut Tracer<'_>) {
+        self.comes.fetch_add(1, Ordering::SeqCst);
+        while !self.is_open.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+}
+
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for Gate {
+    type To = Self;
+}
+
+/// A heap that is being marked, as long as this lives.
+struct Marking {
+    gate: Gate,
+    cycle: Option<JoinHandle<()>>,
+    _root: Root<Gate>,
+}
+
+impl Marking {
+    fn of(heap: &Heap) -> Self {
+        let gate = Gate::default();
+        let root = heap.with(|m| m.root(m.alloc(gate.clone())));
+        let of = heap.clone();
+        let cycle = std::thread::spawn(move || of.collect());
+        while gate.comes.load(Ordering::SeqCst) == 0 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Self {
+            gate,
+            cycle: Some(cycle),
+            _root: root,
+        }
+    }
+}
+
+impl Drop for Marking {
+    fn drop(&mut self) {
+        self.gate.is_open.store(true, Ordering::SeqCst);
+        // Its mutator is lost, so nobody waits for a cycle for long.
+        let ended = self.cycle.take().map(JoinHandle::join);
+        assert!(ended.is_none_or(|end| end.is_ok()));
+    }
+}
+
 /// A heap with a mutator that is leaked, and a root of what that has made.
 pub(crate) fn heap_with_things() -> (Heap, Root<dyn Give>) {
-    let heap = (Heap::builder().quiet(true).poison(true).build()).expect("a heap");
-    let root = std::thread::scope(|s| {
+    let heap = quiet_heap();
+    let root = things_in(&heap);
+    (heap, root)
+}
+
+/// What a mutator has made that is leaked.
+pub(crate) fn things_in(heap: &Heap) -> Root<dyn Give> {
+    std::thread::scope(|s| {
         let leak = s.spawn(|| {
-            let m: &'static Mutator = leaked(&heap);
+            let m: &'static Mutator = leaked(heap);
             let things = m.alloc(Things::new(m));
             m.root(unsize!(m.alloc(Holder { things }) => dyn Give))
         });
         leak.join().expect("no panic")
-    });
-    (heap, root)
+    })
 }
 
 /// A mutator of this thread that is never dropped.
@@ -249,24 +319,32 @@ pub(crate) fn refuses(
     );
 }
 
-/// Every operation is refused, with a mutator that was attached when both heaps were there.
+/// Every operation is refused, with a mutator that was attached when both heaps were there, whether the one is being marked
+/// or the other.
 pub(crate) fn a_mutator_is_for_its_own_heap() {
-    let (first, root) = heap_with_things();
-    let second = Heap::new();
-    let worker = std::thread::spawn(move || {
-        let things = first.with(|m| root.get(m).give());
-        let m = leaked(&second);
-        for operation in OPERATIONS {
-            refuses(operation, m, &first, things);
-        }
-    });
-    worker.join().expect("no panic");
+    for (first_is_marked, second_is_marked) in
+        [(false, false), (true, false), (false, true), (true, true)]
+    {
+        let (first, second) = (quiet_heap(), quiet_heap());
+        let first_marking = first_is_marked.then(|| Marking::of(&first));
+        let second_marking = second_is_marked.then(|| Marking::of(&second));
+        let worker = std::thread::spawn(move || {
+            let root = things_in(&first);
+            let things = first.with(|m| root.get(m).give());
+            let m = leaked(&second);
+            for operation in OPERATIONS {
+                refuses(operation, m, &first, things);
+            }
+        });
+        worker.join().expect("no panic");
+        drop((first_marking, second_marking));
+    }
 }
 
 /// The same with a mutator that is older than the other heap, and has come to no safepoint since: somebody else puts the
 /// pointer into an object of its heap.
 pub(crate) fn a_mutator_knows_of_younger_heaps() {
-    let old = Heap::new();
+    let old = quiet_heap();
     let m = leaked(&old);
     let (young, root) = heap_with_things();
     let mine = std::thread::scope(|s| {
