@@ -476,7 +476,9 @@ mod tests {
                     assert_eq!(timers.expire(10), CROWD - 1);
                 } else {
                     let others = keys.iter().filter(|&&key| key != keys[stays]);
-                    others.for_each(|&key| timers.cancel(key));
+                    others.for_each(|&key| {
+                        timers.cancel(key);
+                    });
                 }
                 assert!(
                     timers.heap.lock().is_small(),
