@@ -353,3 +353,51 @@ fn a_heap_that_grows_without_the_end_of_a_cycle_is_told_of() {
     assert!(heap_bytes > 2 * goal_bytes, "{text}");
     assert!(text.contains("`Drop`"), "{text}");
 }
+
+/// The end of a runtime waits for a G, and names it.
+#[test]
+#[cfg(feature = "sched")]
+fn the_end_of_a_runtime_that_waits_is_told_of() {
+    use greywave::{Runtime, blocking, go_named};
+
+    let (heap, told) = heap();
+    let rt = Runtime::builder(&heap).procs(1).build().expect("a runtime");
+    let (started, starts) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    rt.block_on(async move {
+        drop(go_named("the long call", async move {
+            blocking(move || {
+                started.send(()).expect("heard");
+                let _ = goes_on.recv();
+            })
+            .await;
+        }));
+    })
+    .expect("no deadlock");
+    starts.recv().expect("it has begun");
+    let slow = || {
+        find(&told, |event| match event {
+            Event::SlowShutdown {
+                waited,
+                gs,
+                left: 1,
+                ..
+            } => Some((*waited, gs.clone(), event.to_string())),
+            _ => None,
+        })
+    };
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            // Without a word this waits for ever.
+            while slow().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            go_on.send(()).expect("the call waits");
+        });
+        drop(rt);
+    });
+    let (waited, gs, line) = slow().expect("told");
+    assert!(waited >= Duration::from_secs(1), "{waited:?}");
+    assert!(gs.iter().any(|g| g.contains("the long call")), "{gs:?}");
+    assert!(line.contains("in a blocking call"), "{line}");
+}

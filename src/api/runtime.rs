@@ -304,7 +304,8 @@ impl Runtime {
 }
 
 impl Drop for Runtime {
-    /// As [`shutdown`](Runtime::shutdown) with a limit of 10 s.
+    /// As [`shutdown`](Runtime::shutdown) with a limit of 10 s. Whom it waits for is told from 1 s on
+    /// ([`Event::SlowShutdown`](crate::Event::SlowShutdown)).
     fn drop(&mut self) {
         let _ = self.end(PATIENCE);
     }

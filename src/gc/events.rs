@@ -74,6 +74,20 @@ pub enum Event {
         /// How many mutators are lost; see [`MutatorLost`](Self::MutatorLost).
         lost_mutators: usize,
     },
+    /// The end of a `Runtime`, by its drop or by `shutdown`, waits for its Gs or its threads, and has waited
+    /// for a second; told again each time that the wait has doubled. Without a sink, a line on standard error tells of it.
+    /// The Gs that are left compute without an `.await` that waits, or are in blocking calls.
+    #[non_exhaustive]
+    SlowShutdown {
+        /// How long it has waited so far.
+        waited: Duration,
+        /// The Gs that have not ended, each as `GInfo` shows it; the first 32.
+        gs: Vec<String>,
+        /// How many Gs have not ended.
+        left: usize,
+        /// How many threads of the runtime have not ended.
+        threads: usize,
+    },
     /// The `Drop` of a dead object panicked; the panic was caught and the object counts as dropped.
     DropPanic {
         /// The object's type.
@@ -167,6 +181,7 @@ impl Event {
                 | Self::SlowLock { .. }
                 | Self::MutatorLost { .. }
                 | Self::CycleOverdue { .. }
+                | Self::SlowShutdown { .. }
         )
     }
 }
@@ -264,6 +279,23 @@ impl fmt::Display for Event {
                          each mutator at the end of its thread, or use `Heap::with`"
                     ),
                 }
+            }
+            Self::SlowShutdown {
+                waited,
+                gs,
+                left,
+                threads,
+            } => {
+                write!(
+                    f,
+                    "the end of a runtime has waited {} for {left} Gs and {threads} threads. Each of them ends at its next \
+                     `.await` that waits, or when its blocking call returns",
+                    Seconds(*waited)
+                )?;
+                for g in gs {
+                    write!(f, "; {g}")?;
+                }
+                Ok(())
             }
             Self::DropPanic { type_name, message } => {
                 write!(f, "the drop of a {type_name} panicked: {message}")

@@ -4,11 +4,16 @@
 //! a G runs on that would have to end first; one that drops objects for a collector, which a G may be waiting for; and one
 //! with a running mutator as soon as a stop waits for that, and Gs wait for the stop. None of them waits. It asks for the end,
 //! and a thread that is made for it goes on ([`Shared::shut_down`], `Runtime::end`).
+//!
+//! Whoever waits here says so, and for whom, once it has waited for a second ([`Event::SlowShutdown`]): a G that computes
+//! without an await looks like a program that hangs.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gc::events::Event;
+use crate::gc::notice::{BackOff, FIRST};
 use crate::sched::report::GInfo;
 use crate::sched::shared::{Closing, Shared};
 use crate::sched::task::join;
@@ -75,6 +80,7 @@ impl Shared {
         // AcqRel: pairs with the Acquire in `is_closing`.
         self.closing.fetch_max(Closing::Gs as u8, Ordering::AcqRel);
         let mut known = usize::MAX;
+        let mut told = BackOff::new(FIRST);
         // A G that was being spawned meanwhile is found in the next round.
         while self.registry.len() > 0 && start.elapsed_ns() < limit_ns {
             if known != self.registry.len() {
@@ -83,6 +89,7 @@ impl Shared {
                 }
                 known = self.registry.len();
             }
+            self.tell_of_shutdown(start, &mut told);
             if !may_wait() {
                 return None;
             }
@@ -108,6 +115,7 @@ impl Shared {
             if self.roster.lock().started == 0 || start.elapsed_ns() >= limit_ns {
                 break;
             }
+            self.tell_of_shutdown(start, &mut told);
             if !may_wait() {
                 return None;
             }
@@ -126,6 +134,22 @@ impl Shared {
         // Without a G there was no M that could.
         self.let_itself_go();
         Some(Ok(()))
+    }
+
+    /// Tells whom the end, which began at `start`, waits for, if that is due.
+    fn tell_of_shutdown(&self, start: Moment, told: &mut BackOff) {
+        const SHOWN: usize = 32;
+        let waited = Duration::from_nanos(start.elapsed_ns());
+        if !told.is_due(waited) {
+            return;
+        }
+        let left = self.dump();
+        self.collector.tell(&Event::SlowShutdown {
+            waited,
+            gs: left.iter().take(SHOWN).map(ToString::to_string).collect(),
+            left: left.len(),
+            threads: self.roster.lock().started,
+        });
     }
 
     /// What is in queues has ended; mutators leave the heap.
