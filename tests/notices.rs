@@ -294,11 +294,23 @@ fn a_sink_that_panics_costs_its_event_only() {
 }
 
 /// An object whose drop waits, on the collector's thread.
-struct Slow(mpsc::Receiver<()>);
+struct Slow {
+    begins: mpsc::Sender<()>,
+    goes_on: mpsc::Receiver<()>,
+}
+
+impl Slow {
+    /// Itself, what hears that its drop has begun, and what lets it go on.
+    fn new() -> (Self, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+        (Self { begins, goes_on }, begun, go_on)
+    }
+}
 
 impl Drop for Slow {
     fn drop(&mut self) {
-        let _ = self.0.recv();
+        let _ = self.begins.send(());
+        let _ = self.goes_on.recv();
     }
 }
 
@@ -316,9 +328,9 @@ unsafe impl greywave::Rebrand<'_> for Slow {
 #[test]
 fn a_heap_that_grows_without_the_end_of_a_cycle_is_told_of() {
     let (heap, told) = heap();
-    let (go_on, goes_on) = mpsc::channel();
+    let (slow, _begun, go_on) = Slow::new();
     let mut m = heap.attach().expect("attached");
-    m.alloc(Slow(goes_on));
+    m.alloc(slow);
     let collect = {
         let heap = heap.clone();
         std::thread::spawn(move || heap.collect())
@@ -400,4 +412,67 @@ fn the_end_of_a_runtime_that_waits_is_told_of() {
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
     assert!(gs.iter().any(|g| g.contains("the long call")), "{gs:?}");
     assert!(line.contains("in a blocking call"), "{line}");
+}
+
+/// A drop that waits is told of to who waits for the cycle.
+#[test]
+fn a_drop_that_waits_is_told_of() {
+    let (heap, told) = heap();
+    let (object, _begun, go_on) = Slow::new();
+    heap.with(|m| {
+        m.alloc(object);
+    });
+    let slow = || {
+        find(&told, |event| match event {
+            Event::SlowDrop {
+                waited, type_name, ..
+            } => Some((*waited, *type_name, event.to_string())),
+            _ => None,
+        })
+    };
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            // Without a word this waits for ever.
+            while slow().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            go_on.send(()).expect("the drop waits");
+        });
+        heap.collect();
+    });
+    let (waited, type_name, line) = slow().expect("told");
+    assert!(waited >= Duration::from_secs(1), "{waited:?}");
+    assert!(type_name.ends_with("Slow"), "{type_name}");
+    assert!(line.contains("the drop of a"), "{line}");
+}
+
+/// A drop waits for a thread that a verification has stopped.
+#[test]
+fn a_verification_lets_those_go_on_whom_a_drop_waits_for() {
+    let heap = Heap::new();
+    let (object, begun, go_on) = Slow::new();
+    heap.with(|m| {
+        m.alloc(object);
+    });
+    std::thread::scope(|s| {
+        let heap = &heap;
+        let (attached, attaches) = mpsc::channel();
+        let (check, checks) = mpsc::channel();
+        s.spawn(move || heap.collect());
+        begun.recv().expect("the drop begins");
+        s.spawn(move || {
+            let mut m = heap.attach().expect("attached");
+            attached.send(()).expect("heard");
+            // Answers the verification, which stops it, and then goes on for a while.
+            let _ = m.blocking(|| checks.recv());
+            for _ in 0..100 {
+                m.safepoint();
+                m.blocking(|| std::thread::sleep(Duration::from_millis(1)));
+            }
+            go_on.send(()).expect("the drop waits");
+        });
+        attaches.recv().expect("attached");
+        check.send(()).expect("heard");
+        heap.verify().expect("whole");
+    });
 }

@@ -15,7 +15,7 @@ use crate::gc::cycle::collecting_for;
 use crate::gc::events::{EventSink, Figures};
 use crate::gc::frames::FrameTable;
 use crate::gc::heaps;
-use crate::gc::late::{Asking, Overdue, TaskLists};
+use crate::gc::late::{Asking, Dropping, LOOK_AT_DROPS, Overdue, TaskLists};
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
 use crate::gc::roots::RootTable;
@@ -28,6 +28,7 @@ use crate::gc::work::WorkPool;
 use crate::gc::world::World;
 use crate::heap::mheap::{MHeap, Paint};
 use crate::object::trace::Tracer;
+use crate::sys::MODELLED;
 use crate::sys::lock::{Condvar, Rank, Ranked, Unranked};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -238,6 +239,7 @@ pub(crate) struct Collector {
     pub(crate) tasks: TaskLists,
     pub(crate) asking: Asking,
     pub(crate) overdue: Overdue,
+    pub(crate) dropping: Dropping,
 }
 
 impl Drop for Collector {
@@ -309,6 +311,7 @@ impl Collector {
             tasks: TaskLists::new(),
             asking: Asking::new(),
             overdue: Overdue::new(),
+            dropping: Dropping::new(),
         });
         heaps::enlist(&collector);
         collector
@@ -367,9 +370,19 @@ impl Collector {
 
     /// Waits until cycle `number`, its sweep included, is done, or there can be none.
     pub(crate) fn wait_for_cycle(&self, number: u64) {
+        let look = if MODELLED {
+            Duration::from_secs(1)
+        } else {
+            LOOK_AT_DROPS
+        };
         let mut mail = self.mailbox.lock();
         while mail.done < number && !mail.shutdown && !self.is_suspended() {
-            mail.wait_on(&self.mail, Duration::from_secs(1));
+            mail.wait_on(&self.mail, look);
+            if mail.done < number {
+                drop(mail);
+                self.look_at_drop();
+                mail = self.mailbox.lock();
+            }
         }
     }
 

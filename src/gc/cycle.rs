@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::collector::Collector;
 use crate::gc::events::{self, Event};
-use crate::gc::late::LOOK;
+use crate::gc::late::{LOOK, LOOK_AT_DROPS};
 use crate::gc::lost::NAP;
 use crate::gc::mark::Marker;
 #[cfg(feature = "sched")]
@@ -39,6 +39,7 @@ use crate::gc::trace::TraceLine;
 use crate::gc::weak;
 use crate::gc::worker::{ThreadHost, WorkerHost, lose_processor};
 use crate::pace::survival::MarkEnd;
+use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
 use crate::sys::quiet::contain;
 use crate::sys::sabotage::{self, Fault};
@@ -124,9 +125,20 @@ impl Collector {
                 return;
             }
             for handle in threads {
+                self.wait_for_thread(&handle);
                 // A worker does not panic; if it did, there is nothing left to save here.
                 let _ = handle.join();
             }
+        }
+    }
+
+    /// Waits until the thread has ended, or is about to; tells of a drop that keeps it.
+    fn wait_for_thread(&self, handle: &thread::JoinHandle<()>) {
+        let mut pause = Duration::from_micros(20);
+        while !MODELLED && !thread::is_finished(handle) {
+            thread::sleep(pause);
+            pause = (pause * 2).min(LOOK_AT_DROPS);
+            self.look_at_drop();
         }
     }
 

@@ -74,6 +74,17 @@ pub enum Event {
         /// How many mutators are lost; see [`MutatorLost`](Self::MutatorLost).
         lost_mutators: usize,
     },
+    /// An object's `Drop` goes on for over a second, and somebody waits for the end of a cycle, for
+    /// [`Heap::verify`](crate::Heap::verify) or for the end of the heap. Told again each time that this has doubled. Without
+    /// a sink, a line on standard error tells of it. Such a `Drop` computes, or waits for a thread that may wait for the
+    /// collector in turn, and then none of them ever goes on.
+    #[non_exhaustive]
+    SlowDrop {
+        /// For how long it has been seen to go on.
+        waited: Duration,
+        /// The object's type.
+        type_name: &'static str,
+    },
     /// The end of a `Runtime`, by its drop or by `shutdown`, waits for its Gs or its threads, and has waited
     /// for a second; told again each time that the wait has doubled. Without a sink, a line on standard error tells of it.
     /// The Gs that are left compute without an `.await` that waits, or are in blocking calls.
@@ -181,6 +192,7 @@ impl Event {
                 | Self::SlowLock { .. }
                 | Self::MutatorLost { .. }
                 | Self::CycleOverdue { .. }
+                | Self::SlowDrop { .. }
                 | Self::SlowShutdown { .. }
         )
     }
@@ -280,6 +292,12 @@ impl fmt::Display for Event {
                     ),
                 }
             }
+            Self::SlowDrop { waited, type_name } => write!(
+                f,
+                "the drop of a {type_name} has kept the collector from going on for {}. If it waits for a thread, that thread may \
+                 wait for the collector. Have the drop send what is to be done to a thread of its own",
+                Seconds(*waited)
+            ),
             Self::SlowShutdown {
                 waited,
                 gs,

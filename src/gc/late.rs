@@ -17,13 +17,16 @@ use crate::gc::events::{Event, ThreadActivity};
 use crate::gc::mutator::MutatorRef;
 use crate::gc::notice::{BackOff, FIRST};
 use crate::gc::state_word::Request;
+use crate::heap::span_class::ClassRef;
 use crate::sys::clock::Moment;
 use crate::sys::lock::Unranked;
 use crate::sys::os_thread::{OsThread, Seen};
-use crate::sys::sync::Ordering;
+use crate::sys::sync::{AtomicUsize, Ordering};
 
 /// How long the collector waits for a mutator before it looks at what that does.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
+/// How often those who wait for the collector's thread look at what it drops.
+pub(crate) const LOOK_AT_DROPS: Duration = Duration::from_millis(100);
 /// The age at which a sink is told of a late mutator for the first time.
 const EARLY: Duration = Duration::from_millis(10);
 /// A thread that has run for so long since it was asked does not poll; another one may have had no
@@ -182,7 +185,67 @@ impl Overdue {
     }
 }
 
+/// The drop of a dead object that goes on, and since when it has been seen to.
+///
+/// It runs on the collector's thread, which cannot tell of itself. So those tell who wait for that thread: each looks from
+/// time to time, and the first that finds it due tells.
+#[derive(Debug)]
+pub(crate) struct Dropping {
+    /// The address of the object's class; 0: none is dropped just now. Written by the collector's thread.
+    class: AtomicUsize,
+    /// Which drop was seen first, by the count of drops, and when.
+    seen: Unranked<Option<(u64, Moment, BackOff)>>,
+}
+
+impl Dropping {
+    pub(crate) fn new() -> Self {
+        Self {
+            class: AtomicUsize::new(0),
+            seen: Unranked::new(None),
+        }
+    }
+
+    /// A drop of an object of that type begins. By the collector's thread, which counts it first.
+    pub(crate) fn begin(&self, class: ClassRef) {
+        // Relaxed: for reports; the address is only compared.
+        self.class.store(class.as_ptr().addr(), Ordering::Relaxed);
+    }
+
+    /// It is over.
+    pub(crate) fn end(&self) {
+        // Relaxed: as above.
+        self.class.store(0, Ordering::Relaxed);
+    }
+}
+
 impl Collector {
+    /// Looks whether the same drop goes on since an earlier look, and tells of it when that is due. By who waits for the
+    /// collector's thread, without a lock.
+    pub(crate) fn look_at_drop(&self) {
+        // Relaxed (both): for reports.
+        let drops = self.pacing.drops.load(Ordering::Relaxed);
+        let class = self.dropping.class.load(Ordering::Relaxed);
+        let mut seen = self.dropping.seen.lock();
+        if class == 0 {
+            *seen = None;
+            return;
+        }
+        let (of, since, told) =
+            seen.get_or_insert_with(|| (drops, Moment::now(), BackOff::new(FIRST)));
+        if *of != drops {
+            *seen = Some((drops, Moment::now(), BackOff::new(FIRST)));
+            return;
+        }
+        let waited = Duration::from_nanos(since.elapsed_ns());
+        if told.is_due(waited) {
+            drop(seen);
+            let all = self.heap.all_classes();
+            let of = all.iter().find(|of| of.as_ptr().addr() == class);
+            let type_name = of.map_or("an object", |of| of.type_name());
+            self.tell(&Event::SlowDrop { waited, type_name });
+        }
+    }
+
     /// A watch over a wait for answers to `request` that begins now.
     pub(crate) fn watch(&self, request: Request) -> Watch {
         *self.asking.0.lock() = Some((request, Moment::now()));

@@ -68,8 +68,10 @@ impl DeadObjects for Dropper<'_> {
         if external > 0 {
             self.collector.note_freed_external(external as u64);
         }
+        self.collector.dropping.begin(class);
         // SAFETY: [O1], and the caller drops each dead object once.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { drop(at, slot) }));
+        self.collector.dropping.end();
         for panic in unwound.into_iter().chain(outcome.err()) {
             // Relaxed: a figure.
             self.collector

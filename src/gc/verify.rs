@@ -1,6 +1,10 @@
 //! The heap verifier: with everybody stopped, every invariant that can be looked at.
+//!
+//! It looks with the turnstile in its hands, under which the collector drops objects, and a drop may wait for a thread that
+//! stands. So nobody stands while the verifier waits for the turnstile for long: it lets them go on, and tries again.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::gc::check::From;
@@ -12,8 +16,13 @@ use crate::gc::weak::WeakCell;
 use crate::heap::span::SweepState;
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::heap::sweep::POISON;
+use crate::sys::lock::lock_within;
 use crate::sys::shadow;
 use crate::sys::sync::Ordering;
+use crate::sys::thread;
+
+/// How long the world stands for the turnstile, and how long it goes on until the next attempt.
+const TURN: Duration = Duration::from_millis(20);
 
 /// Where each span was found.
 #[derive(Debug, Default)]
@@ -34,7 +43,7 @@ impl Collector {
     /// # Errors
     /// The first broken invariant, in words.
     pub(crate) fn verify(&self, me: Option<MutatorRef>) -> Result<(), String> {
-        loop {
+        let outcome = loop {
             self.look_for_lost();
             if let Some(why) = self.why_not_verified() {
                 return Err(why);
@@ -45,16 +54,19 @@ impl Collector {
                 self.patience(Request::StopToVerify)
             });
             self.end_watch(watch);
-            if all_stand {
-                break;
+            if !all_stand {
+                // A mutator was lost after it had been asked: without it, or not at all.
+                continue;
             }
-            // A mutator was lost after it had been asked: without it, or not at all.
-        }
-        let outcome = {
-            let _turn = self.turnstile.lock();
-            self.verify_stopped()
+            let turn = lock_within(&self.turnstile, TURN);
+            let outcome = turn.map(|_turn| self.verify_stopped());
+            self.world.start_after_verify();
+            if let Some(outcome) = outcome {
+                break outcome;
+            }
+            self.look_at_drop();
+            thread::sleep(TURN);
         };
-        self.world.start_after_verify();
         self.frames.free_dead();
         outcome
     }

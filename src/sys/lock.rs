@@ -32,6 +32,20 @@ use crate::sys::{fatal::fatal_args, thread::thread_local};
 )]
 pub(crate) type Unranked<T> = Mutex<T>;
 
+/// Takes the lock if that is possible within `limit`. In a model the limit never passes.
+pub(crate) fn lock_within<T>(
+    lock: &Unranked<T>,
+    limit: std::time::Duration,
+) -> Option<MutexGuard<'_, T>> {
+    #[cfg(not(any(loom, shuttle)))]
+    return lock.try_lock_for(limit);
+    #[cfg(any(loom, shuttle))]
+    {
+        let _ = limit;
+        Some(lock.lock())
+    }
+}
+
 /// A lock outside the order under which no code but this crate's own runs; see the module's head.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]

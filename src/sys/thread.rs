@@ -127,7 +127,6 @@ pub(crate) fn spawn(
 }
 
 /// Whether the thread has ended; false where nobody tells.
-#[cfg(feature = "sched")]
 pub(crate) fn is_finished(thread: &JoinHandle<()>) -> bool {
     #[cfg(not(shuttle))]
     return thread.is_finished();
