@@ -20,6 +20,7 @@
 use std::cell::Cell;
 use std::panic::Location;
 
+#[cfg(not(any(loom, shuttle)))]
 use crate::sys::lock::Unranked;
 use crate::sys::thread::thread_local;
 
@@ -160,7 +161,7 @@ pub(crate) fn holding(lock: usize) -> Holding {
     })
 }
 
-/// Locks that threads sleep for, by address; once for each thread.
+/// Locks that threads sleep for, by address; once for each thread. Not in models: they have no static locks.
 #[cfg(not(any(loom, shuttle)))]
 static WAITED_FOR: Unranked<Vec<usize>> = Unranked::new(Vec::new());
 
@@ -178,6 +179,8 @@ pub(crate) fn wait_for(lock: usize) -> Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        #[cfg(any(loom, shuttle))]
+        let _ = self.0;
         #[cfg(not(any(loom, shuttle)))]
         {
             let mut all = WAITED_FOR.lock();

@@ -1,7 +1,8 @@
 //! Mutators that stall at their safepoints, against cycles, each other, and mutators that come and go.
 //!
 //! What makes them stall is put in by hand: a plan that the heap has passed, and a debt. What ends it is the collector, as
-//! it is: the plan that a cycle makes, or the end of marking.
+//! it is: the plan that a cycle makes, or the end of marking. They wait inside allocations, too: for the end of marking
+//! with a debt, and for the end of a cycle as an allocation does that has found no room.
 
 use super::*;
 use crate::sys::random_model::explore;
@@ -21,12 +22,27 @@ fn run(collector: &Arc<Collector>, shared: RawRoot, turns: usize) {
     for _ in 0..turns {
         let new = mutator.alloc([mutator.roots[0].target(), 0, 0]);
         mutator.set(mutator.roots[0].target(), random(EDGES), new);
-        match random(4) {
+        let fall_into_debt = || {
+            pass_the_plan(collector);
+            mutator.local().credit.set(-(1 << 20));
+        };
+        match random(6) {
             0 => mutator.collect(),
             1 => mutator.safepoint(),
+            2 => {
+                fall_into_debt();
+                if mutator.local().duty.marks() {
+                    collector.pay_for(mutator.state(), 1 << 10);
+                }
+            }
+            3 => {
+                let begun = collector.mailbox.lock().begun;
+                if collector.wait_for_running_cycle(mutator.state()) {
+                    assert!(collector.mailbox.lock().done >= begun, "it is not over");
+                }
+            }
             _ => {
-                pass_the_plan(collector);
-                mutator.local().credit.set(-(1 << 20));
+                fall_into_debt();
                 mutator.state().word.ask(Request::Stall);
                 mutator.safepoint();
             }
@@ -56,6 +72,11 @@ fn program(mutators: usize, turns: usize, cycles: usize) {
 #[test]
 fn shuttle_stalls_against_cycles() {
     explore(300, || program(2, 4, 1));
+}
+
+#[test]
+fn shuttle_waits_inside_allocations_against_cycles() {
+    explore(300, || program(2, 6, 2));
 }
 
 #[test]
