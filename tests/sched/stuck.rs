@@ -153,9 +153,9 @@ fn begun(rt: &Runtime, time: Duration) -> Sleep {
     let begun = async move {
         let mut sleep = sleep(time);
         poll_once(Pin::new(&mut sleep)).await;
-        sleep
+        (sleep,)
     };
-    rt.block_on(begun).expect("it does not wait")
+    rt.block_on(begun).expect("it does not wait").0
 }
 
 #[test]
