@@ -264,6 +264,7 @@ mod tests {
         drop(first);
         assert!(is_one_waited_for(|_| true));
         assert!(!is_one_waited_for(|lock| lock != mine));
+        #[allow(clippy::disallowed_methods, reason = "a thread of a test")]
         let at_another = std::thread::spawn(|| is_one_waited_for(|_| true));
         assert!(!at_another.join().expect("no panic"));
         drop((second, waits));
