@@ -220,6 +220,8 @@ fn a_socket_of_another_runtime_may_end_a_wait() {
             let other = runtime(&heap, DeadlockPolicy::Never);
             let bind = async { UdpSocket::bind("127.0.0.1:0").expect("a socket") };
             let socket = other.block_on(bind).expect("it does not wait");
+            // The other runtime polls: it waits for time as well.
+            let _timer = begun(&other, LONG);
             let address = socket.local_addr().expect("an address");
             let sender = std::thread::spawn(move || {
                 std::thread::sleep(SOON);
