@@ -7,7 +7,9 @@ pub use crate::sys::sabotage::{Fault, break_the_collector};
 use crate::api::heap::Heap;
 use crate::api::lock::GcLock;
 use crate::api::root::{Root, WeakRoot};
-use crate::heap::pages::{Effort, PageHeap, PageId};
+use crate::heap::pages::PageHeap;
+use crate::heap::pages::hints::Effort;
+use crate::heap::run::PageId;
 use crate::object::trace::Trace;
 
 /// Counts `clones` more handles of the root, as if they had been made and forgotten.

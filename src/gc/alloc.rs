@@ -10,7 +10,6 @@ use crate::heap::mcache::Cursor;
 use crate::heap::mheap::{OutOfPages, Paint};
 use crate::heap::size_class::{self, SizeClass};
 use crate::heap::span_class::{ClassKey, ClassName, Kind};
-use crate::heap::sweep::NoDrops;
 use crate::object::type_info::{Slice, TypeInfo};
 use crate::sys::sync::Ordering;
 
@@ -162,9 +161,7 @@ impl Collector {
                 return Ok(Fresh { address, slot });
             }
             let local = &mutator.local;
-            let bytes = self
-                .heap
-                .refill(&local.cache, cursor, local.paint.get(), &mut NoDrops)?;
+            let bytes = self.heap.refill(&local.cache, cursor, local.paint.get())?;
             // May wait for the end of marking, which takes the cursor's span back: so look again.
             let scan = cursor.class.get().is_some_and(|c| c.scan);
             self.charge(mutator, scan, bytes as u64);

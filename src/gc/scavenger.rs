@@ -7,7 +7,7 @@
 //! the bounds that are set here.
 
 use crate::gc::collector::Collector;
-use crate::heap::pages::Effort;
+use crate::heap::pages::hints::Effort;
 use crate::pace::scavenge::{
     BATCH_NS, QUANTUM, RetainGoals, ScavengeInput, ScavengePace, time_worked,
 };

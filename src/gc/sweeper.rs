@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::base::addr::PAGE_SHIFT;
 use crate::gc::collector::Collector;
 use crate::gc::events::Event;
+use crate::heap::dead::{DeadObjects, NoDrops};
 use crate::heap::span_class::ClassRef;
-use crate::heap::sweep::{DeadObjects, NoDrops};
 use crate::object::counting::{Counting, Purpose};
 use crate::sys::quiet::drop_quietly;
 use crate::sys::sabotage::{self, Fault};
@@ -44,10 +44,6 @@ impl Drop for Dropper<'_> {
 }
 
 impl DeadObjects for Dropper<'_> {
-    fn may_drop(&self) -> bool {
-        true
-    }
-
     fn drop_object(&mut self, class: ClassRef, at: *mut u8, slot: usize) {
         let Some(info) = class.info else { return };
         let Some(drop) = info.drop else { return };
@@ -94,14 +90,16 @@ impl DeadObjects for Dropper<'_> {
 }
 
 impl Collector {
-    /// Sweeps about `pages` pages, for a mutator that allocates faster than the background sweeper sweeps. From the top
-    /// down, as the background sweeper comes from below; spans whose objects are dropped are left to it.
+    /// Sweeps about `pages` pages, for a mutator that allocates faster than the background sweeper
+    /// sweeps. From the top down, as the background sweeper comes from below; spans whose objects
+    /// are dropped are left to it.
     pub(crate) fn sweep_pages(&self, pages: u64) {
         if !self.heap.sweep_is_open() {
             return;
         }
-        self.heap.sweeping.fetch_add(1, Ordering::Relaxed);
-        // Relaxed (all): a figure; and each page is looked at once, but the claim decides who sweeps it.
+        let _sweeping = self.heap.begin_sweeping();
+        // Relaxed (all): a figure; and each page is looked at once, but the claim decides who
+        // sweeps it.
         let done = || self.heap.swept_pages.load(Ordering::Relaxed);
         let enough = done() + pages.min(SWEEP_PIECE);
         while done() < enough {
@@ -120,11 +118,10 @@ impl Collector {
                 }
             }
         }
-        // Release: the sweep is done; pairs with the Acquire in `sweep_all`.
-        self.heap.sweeping.fetch_sub(1, Ordering::Release);
     }
 
-    /// Sweeps what one allocation sweeps at most; false if nothing is left that a mutator may sweep.
+    /// Sweeps what one allocation sweeps at most; false if nothing is left that a mutator may
+    /// sweep.
     pub(crate) fn sweep_a_piece(&self) -> bool {
         self.sweep_pages(SWEEP_PIECE);
         // Relaxed: a figure.
@@ -154,8 +151,7 @@ impl Collector {
             }
             drop(turn);
         }
-        // Acquire: pairs with the Release at the end of a mutator's sweep.
-        while self.heap.sweeping.load(Ordering::Acquire) != 0 {
+        while self.heap.mutators_sweep() {
             yield_now();
         }
     }

@@ -1,14 +1,16 @@
-//! A bitmap with one bit for each granule (8 bytes) of the arena: the mark bits, and the allocation bits.
+//! A bitmap with one bit for each granule (8 bytes) of the arena: the mark bits, and the allocation
+//! bits.
 //!
-//! Only the granule where a slot starts ever has its bit set, so marking needs no division: the address is the index.
-//! A page's bits are 16 whole words, so two spans never share a word.
+//! Only the granule where a slot starts ever has its bit set, so marking needs no division: the
+//! address is the index. A page's bits are 16 whole words, so two spans never share a word.
 //!
-//! Why bits by address, and not bytes by slot: bits cost 1.6 % of the heap whatever the object size (bytes by slot cost
-//! 6.3 % for 16-byte objects), and a mark is found without the span. The locked `or` is paid once per object, after a
-//! plain test, and disappears behind the cache miss that marking a large heap waits for anyway.
+//! Why bits by address, and not bytes by slot: bits cost 1.6 % of the heap whatever the object size
+//! (bytes by slot cost 6.3 % for 16-byte objects), and a mark is found without the span. The locked
+//! `or` is paid once per object, after a plain test, and disappears behind the cache miss that
+//! marking a large heap waits for anyway.
 //!
-//! **Concurrency.** Mark words are shared by all markers: set by atomic `or`. Allocation words belong to whoever owns
-//! the span (a mutator that caches it, or the holder of a sweep claim).
+//! **Concurrency.** Mark words are shared by all markers: set by atomic `or`. Allocation words
+//! belong to whoever owns the span (a mutator that caches it, or the holder of a sweep claim).
 
 use crate::base::addr::{BYTES_PER_WORD, GRANULE, GRANULE_SHIFT, GRANULES_PER_WORD};
 use crate::sys::mem::Table;
@@ -66,7 +68,8 @@ impl BitTable {
         })
     }
 
-    /// Makes the bits of the first `bytes` of the arena usable; those that are new are clear. One call at a time.
+    /// Makes the bits of the first `bytes` of the arena usable; those that are new are clear. One
+    /// call at a time.
     ///
     /// # Errors
     /// What the OS says when it refuses; nothing has changed then.
@@ -86,7 +89,8 @@ impl BitTable {
 
     #[inline]
     pub(crate) fn test(&self, offset: usize) -> bool {
-        // Relaxed: a bit is a hint here; whoever must see it is ordered by the grey queue or the span's generation.
+        // Relaxed: a bit is a hint here; whoever must see it is ordered by the grey queue or the
+        // span's generation.
         self.words.get(word_of(offset)).load(Ordering::Relaxed) & bit_of(offset) != 0
     }
 
@@ -95,7 +99,8 @@ impl BitTable {
     pub(crate) fn set(&self, offset: usize) -> bool {
         let word = self.words.get(word_of(offset));
         let bit = bit_of(offset);
-        // Relaxed: only the bit itself matters: one caller wins; the object's content was published before its address.
+        // Relaxed: only the bit itself matters: one caller wins; the object's content was published
+        // before its address.
         word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
@@ -192,8 +197,8 @@ impl BitTable {
             .sum()
     }
 
-    /// Copies `from .. to` of `self` into `into` and clears it here; returns the number of bits. The sweep of a span:
-    /// allocation bits := mark bits.
+    /// Copies `from .. to` of `self` into `into` and clears it here; returns the number of bits.
+    /// The sweep of a span: allocation bits := mark bits.
     pub(crate) fn move_into(&self, into: &Self, from: usize, to: usize) -> usize {
         let mut bits = 0;
         for i in word_of(from)..word_of(to) {

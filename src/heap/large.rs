@@ -1,4 +1,5 @@
-//! Large objects: above the last size class, or aligned to more than a page. Each has a span of its own.
+//! Large objects: above the last size class, or aligned to more than a page. Each has a span of its
+//! own.
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE, pages_for};
 use crate::heap::mheap::{MHeap, OutOfPages, Paint};

@@ -1,16 +1,18 @@
 //! The first tier: what one mutator allocates from, without a lock or an atomic operation.
 //!
-//! For each span class in use there is a cursor over a run of free slots: `cur += slot` while `cur < end`. The fixed
-//! classes sit in an array by size class; a type's classes in a small hash table by [`ClassKey`], grown until its keys
-//! do not collide, so that the hit path probes once.
+//! For each span class in use there is a cursor over a run of free slots: `cur += slot` while `cur
+//! < end`. The fixed classes sit in an array by size class; a type's classes in a small hash table
+//! by [`ClassKey`], grown until its keys do not collide, so that the hit path probes once.
 //!
-//! Everything is a `Cell`: the cache belongs to the thread that runs its mutator, or to the collector while it holds
-//! that mutator stopped.
+//! Everything is a `Cell`: the cache belongs to the thread that runs its mutator, or to the
+//! collector while it holds that mutator stopped.
 //!
 //! **Invariants**
 //! - `[C1]` Slots in `cur .. end` are free, initialised by nobody, and belong to this cache.
-//! - `[C2]` Slots of the cursor's span below `cur` are allocated; above `end`, the allocation bits tell.
-//! - `[C3]` `first` points to `storage`, which is replaced only by [`MCache::grow`], and has `1 << (64 - shift)` cursors.
+//! - `[C2]` Slots of the cursor's span below `cur` are allocated; above `end`, the allocation bits
+//!   tell.
+//! - `[C3]` `first` points to `storage`, which is replaced only by [`MCache::grow`], and has `1 <<
+//!   (64 - shift)` cursors.
 
 use std::cell::{Cell, RefCell};
 

@@ -1,10 +1,11 @@
 //! The middle tier: for each span class, the spans that no mutator caches.
 //!
-//! Three lists. At the end of marking every swept span becomes unswept at once; instead of moving them then, each
-//! class turns its lists over when it is first asked in the new generation.
+//! Three lists. At the end of marking every swept span becomes unswept at once; instead of moving
+//! them then, each class turns its lists over when it is first asked in the new generation.
 //!
-//! A list may hold stale entries (spans that the background sweeper has swept or freed since); an entry counts only if
-//! the span can be claimed, so it is harmless, and `unswept` is emptied at the turn.
+//! A list may hold stale entries (spans that the background sweeper has swept or freed since); an
+//! entry counts only if the span can be claimed, so it is harmless, and `unswept` is emptied at the
+//! turn.
 
 use crate::base::crowd::shrink_after_crowd;
 use crate::heap::span::HeapGen;
@@ -59,7 +60,8 @@ impl Sets {
         let one_cycle_ago = HeapGen(self.generation).next() == now;
         self.generation = now.0;
         self.unswept.clear();
-        // By what the last cycle has left in them: emptied below, they would lose all of their room each time.
+        // By what the last cycle has left in them: emptied below, they would lose all of their room
+        // each time.
         shrink_after_crowd(&mut self.full, LISTED);
         shrink_after_crowd(&mut self.partial, LISTED);
         let Self {
@@ -73,8 +75,9 @@ impl Sets {
             unswept.append(full);
             unswept.append(partial);
         } else {
-            // A span of this class that outlived a sweep was put into a list then, which turned them over. Nobody has
-            // turned them over, so all of these are gone, and their pages may be others' by now.
+            // A span of this class that outlived a sweep was put into a list then, which turned
+            // them over. Nobody has turned them over, so all of these are gone, and their pages may
+            // be others' by now.
             full.clear();
             partial.clear();
         }

@@ -3,9 +3,12 @@
 //! ```text
 //! mcache (one a mutator, no lock)  ->  mcentral (one a span class)  ->  mheap (pages)  ->  sys
 //! ```
-//! This layer knows no phase, no mutator and no root. "Black" here means only: set the mark bits of what is handed out.
+//! This layer knows no phase, no mutator and no root. "Black" here means only: set the mark bits of
+//! what is handed out.
 
+pub(crate) mod backing;
 pub(crate) mod bits;
+pub(crate) mod dead;
 pub(crate) mod large;
 pub(crate) mod mcache;
 pub(crate) mod mcentral;
@@ -15,6 +18,7 @@ mod models;
 pub(crate) mod page_cache;
 pub(crate) mod pages;
 pub(crate) mod release;
+pub(crate) mod run;
 pub(crate) mod size_class;
 pub(crate) mod span;
 pub(crate) mod span_class;

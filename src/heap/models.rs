@@ -1,26 +1,26 @@
 //! Loom models of this layer: bits of one word, and a span between its mutator and the sweepers.
 //!
-//! They run the real `BitTable` and the real `MHeap`, over a few pages. The span's class is the fixed one of 8 KiB or
-//! 4 KiB slots, so a span has one or two.
+//! They run the real `BitTable` and the real `MHeap`, over a few pages. The span's class is the
+//! fixed one of 8 KiB or 4 KiB slots, so a span has one or two.
 
 use std::sync::Arc;
 
 use crate::base::addr::PAGE_SHIFT;
 use crate::heap::bits::BitTable;
+use crate::heap::dead::NoDrops;
 use crate::heap::mcache::MCache;
 use crate::heap::mheap::{MHeap, Options, Paint};
 use crate::heap::size_class::{SizeClass, class_of};
 use crate::heap::span::SweepState;
 use crate::heap::span_class::ClassRef;
-use crate::heap::sweep::NoDrops;
 use crate::sys::model::explore;
 use crate::sys::sync::{Ordering, yield_now};
 
 const SLOT: usize = 4096;
 const STRIDE: usize = 64;
 
-/// One word of mark bits: a mutator blackens a run of slots and takes back what it did not use, while a marker marks
-/// older objects of the same word, and another one of them.
+/// One word of mark bits: a mutator blackens a run of slots and takes back what it did not use,
+/// while a marker marks older objects of the same word, and another one of them.
 #[test]
 fn loom_black_run_against_markers_in_one_word() {
     explore(3, |order| {
@@ -69,7 +69,8 @@ struct Scene {
     class: SizeClass,
 }
 
-// SAFETY: the cache's cells are used by one thread of a model at a time: the one that stands for its mutator.
+// SAFETY: the cache's cells are used by one thread of a model at a time: the one that stands for
+// its mutator.
 unsafe impl Sync for Scene {}
 // SAFETY: as above.
 unsafe impl Send for Scene {}
@@ -99,7 +100,7 @@ impl Scene {
     fn alloc(&self, cache: &MCache, paint: Paint) -> usize {
         let cursor = cache.fixed(self.class);
         if cursor.cur.get() == cursor.end.get() {
-            let got = self.heap.refill(cache, cursor, paint, &mut NoDrops);
+            let got = self.heap.refill(cache, cursor, paint);
             assert!(got.unwrap() >= SLOT);
         }
         let at = cursor.bump(SLOT).expect("a run has a slot");
@@ -136,8 +137,9 @@ fn head_of(offset: usize) -> u32 {
     (offset >> PAGE_SHIFT) as u32
 }
 
-/// A span with a live and a dead object: a mutator that looks for a slot and the background sweep both want it. One of
-/// them sweeps it; the live object's slot is not handed out, the dead one's is, at most once.
+/// A span with a live and a dead object: a mutator that looks for a slot and the background sweep
+/// both want it. One of them sweeps it; the live object's slot is not handed out, the dead one's
+/// is, at most once.
 #[test]
 fn loom_refill_against_background_sweep() {
     explore(3, |order| {
@@ -154,8 +156,8 @@ fn loom_refill_against_background_sweep() {
             move || here.alloc(&here.cache, Paint::White),
             move || {
                 there.sweep(head);
-                // The end of `Collector::sweep_all`. Acquire: as there.
-                while there.heap.sweeping.load(Ordering::Acquire) != 0 {
+                // The end of `Collector::sweep_all`.
+                while there.heap.mutators_sweep() {
                     yield_now();
                 }
                 assert_ne!(there.state(head), SweepState::Sweeping, "the sweep is over");
@@ -207,9 +209,9 @@ enum Flush {
     UncachedFirst,
 }
 
-/// The generation changes while a mutator caches a span whose unused slot it has blackened. The mutator gives the span
-/// back (`Collector::flush_cache`) while the background sweep passes by: the span is swept once, then or later, and the
-/// unused slot is free afterwards.
+/// The generation changes while a mutator caches a span whose unused slot it has blackened. The
+/// mutator gives the span back (`Collector::flush_cache`) while the background sweep passes by: the
+/// span is swept once, then or later, and the unused slot is free afterwards.
 fn generation_change_against_cached_span(flush: Flush) {
     explore(3, move |order| {
         let scene = Arc::new(Scene::new());
@@ -253,8 +255,8 @@ fn loom_span_uncached_before_its_bits_fails() {
     generation_change_against_cached_span(Flush::UncachedFirst);
 }
 
-/// A span whose only object is dead: the mutator takes it, or the background sweep frees its pages and the mutator gets
-/// a new span, perhaps of the same pages. [H4]
+/// A span whose only object is dead: the mutator takes it, or the background sweep frees its pages
+/// and the mutator gets a new span, perhaps of the same pages. [H4]
 #[test]
 fn loom_refill_against_the_sweep_of_a_dead_span() {
     explore(3, |order| {

@@ -1,8 +1,9 @@
 //! A page cache: the free pages of one aligned group of 64, taken from the page heap at once.
 //!
-//! A mutator that holds one allocates short runs of pages without the lock of the page heap. It comes from
-//! `PageHeap::take_cache`, is used up by `alloc`, and whatever is left goes back by `PageHeap::give_cache`; pages that
-//! were allocated from it are freed to the page heap, never to the cache.
+//! A mutator that holds one allocates short runs of pages without the lock of the page heap. It
+//! comes from `PageHeap::take_cache`, is used up by `alloc`, and whatever is left goes back by
+//! `PageHeap::give_cache`; pages that were allocated from it are freed to the page heap, never to
+//! the cache.
 //!
 //! ```text
 //! base            base + 63
@@ -14,10 +15,10 @@
 //! - [Q1] `base` is a multiple of 64, and the page heap holds every page of `free` to be in use.
 //! - [Q2] `released` is a subset of `free`.
 //!
-//! **Concurrency.** Owned by one mutator, moved and never shared; it is not `Clone`, so no page can be given
-//! back twice.
+//! **Concurrency.** Owned by one mutator, moved and never shared; it is not `Clone`, so no page can
+//! be given back twice.
 
-use crate::heap::pages::{PageId, PageRun};
+use crate::heap::run::{PageId, PageRun, low_bits, run_starts};
 
 /// Free pages of one group of 64; a bit for each, the lowest bit for the lowest page.
 #[derive(Debug)]
@@ -66,74 +67,11 @@ impl PageCache {
     }
 }
 
-/// A word whose lowest `bits` bits, 1 to 64, are set.
-#[inline]
-pub(crate) const fn low_bits(bits: u32) -> u64 {
-    u64::MAX >> (64 - bits)
-}
-
-/// The bits of `free` at which a run of `pages` ones, 1 to 64, starts and also ends within the word.
-#[inline]
-pub(crate) const fn run_starts(free: u64, pages: u32) -> u64 {
-    // A bit of `starts` stands for a run of `length` from there; two such runs that overlap or touch make a longer
-    // one. The length doubles in each round but the last.
-    let mut starts = free;
-    let mut length = 1;
-    while length < pages {
-        let step = if length < pages - length {
-            length
-        } else {
-            pages - length
-        };
-        starts &= starts >> step;
-        length += step;
-    }
-    starts
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{PageCache, low_bits, run_starts};
-    use crate::heap::pages::{PageId, PageRun};
-
-    fn starts_one_by_one(free: u64, pages: u32) -> u64 {
-        (0..=64 - pages)
-            .filter(|&at| (free >> at) & low_bits(pages) == low_bits(pages))
-            .fold(0, |starts, at| starts | 1 << at)
-    }
-
-    fn words() -> impl Iterator<Item = u64> {
-        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let random = std::iter::from_fn(move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            Some(state)
-        });
-        // Thinned out, plain and with long runs of ones.
-        let mixed = random
-            .take(if cfg!(miri) { 5 } else { 500 })
-            .flat_map(|word| {
-                let gap = word.rotate_left(9) & word.rotate_left(21) & word.rotate_left(43);
-                [word, word & word.rotate_left(7), !gap]
-            });
-        [0, 1, u64::MAX, 1 << 63, u64::MAX >> 1, u64::MAX << 1]
-            .into_iter()
-            .chain(mixed)
-    }
-
-    #[test]
-    fn run_starts_agrees_with_looking_at_every_bit() {
-        for free in words() {
-            for pages in 1..=64 {
-                assert_eq!(
-                    run_starts(free, pages),
-                    starts_one_by_one(free, pages),
-                    "{free:#066b} {pages}"
-                );
-            }
-        }
-    }
+    use super::PageCache;
+    use crate::heap::run::tests::{starts_one_by_one, words};
+    use crate::heap::run::{PageId, PageRun, low_bits};
 
     #[test]
     fn alloc_takes_the_lowest_run_until_none_is_left() {

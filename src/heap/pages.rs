@@ -1,63 +1,67 @@
-//! The page heap: which pages of the arena are free, which of these have memory behind them, and the lowest run of free
-//! pages that fits.
+//! The page heap: which pages of the arena are free, which of these have memory behind them, and
+//! the lowest run of free pages that fits.
 //!
-//! Requests come from `mheap` when a span is made or freed, and leave as a [`PageRun`]; and from the scavenger, for idle
-//! pages to give back to the system (`pages/idle.rs`).
-//! Nothing here touches the pages themselves: a page is a number, and `mheap` makes an address of it.
+//! Requests come from `mheap` when a span is made or freed, and leave as a [`PageRun`]; and from
+//! the scavenger, for idle pages to give back to the system (`pages/idle.rs`). Nothing here touches
+//! the pages themselves: a page is a number, and `mheap` makes an address of it.
 //!
 //! ```text
 //! level 3                      [summary]                         the root: one summary for all
 //! level 2          [summary] [summary] ...                       each of 8 below
 //! level 1     [summary] [summary] ...
 //! level 0  [summary][summary] ...  one for each chunk            head ##### longest ##### tail
-//! chunks   [512 bits][512 bits] ...  1 = in use, or above `top`; beside them 512 bits: 1 = released
+//! chunks   [512 bits][512 bits] ...  1 = in use, or above `top`; beside them 512: 1 = released
 //! ```
 //!
-//! A summary holds three lengths: of the free run at the start of its pages, of the longest, and of the one
-//! at their end. Going through children from left to right, a run that crosses from one into the next is seen as the
-//! tail of the one and the head of the other, and a `longest` that suffices says into which child to go down; so the
-//! first fit is found in O(log n). First fit by address keeps the upper end of the heap empty, where it
-//! can be returned to the system, and packs long-lived spans densely.
+//! A summary holds three lengths: of the free run at the start of its pages, of the longest, and of
+//! the one at their end. Going through children from left to right, a run that crosses from one
+//! into the next is seen as the tail of the one and the head of the other, and a `longest` that
+//! suffices says into which child to go down; so the first fit is found in O(log n). First fit by
+//! address keeps the upper end of the heap empty, where it can be returned to the system, and packs
+//! long-lived spans densely.
 //!
-//! A change recomputes the summaries above it, and stops at the first level where nothing changed. In its own chunk
-//! a short run is accounted for by looking at the two ends of the free run around it; only taking from
-//! the longest run of a chunk scans the chunk again.
+//! A change recomputes the summaries above it, and stops at the first level where nothing changed.
+//! In its own chunk a short run is accounted for by looking at the two ends of the free run around
+//! it; only taking from the longest run of a chunk scans the chunk again.
 //!
 //! **Invariants** (all checked by [`PageHeap::verify`])
-//! - [P1] A bit is 0 exactly if the page is below `top` and free. Bits above `top` are 1, so no run reaches there.
-//! - [P2] Every summary is that of its chunk, or of its children. There is no list of runs: neighbours cannot fail to
-//!   be merged.
+//! - [P1] A bit is 0 exactly if the page is below `top` and free. Bits above `top` are 1, so no run
+//!   reaches there.
+//! - [P2] Every summary is that of its chunk, or of its children. There is no list of runs:
+//!   neighbours cannot fail to be merged.
 //! - [P3] `free` counts the zero bits, `released` and `leaving` the pages in those states.
 //! - [P4] Every page below `first_free` is in use.
-//! - [P5] The two bits of a page, used and released: 00 idle (free, and memory is behind it); 01 released (free, given
-//!   back or never touched); 10 in use, or above `top`; 11 leaving (taken out while the system takes its memory).
-//! - [P6] The last node of a level may have fewer than 8 children. Its `tail`, and so where that run starts, is then
-//!   meaningless, and harmless: nothing follows it. A child that is added changes it, and so recomputes the node.
+//! - [P5] The two bits of a page, used and released: 00 idle (free, and memory is behind it); 01
+//!   released (free, given back or never touched); 10 in use, or above `top`; 11 leaving (taken out
+//!   while the system takes its memory).
+//! - [P6] The last node of a level may have fewer than 8 children. Its `tail`, and so where that
+//!   run starts, is then meaningless, and harmless: nothing follows it. A child that is added
+//!   changes it, and so recomputes the node.
 //!
-//! **Concurrency.** None here: `mheap` keeps the whole in a lock. Pages in a [`PageCache`] are in use as seen
-//! from here. Memory is in proportion to `top`: 142 bytes for 4 MiB.
+//! **Concurrency.** None here: `mheap` keeps the whole in a lock. Pages in a [`PageCache`] are in
+//! use as seen from here. Memory is in proportion to `top`: 142 bytes for 4 MiB.
 //!
-//! **Tried and dropped.** Recomputing a chunk's summary after each change: 150 ns for a page taken and given
-//! back, not 20 (1 M pages, half of them in use at random). 4 or 16 children for each node: as fast as 8. An exact
-//! answer to "aligned and lowest" in O(log n) does not exist with these summaries; an aligned request passes over
-//! the chunks that have a run of its length in a wrong place.
+//! **Tried and dropped.** Recomputing a chunk's summary after each change: 150 ns for a page taken
+//! and given back, not 20 (1 M pages, half of them in use at random). 4 or 16 children for each
+//! node: as fast as 8. An exact answer to "aligned and lowest" in O(log n) does not exist with
+//! these summaries; an aligned request passes over the chunks that have a run of its length in a
+//! wrong place.
 
 use std::ops::Range;
 
 use self::chunk::{CHUNK_PAGES, Chunk, Fit, Summary, WORD_PAGES, WORDS};
-use self::idle::Hints;
+use self::hints::Hints;
 use crate::heap::page_cache::PageCache;
-use crate::sys::mem::RELEASED_READS_ZERO;
+use crate::heap::run::{PageId, PageRun};
 use crate::sys::sabotage::{self, Fault};
 
 mod chunk;
+pub(crate) mod hints;
 mod idle;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
-
-pub(crate) use self::idle::Effort;
 
 /// The largest capacity of a page heap: 512 GiB.
 pub(crate) const MAX_PAGES: u32 = 1 << 26;
@@ -69,34 +73,6 @@ const FAN_SHIFT: u32 = 3;
 const LEVELS: usize = 7;
 
 const _: () = assert!(CHUNK_PAGES << (FAN_SHIFT * (LEVELS as u32 - 1)) >= MAX_PAGES);
-
-/// A page, by its number from the start of the arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PageId(pub(crate) u32);
-
-/// Pages that were handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageRun {
-    /// The first of them.
-    pub(crate) at: PageId,
-    /// How many.
-    pub(crate) pages: u32,
-    /// How many of them had no memory behind them: whoever writes to them makes the system find some.
-    pub(crate) released: u32,
-    /// Whether any of them may hold old bytes; if not, they all read as zero.
-    pub(crate) needs_zero: bool,
-}
-
-impl PageRun {
-    pub(crate) const fn new(at: u32, pages: u32, released: u32) -> Self {
-        Self {
-            at: PageId(at),
-            pages,
-            released,
-            needs_zero: released < pages || !RELEASED_READS_ZERO,
-        }
-    }
-}
 
 /// The free and used pages of an arena. See the head of this file.
 #[derive(Debug)]
@@ -121,8 +97,8 @@ pub(crate) struct PageHeap {
 }
 
 impl PageHeap {
-    /// A heap that may grow to `capacity` pages, at most [`MAX_PAGES`], and has none yet. Memory leaves it by multiples of
-    /// `grain` pages, a power of two up to 64.
+    /// A heap that may grow to `capacity` pages, at most [`MAX_PAGES`], and has none yet. Memory
+    /// leaves it by multiples of `grain` pages, a power of two up to 64.
     pub(crate) const fn new(capacity: u32, grain: u32) -> Self {
         debug_assert!(capacity <= MAX_PAGES);
         debug_assert!(grain.is_power_of_two() && grain <= WORD_PAGES);
@@ -195,8 +171,9 @@ impl PageHeap {
         self.top - self.free - self.leaving
     }
 
-    /// Takes the lowest run of `pages` (at least 1) free pages that starts at a multiple of `align_pages`, a power
-    /// of two. O(log n) if that is 1; else, in the worst case, linear in the chunks that have so long a run.
+    /// Takes the lowest run of `pages` (at least 1) free pages that starts at a multiple of
+    /// `align_pages`, a power of two. O(log n) if that is 1; else, in the worst case, linear in the
+    /// chunks that have so long a run.
     pub(crate) fn alloc(&mut self, pages: u32, align_pages: u32) -> Option<PageRun> {
         debug_assert!(pages > 0 && align_pages.is_power_of_two());
         let fit = Fit { pages, align_pages };
@@ -208,7 +185,8 @@ impl PageHeap {
         Some(PageRun::new(at, pages, released))
     }
 
-    /// Makes `pages` (at least 1) pages from `at` idle. They are all in use, but need not be one run of `alloc`.
+    /// Makes `pages` (at least 1) pages from `at` idle. They are all in use, but need not be one
+    /// run of `alloc`.
     pub(crate) fn free(&mut self, at: PageId, pages: u32) {
         debug_assert!(pages > 0 && pages <= self.top && at.0 <= self.top - pages);
         debug_assert!(
@@ -369,8 +347,8 @@ impl PageHeap {
         self.search(self.height, 0, 0, fit)
     }
 
-    /// The lowest fit that starts at `open` or above and ends in the given node; the free run just before
-    /// the node starts at `open`, which is the node's own start if there is none.
+    /// The lowest fit that starts at `open` or above and ends in the given node; the free run just
+    /// before the node starts at `open`, which is the node's own start if there is none.
     fn search(&self, level: usize, node: usize, mut open: u32, fit: Fit) -> Option<u32> {
         if level == 0 {
             return self.chunks[node].first_fit(node as u32 * CHUNK_PAGES, open, fit);
@@ -432,7 +410,8 @@ impl PageHeap {
         released
     }
 
-    /// Marks pages free: idle if they were in use, released if they were leaving (which the caller counts).
+    /// Marks pages free: idle if they were in use, released if they were leaving (which the caller
+    /// counts).
     fn vacate(&mut self, at: u32, pages: u32) {
         self.free += pages;
         self.first_free = self.first_free.min(at);
@@ -485,7 +464,8 @@ impl PageHeap {
         }
     }
 
-    /// Recomputes the summaries above chunks `first..=last`, level by level until nothing changes any more.
+    /// Recomputes the summaries above chunks `first..=last`, level by level until nothing changes
+    /// any more.
     fn lift(&mut self, mut first: usize, mut last: usize) {
         for level in 1..=self.height {
             first >>= FAN_SHIFT;

@@ -1,75 +1,31 @@
 //! Free memory goes back to the system; and what the heap holds, in bytes.
 //!
-//! The arena's memory is in use (spans), idle (free, and the system still has memory behind it) or released. An
-//! allocation turns released pages into used ones, [`MHeap::release_some`] idle ones into released ones. The background
-//! does it by `gc/scavenger.rs`. An allocation does it for itself in two cases, by bounds which the collector sets: when its
-//! pages would take the heap over the memory limit; and when the arena grows for it, because the free pages there are lie
-//! in holes that are too small, and the heap holds more than it is expected to use. Then as much goes back elsewhere, and
-//! not much more, so that nobody waits long. An allocation that only takes released pages again releases none: the heap
-//! is breathing, and page would be traded for page (three quarters of the 60,000 page faults in a second of `binary_trees`).
+//! The arena's memory is in use (spans), idle (free, and the system still has memory behind it) or
+//! released. An allocation turns released pages into used ones, [`MHeap::release_some`] idle ones
+//! into released ones. The background does it by `gc/scavenger.rs`. An allocation does it for
+//! itself in two cases, by bounds which the collector sets: when its pages would take the heap over
+//! the memory limit; and when the arena grows for it, because the free pages there are lie in holes
+//! that are too small, and the heap holds more than it is expected to use. Then as much goes back
+//! elsewhere, and not much more, so that nobody waits long. An allocation that only takes released
+//! pages again releases none: the heap is breathing, and page would be traded for page (three
+//! quarters of the 60,000 page faults in a second of `binary_trees`).
 //!
-//! What is counted is what the heap asked the system for. With huge pages, or with pages of the system larger than
-//! ours, more may be behind it than that.
+//! What is counted is what the heap asked the system for. With huge pages, or with pages of the
+//! system larger than ours, more may be behind it than that.
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::heap::backing::HeapMemory;
 use crate::heap::mheap::MHeap;
-use crate::heap::pages::{Effort, PageHeap, PageId};
+use crate::heap::pages::PageHeap;
+use crate::heap::pages::hints::Effort;
+use crate::heap::run::PageId;
 use crate::pace::scavenge::{QUANTUM, before_mapping};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::{AtomicU64, Ordering, yield_now};
+use crate::sys::sync::{Ordering, yield_now};
 
-/// What an allocation at the limit gives back beyond its own size, at most, to bring the heap below the limit again.
+/// What an allocation at the limit gives back beyond its own size, at most, to bring the heap below
+/// the limit again.
 const MOST_EXTRA: u64 = 1 << 20;
-
-/// How much memory is behind the arena, and how much should be.
-#[derive(Debug)]
-pub(crate) struct Backing {
-    /// Bytes of pages that are neither released nor untouched. Falls only under the lock of the page heap.
-    bytes: AtomicU64,
-    /// Past so many bytes growth of the arena releases idle memory; `u64::MAX`: never.
-    by_growth: AtomicU64,
-    /// Past so many bytes, tables included, whoever needs memory releases idle memory: the memory limit.
-    limit: AtomicU64,
-    /// Bytes of spans when marking last ended, before the sweep.
-    peak: AtomicU64,
-}
-
-impl Backing {
-    /// Nothing is backed, and there are no bounds.
-    pub(super) fn new() -> Self {
-        Self {
-            bytes: AtomicU64::new(0),
-            by_growth: AtomicU64::new(u64::MAX),
-            limit: AtomicU64::new(u64::MAX),
-            peak: AtomicU64::new(0),
-        }
-    }
-}
-
-/// What a heap holds, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HeapMemory {
-    /// In spans.
-    pub(crate) in_use: u64,
-    /// Free, with memory behind it; page caches included.
-    pub(crate) idle: u64,
-    /// Free, with no memory behind it: given back, or never touched since the arena grew.
-    pub(crate) released: u64,
-    /// Bitmaps and tables for all of these.
-    pub(crate) metadata: u64,
-}
-
-impl HeapMemory {
-    /// Memory of the arena that the system backs.
-    pub(crate) const fn backed(&self) -> u64 {
-        self.in_use + self.idle
-    }
-
-    /// The same with the tables: what counts against the memory limit.
-    pub(crate) const fn mapped(&self) -> u64 {
-        self.backed() + self.metadata
-    }
-}
 
 #[cfg(greywave_asan)]
 impl Drop for MHeap {
@@ -80,8 +36,8 @@ impl Drop for MHeap {
 }
 
 impl MHeap {
-    /// What the heap holds just now. The figures add up to the size of the arena and its tables, also while others
-    /// allocate and release, but may then be of different moments. O(1).
+    /// What the heap holds just now. The figures add up to the size of the arena and its tables,
+    /// also while others allocate and release, but may then be of different moments. O(1).
     pub(crate) fn memory(&self) -> HeapMemory {
         // Page 0 holds nothing [H1].
         let all = u64::from(self.top() - 1) << PAGE_SHIFT;
@@ -100,18 +56,11 @@ impl MHeap {
         }
     }
 
-    /// Bytes of tables: two bitmaps (1/64 each), three page tables (8 + 4 + 16 bytes a page) for what the arena has
-    /// grown to, and the page heap's own.
+    /// Bytes of tables: two bitmaps (1/64 each), three page tables (8 + 4 + 16 bytes a page) for
+    /// what the arena has grown to, and the page heap's own.
     pub(crate) fn metadata_bytes(&self) -> u64 {
         let pages = u64::from(self.top());
         (pages << PAGE_SHIFT) / 32 + pages * 28 + self.pages.lock().metadata_bytes() as u64
-    }
-
-    /// Marking is over, and the sweep has not begun: the spans are as many as they get.
-    pub(super) fn note_peak(&self) {
-        // Relaxed (both): the world is stopped.
-        let in_use = self.span_bytes.load(Ordering::Relaxed);
-        self.backing.peak.store(in_use, Ordering::Relaxed);
     }
 
     /// Bytes of spans when marking last ended.
@@ -120,18 +69,19 @@ impl MHeap {
         self.backing.peak.load(Ordering::Relaxed)
     }
 
-    /// Sets the bounds that allocations keep to, in bytes; `u64::MAX` is none. `by_growth` is for the arena, `limit` for
-    /// everything.
+    /// Sets the bounds that allocations keep to, in bytes; `u64::MAX` is none. `by_growth` is for
+    /// the arena, `limit` for everything.
     pub(crate) fn set_bounds(&self, by_growth: u64, limit: u64) {
         // Relaxed (both): figures.
         self.backing.by_growth.store(by_growth, Ordering::Relaxed);
         self.backing.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Gives idle memory back until it is `most` bytes or a little more (it does not split what should stay whole, at
-    /// most 2 MiB), or there is none left; returns the bytes.
+    /// Gives idle memory back until it is `most` bytes or a little more (it does not split what
+    /// should stay whole, at most 2 MiB), or there is none left; returns the bytes.
     ///
-    /// One system call a piece, of at most 2 MiB, and no lock is held meanwhile. What the system refuses is left.
+    /// One system call a piece, of at most 2 MiB, and no lock is held meanwhile. What the system
+    /// refuses is left.
     pub(crate) fn release_some(&self, most: u64, effort: Effort) -> u64 {
         let mut done = 0;
         while done < most {
@@ -143,8 +93,8 @@ impl MHeap {
         done
     }
 
-    /// Gives all idle memory back, also what the system refused before, and waits for what others are giving back; returns
-    /// the bytes that went by this call.
+    /// Gives all idle memory back, also what the system refused before, and waits for what others
+    /// are giving back; returns the bytes that went by this call.
     pub(crate) fn release_all(&self) -> u64 {
         self.pages.lock().search_all_again();
         let mut done = 0;
@@ -166,8 +116,8 @@ impl MHeap {
             (pages as usize) << PAGE_SHIFT,
         );
         let from = sabotage::pick(Fault::UsedPageReleased, from - PAGE_SIZE, from);
-        // SAFETY: 1. the pages are leaving: no span and no page cache has them, and nobody gets them before they are
-        // free again below.
+        // SAFETY: 1. the pages are leaving: no span and no page cache has them, and nobody gets
+        // them before they are free again below.
         let released = unsafe { self.arena.release(from, len) };
         let mut heap = self.pages.lock();
         if !released {
@@ -180,9 +130,9 @@ impl MHeap {
         Some(len as u64)
     }
 
-    /// Counts `pages` released pages that are about to be used, for which the arena has grown by `grown` pages; and first
-    /// gives idle ones back if a bound asks for it: at the limit what the heap is over, but at most 1 MiB more than is
-    /// needed now; for growth no more than that.
+    /// Counts `pages` released pages that are about to be used, for which the arena has grown by
+    /// `grown` pages; and first gives idle ones back if a bound asks for it: at the limit what the
+    /// heap is over, but at most 1 MiB more than is needed now; for growth no more than that.
     #[cold]
     pub(super) fn back_pages(&self, pages: u32, grown: u32) {
         let wanted = u64::from(pages) << PAGE_SHIFT;
@@ -204,8 +154,9 @@ impl MHeap {
         self.release_some(over.min(grown), Effort::Gentle);
     }
 
-    /// Checks the page allocator against `in_use`, which says for each page whether a span or a page cache has it, and
-    /// its figures, of which `cached` are the released pages in page caches. No mutator runs.
+    /// Checks the page allocator against `in_use`, which says for each page whether a span or a
+    /// page cache has it, and its figures, of which `cached` are the released pages in page caches.
+    /// No mutator runs.
     pub(crate) fn verify_pages(
         &self,
         cached: u32,
@@ -226,10 +177,12 @@ impl MHeap {
         Ok(())
     }
 
-    /// Checks the count of backed bytes against the page heap; `cached`: the released pages in page caches.
+    /// Checks the count of backed bytes against the page heap; `cached`: the released pages in page
+    /// caches.
     fn verify_figures(&self, heap: &PageHeap, cached: u32) -> Result<(), String> {
         let pages = heap.top().0 - 1 - heap.released_pages() - cached;
-        // Relaxed: whoever changes it holds the lock of the page heap, or is a mutator, and those are stopped.
+        // Relaxed: whoever changes it holds the lock of the page heap, or is a mutator, and those
+        // are stopped.
         let backed = self.backing.bytes.load(Ordering::Relaxed);
         if backed != u64::from(pages) << PAGE_SHIFT {
             return Err(format!(

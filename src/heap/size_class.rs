@@ -1,8 +1,8 @@
-//! Size classes: which slot an object gets that has no type, and so no span, of its own; and how many pages a span
-//! of any slot size takes.
+//! Size classes: which slot an object gets that has no type, and so no span, of its own; and how
+//! many pages a span of any slot size takes.
 //!
-//! A request comes from the allocator with a size and an alignment and leaves with a [`SizeClass`]; `span_pages` is
-//! also asked, at compile time as a rule, for the exact size of every Rust type.
+//! A request comes from the allocator with a size and an alignment and leaves with a [`SizeClass`];
+//! `span_pages` is also asked, at compile time as a rule, for the exact size of every Rust type.
 //!
 //! ```text
 //! size          8 ..= 256   ..= 512   ..= 1024   ..= 32768
@@ -10,31 +10,35 @@
 //! lookup        |<------- BY_8 -------->|<- BY_64 ->|
 //! ```
 //!
-//! **How `MEDIUM` was chosen.** A request costs the bytes of the span divided by the slots in it, so rounding and
-//! the tail of the span count together. Among all multiples of 64 the 52 sizes have the least mean overhead
-//! (requests log-uniform: as many between 1 and 2 KiB as between 16 and 32 KiB) under three conditions: no request
-//! costs more than with Go's table; no request is rounded up by more than 1/8 of its slot; the multiples of 8 KiB
-//! are there for alignment. Mean overhead above 1 KiB: 4.2 %, Go 7.2 % with 35 classes; more classes save less than
-//! 0.1 % each, and each is one more half-used span for every mutator. Above 20 KiB the sizes thin out because spans of
-//! at most 10 pages have no more distinct costs: a slot between 27,264 and 28,672 costs as much as one of 28,672.
+//! **How `MEDIUM` was chosen.** A request costs the bytes of the span divided by the slots in it,
+//! so rounding and the tail of the span count together. Among all multiples of 64 the 52 sizes have
+//! the least mean overhead (requests log-uniform: as many between 1 and 2 KiB as between 16 and 32
+//! KiB) under three conditions: no request costs more than with Go's table; no request is rounded
+//! up by more than 1/8 of its slot; the multiples of 8 KiB are there for alignment. Mean overhead
+//! above 1 KiB: 4.2 %, Go 7.2 % with 35 classes; more classes save less than 0.1 % each, and each
+//! is one more half-used span for every mutator. Above 20 KiB the sizes thin out because spans of
+//! at most 10 pages have no more distinct costs: a slot between 27,264 and 28,672 costs as much as
+//! one of 28,672.
 //!
-//! **How `span_pages` chooses.** The tail of a span is lost in every span; the unused slots are lost once for each
-//! size in use. One more page in the span is taken if it lowers the tail by at least 1/128 of the span, and
-//! in any case the tail is at most 1/8. Over all slot sizes (log-uniform) 1.3 % is lost in spans of 2.7 pages;
-//! the fewest pages with a tail of at most 1/8 would lose 3.1 % in 1.8 pages, the least tail 0.9 % in 4.7.
+//! **How `span_pages` chooses.** The tail of a span is lost in every span; the unused slots are
+//! lost once for each size in use. One more page in the span is taken if it lowers the tail by at
+//! least 1/128 of the span, and in any case the tail is at most 1/8. Over all slot sizes
+//! (log-uniform) 1.3 % is lost in spans of 2.7 pages; the fewest pages with a tail of at most 1/8
+//! would lose 3.1 % in 1.8 pages, the least tail 0.9 % in 4.7.
 //!
 //! **Invariants**
 //! - [Z1] Sizes rise strictly, start at 8 and end at 32,768; all are multiples of 8.
-//! - [Z2] `class_of(size, align)` is the smallest class with `class.size() >= size` whose size is a multiple of
-//!   `align`. Spans start on a page (8 KiB), so every slot is aligned.
-//! - [Z3] A span of `span_pages(s)` pages holds at least one slot, has at most 10 pages, and its tail is at most 1/8
-//!   of it.
+//! - [Z2] `class_of(size, align)` is the smallest class with `class.size() >= size` whose size is a
+//!   multiple of `align`. Spans start on a page (8 KiB), so every slot is aligned.
+//! - [Z3] A span of `span_pages(s)` pages holds at least one slot, has at most 10 pages, and its
+//!   tail is at most 1/8 of it.
 //!
 //! **Concurrency.** Constants only.
 //!
-//! **Tried and dropped.** One byte for each multiple of 8 up to 32 KiB: a lookup less to reason about, but 4 KiB of
-//! table against 626 bytes in the cache. 16 even steps for each doubling: needs no table, but 80 classes above
-//! 1 KiB do what 52 chosen ones do (4.3 %), and some requests cost more than in Go: no even step knows of pages.
+//! **Tried and dropped.** One byte for each multiple of 8 up to 32 KiB: a lookup less to reason
+//! about, but 4 KiB of table against 626 bytes in the cache. 16 even steps for each doubling: needs
+//! no table, but 80 classes above 1 KiB do what 52 chosen ones do (4.3 %), and some requests cost
+//! more than in Go: no even step knows of pages.
 
 use crate::base::addr::PAGE_SIZE;
 
@@ -92,8 +96,8 @@ impl SizeClass {
     }
 }
 
-/// The class for `size` bytes aligned to `align`, a power of two [Z2]. `None`: above 32 KiB, or aligned
-/// to more than a page; such an object needs a span of its own.
+/// The class for `size` bytes aligned to `align`, a power of two [Z2]. `None`: above 32 KiB, or
+/// aligned to more than a page; such an object needs a span of its own.
 #[inline]
 pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
     debug_assert!(align.is_power_of_two());
@@ -103,8 +107,8 @@ pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
     if align <= 8 {
         return Some(lookup(size));
     }
-    // The last size is a multiple of every alignment, so rounding up stays within the table and the search ends there
-    // at the latest; up to an alignment of 64 the first class is the one.
+    // The last size is a multiple of every alignment, so rounding up stays within the table and the
+    // search ends there at the latest; up to an alignment of 64 the first class is the one.
     let mut class = lookup((size + align - 1) & !(align - 1));
     while class.size() & (align - 1) != 0 {
         class.0 += 1;
@@ -112,7 +116,8 @@ pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
     Some(class)
 }
 
-/// How many pages a span of slots of `slot_size` bytes has [Z3]; `slot_size` is a multiple of 8 in `8..=32768`.
+/// How many pages a span of slots of `slot_size` bytes has [Z3]; `slot_size` is a multiple of 8 in
+/// `8..=32768`.
 pub(crate) const fn span_pages(slot_size: usize) -> usize {
     debug_assert!(slot_size >= 8 && slot_size <= SizeClass::MAX_SIZE);
     debug_assert!(slot_size.is_multiple_of(8));
@@ -150,8 +155,8 @@ const fn is_better_span(slot_size: usize, pages: usize, best: usize) -> bool {
     const fn is_within_limit(slot_size: usize, pages: usize) -> bool {
         tail(slot_size, pages) <= pages * PAGE_SIZE / 8
     }
-    // The part of the span that is lost, in units of 1/128, plus one for each page: tail / 64p + p, and the
-    // comparison multiplied out.
+    // The part of the span that is lost, in units of 1/128, plus one for each page: tail / 64p + p,
+    // and the comparison multiplied out.
     const fn cost_times_pages(slot_size: usize, pages: usize) -> usize {
         tail(slot_size, pages) + PAGE_SIZE / 128 * pages * pages
     }
@@ -195,7 +200,8 @@ const fn classes_by<const N: usize>(step: usize, base: usize) -> [u8; N] {
     table
 }
 
-// A request between two steps of a table is looked up at the upper one: right only while no class lies between.
+// A request between two steps of a table is looked up at the upper one: right only while no class
+// lies between.
 const _: () = {
     let mut class = 0;
     while class < SizeClass::COUNT {
@@ -213,8 +219,9 @@ const _: () = {
 mod tests {
     use super::{FINE_LIMIT, MAX_SPAN_PAGES, PAGE_SIZE, SizeClass, class_of, slots, span_pages};
 
-    /// Go 1.27.3: the table in the comment that heads its generated `sizeclasses.go`: object size, bytes of a span,
-    /// objects in it. The table leaves out what Go keeps inside small spans, which flatters Go.
+    /// Go 1.27.3: the table in the comment that heads its generated `sizeclasses.go`: object size,
+    /// bytes of a span, objects in it. The table leaves out what Go keeps inside small spans, which
+    /// flatters Go.
     #[rustfmt::skip]
     const GO: [(usize, usize, usize); 67] = [
         (8, 8192, 1024), (16, 8192, 512), (24, 8192, 341), (32, 8192, 256), (48, 8192, 170),

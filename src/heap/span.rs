@@ -1,9 +1,10 @@
 //! A span: a run of pages that holds slots of one class, or one large object.
 //!
-//! The record of a span is at the index of its first page; `page map` (in `mheap`) leads from any page to it.
+//! The record of a span is at the index of its first page; `page map` (in `mheap`) leads from any
+//! page to it.
 //!
-//! The *sweep generation* says where a span stands in the cycle. The heap's own generation `g` grows by 4 at each end
-//! of marking (after Go's `mspan.sweepgen`, which grows by 2):
+//! The *sweep generation* says where a span stands in the cycle. The heap's own generation `g`
+//! grows by 4 at each end of marking (after Go's `mspan.sweepgen`, which grows by 2):
 //!
 //! | span's generation | state | who may touch the allocation bits |
 //! |---|---|---|
@@ -14,14 +15,16 @@
 //! | g + 2 | cached since before this sweep (stale) | the mutator that caches it |
 //! | g + 6 | cached | the mutator that caches it |
 //!
-//! The heap's generation is odd and has 64 bits, which no program uses up. A span has its low 32 bits, so they wrap, after
-//! 2^30 cycles. All of them are odd, so that no span is ever taken for free. And a span is never one of an older generation
-//! than these: [S3].
+//! The heap's generation is odd and has 64 bits, which no program uses up. A span has its low 32
+//! bits, so they wrap, after 2^30 cycles. All of them are odd, so that no span is ever taken for
+//! free. And a span is never one of an older generation than these: [S3].
 //!
 //! **Invariants**
 //! - `[S1]` Only this file writes a sweep generation.
-//! - `[S2]` At most one thread holds a [`SweepClaim`] on a span; while it does, the span's bits and record are its own.
-//! - `[S3]` When the heap's generation changes, every span is swept or cached: the sweep of the last cycle is over.
+//! - `[S2]` At most one thread holds a [`SweepClaim`] on a span; while it does, the span's bits and
+//!   record are its own.
+//! - `[S3]` When the heap's generation changes, every span is swept or cached: the sweep of the
+//!   last cycle is over.
 
 use crate::sys::mem::ZeroValid;
 use crate::sys::sabotage::{self, Fault};
@@ -33,7 +36,8 @@ pub(crate) struct HeapGen(pub(crate) u64);
 
 /// From one generation to the next.
 const STEP: u64 = 4;
-/// What a span's generation has, and the heap's has not, in that state; the swept ones have the heap's.
+/// What a span's generation has, and the heap's has not, in that state; the swept ones have the
+/// heap's.
 const UNSWEPT: i32 = -4;
 const SWEEPING: i32 = -2;
 const STALE: i32 = 2;
@@ -77,7 +81,8 @@ pub(crate) enum SweepState {
 }
 
 impl SweepState {
-    /// Whether every object in the span was allocated before marking ended, and the span waits for its sweep.
+    /// Whether every object in the span was allocated before marking ended, and the span waits for
+    /// its sweep.
     pub(crate) fn awaits_sweep(self) -> bool {
         matches!(self, Self::Unswept | Self::CachedStale)
     }
@@ -95,7 +100,8 @@ impl SweepGen {
     }
 
     pub(crate) fn state(&self, heap: HeapGen) -> SweepState {
-        // Acquire: pairs with the Release in `finish_sweep`, `cache` and `uncache`: what they wrote is seen.
+        // Acquire: pairs with the Release in `finish_sweep`, `cache` and `uncache`: what they wrote
+        // is seen.
         let span = self.0.load(Ordering::Acquire);
         if span == FREE {
             return SweepState::Free;
@@ -116,14 +122,14 @@ impl SweepGen {
             let unswept = self.state(heap) == SweepState::Unswept;
             return unswept.then_some(SweepClaim { span: self, heap });
         }
-        // AcqRel: sees the bits as the last owner left them (Release in `uncache`), and orders our reads after the
-        // claim. Relaxed on failure: nothing is read then.
+        // AcqRel: sees the bits as the last owner left them (Release in `uncache`), and orders our
+        // reads after the claim. Relaxed on failure: nothing is read then.
         self.0
             .compare_exchange(
                 heap.of_span(UNSWEPT),
                 heap.of_span(SWEEPING),
                 Ordering::AcqRel,
-                Ordering::Acquire,
+                Ordering::Relaxed,
             )
             .is_ok()
             .then_some(SweepClaim { span: self, heap })
@@ -143,7 +149,8 @@ impl SweepGen {
         self.0.store(heap.of_span(cached), Ordering::Release);
     }
 
-    /// Cached -> swept, or stale -> unswept; says which. By the mutator that caches it (or for it, while it is held).
+    /// Cached -> swept, or stale -> unswept; says which. By the mutator that caches it (or for it,
+    /// while it is held).
     pub(crate) fn uncache(&self, heap: HeapGen) -> SweepState {
         let state = self.state(heap);
         let next = if state == SweepState::CachedStale {
@@ -151,7 +158,8 @@ impl SweepGen {
         } else {
             0
         };
-        // Release: publishes the allocation bits; pairs with the Acquire in `try_claim` and `state`.
+        // Release: publishes the allocation bits; pairs with the Acquire in `try_claim` and
+        // `state`.
         self.0.store(heap.of_span(next), Ordering::Release);
         state
     }
@@ -168,7 +176,8 @@ pub(crate) struct SweepClaim<'s> {
 impl SweepClaim<'_> {
     /// The span is swept.
     pub(crate) fn finish_sweep(self) {
-        // Release: publishes the new allocation bits; pairs with the Acquire in `state` and `cache`'s caller.
+        // Release: publishes the new allocation bits; pairs with the Acquire in `state` and
+        // `cache`'s caller.
         self.span.0.store(self.heap.of_span(0), Ordering::Release);
     }
 
@@ -197,7 +206,8 @@ pub(crate) struct Span {
     pub(crate) pages: AtomicU32,
     /// For a large object: bytes from the span's start to the object. Written at birth.
     pub(crate) object_at: AtomicU32,
-    /// 1 when every slot is allocated whatever the allocation bits say. Written by the span's owner.
+    /// 1 when every slot is allocated whatever the allocation bits say. Written by the span's
+    /// owner.
     pub(crate) all_allocated: AtomicU32,
 }
 
@@ -226,7 +236,8 @@ mod tests {
         assert_eq!(s.state(HeapGen(101)), SweepState::Impossible);
     }
 
-    /// Where the 32 bits of a span begin anew, the table holds as elsewhere, and nothing is taken for free.
+    /// Where the 32 bits of a span begin anew, the table holds as elsewhere, and nothing is taken
+    /// for free.
     #[test]
     fn generations_of_spans_wrap() {
         let mut g = HeapGen((1 << 32) - 15);

@@ -1,9 +1,10 @@
 //! Span classes: what all slots of a span have in common.
 //!
-//! A class is interned, not a row of a fixed table. The fixed size classes (noscan, no drop) come first, one for each
-//! [`SizeClass`]; a type that is traced or dropped gets classes of its own: one of its exact size, and for its slices
-//! and arrays one for each size class in use. So an object needs no header: its page names the class, the class names
-//! the type, and a span's objects are all traced by the same function.
+//! A class is interned, not a row of a fixed table. The fixed size classes (noscan, no drop) come
+//! first, one for each [`SizeClass`]; a type that is traced or dropped gets classes of its own: one
+//! of its exact size, and for its slices and arrays one for each size class in use. So an object
+//! needs no header: its page names the class, the class names the type, and a span's objects are
+//! all traced by the same function.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -49,7 +50,8 @@ pub(crate) struct SpanClass {
     pub(crate) figures: ClassFigures,
 }
 
-/// Objects that a class has handed out and found dead, ever. Whole runs of slots are handed out at a time.
+/// Objects that a class has handed out and found dead, ever. Whole runs of slots are handed out at
+/// a time.
 #[derive(Debug)]
 pub(crate) struct ClassFigures {
     allocated: [AtomicU64; 2],
@@ -131,8 +133,8 @@ impl SpanClass {
 
 /// A reference to a class of a heap.
 ///
-/// Classes are made by [`Classes::intern`] and live until the heap goes; a `ClassRef` is kept only in structures of
-/// that heap.
+/// Classes are made by [`Classes::intern`] and live until the heap goes; a `ClassRef` is kept only
+/// in structures of that heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClassRef(NonNull<SpanClass>);
 
@@ -160,16 +162,19 @@ impl std::ops::Deref for ClassRef {
     type Target = SpanClass;
     #[inline]
     fn deref(&self) -> &SpanClass {
-        // SAFETY: made from a leaked box that `Classes` frees only with the heap; see the type's contract.
+        // SAFETY: made from a leaked box that `Classes` frees only with the heap; see the type's
+        // contract.
         unsafe { self.0.as_ref() }
     }
 }
 
-/// Names a class in an mcache: a `TypeInfo` by its address in the high bits, the layout in the low 8.
+/// Names a class in an mcache: a `TypeInfo` by its address in the high bits, the layout in the low
+/// 8.
 ///
-/// One type may have several `TypeInfo`s (the compiler may copy a constant for each unit of code); then a cache has a
-/// cursor for each, and [`ClassName`] makes them one class. Two types that share a `TypeInfo` agree in everything that it
-/// says, size and alignment included, so they may as well share slots.
+/// One type may have several `TypeInfo`s (the compiler may copy a constant for each unit of code);
+/// then a cache has a cursor for each, and [`ClassName`] makes them one class. Two types that share
+/// a `TypeInfo` agree in everything that it says, size and alignment included, so they may as well
+/// share slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClassKey(pub(crate) u64);
 
@@ -259,7 +264,8 @@ impl Classes {
 impl Drop for Classes {
     fn drop(&mut self) {
         for class in &self.all {
-            // SAFETY: leaked in `add`, freed only here, when the heap that owns every `ClassRef` goes.
+            // SAFETY: leaked in `add`, freed only here, when the heap that owns every `ClassRef`
+            // goes.
             drop(unsafe { Box::from_raw(class.as_ptr()) });
         }
     }

@@ -1,39 +1,31 @@
-//! The sweep of one span: dead objects are dropped, allocation bits become what the mark bits were, mark bits clear.
+//! The sweep of one span: dead objects are dropped, allocation bits become what the mark bits were,
+//! mark bits clear.
 //!
-//! A span whose objects need no drop is swept by its bitmaps alone; none of its objects is touched. Whoever holds the
-//! [`SweepClaim`] sweeps: the background sweeper, or a mutator that looks for a free slot of that class. Objects that
-//! need a drop are left to the background sweeper: user code does not run in the middle of somebody's allocation.
+//! A span whose objects need no drop is swept by its bitmaps alone; none of its objects is touched.
+//! Whoever holds the [`SweepClaim`] sweeps: the background sweeper, or a mutator that looks for a
+//! free slot of that class. Objects that need a drop are left to the background sweeper: user code
+//! does not run in the middle of somebody's allocation.
 
 use crate::base::addr::PAGE_SHIFT;
+use crate::heap::dead::{DeadObjects, NoDrops, POISON};
 use crate::heap::mheap::MHeap;
 use crate::heap::span::{SweepClaim, SweepState};
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::sys::fatal::fatal;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::shadow;
-use crate::sys::sync::{Ordering, fence};
+use crate::sys::sync::{AtomicUsize, Ordering, fence};
 
-/// The byte that fills freed slots in poison mode: a poisoned pointer is far outside user space.
-pub(crate) const POISON: u8 = 0xDB;
-
-/// What happens to dead objects; the collector implements it.
-pub(crate) trait DeadObjects {
-    /// Whether this caller may run user code.
-    fn may_drop(&self) -> bool;
-    /// The object at `at`, of `class`, in a slot of `slot` bytes, is dead and is to be dropped, now.
-    fn drop_object(&mut self, class: ClassRef, at: *mut u8, slot: usize);
-}
-
-/// For a mutator that sweeps on its way: it runs no user code.
+/// A mutator sweeps, also before it claims a span. Who waits for the end of the sweep waits until
+/// the last of these is dropped ([`MHeap::mutators_sweep`]).
 #[derive(Debug)]
-pub(crate) struct NoDrops;
+#[must_use = "the sweep counts as over when this is dropped"]
+pub(crate) struct Sweeping<'a>(&'a AtomicUsize);
 
-impl DeadObjects for NoDrops {
-    fn may_drop(&self) -> bool {
-        false
-    }
-    fn drop_object(&mut self, _: ClassRef, _: *mut u8, _: usize) {
-        fatal("a mutator swept a span whose objects need a drop");
+impl Drop for Sweeping<'_> {
+    fn drop(&mut self) {
+        // Release: the sweep is done; pairs with the Acquire in `mutators_sweep`.
+        self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -71,32 +63,35 @@ impl MHeap {
         true
     }
 
-    /// Sweeps the span at `head` for a mutator that wants a free slot of `class`; true if it now has the span cached.
-    pub(crate) fn sweep_for_cache(
-        &self,
-        head: u32,
-        class: ClassRef,
-        dead: &mut dyn DeadObjects,
-    ) -> bool {
-        // Relaxed: a mutator that sweeps is not at a safepoint, which is what the next cycle waits for; the count is
-        // for those who wait for the end of the sweep only. Pairs with the Acquire there by the Release below.
+    /// This mutator begins to sweep, until the answer is dropped.
+    pub(crate) fn begin_sweeping(&self) -> Sweeping<'_> {
+        // Relaxed: a mutator that sweeps is not at a safepoint, which is what the next cycle waits
+        // for; the count is for those who wait for the end of the sweep only. They learn what was
+        // swept by the Release in `Sweeping::drop`.
         self.sweeping.fetch_add(1, Ordering::Relaxed);
-        let kept = self.sweep_into_cache(head, class, dead);
-        // Release: the sweep is done; pairs with the Acquire in the collector's wait.
-        self.sweeping.fetch_sub(1, Ordering::Release);
-        kept
+        Sweeping(&self.sweeping)
     }
 
-    fn sweep_into_cache(&self, head: u32, class: ClassRef, dead: &mut dyn DeadObjects) -> bool {
+    /// Whether a mutator sweeps just now. What those that have ended did is seen.
+    pub(crate) fn mutators_sweep(&self) -> bool {
+        // Acquire: pairs with the Release in `Sweeping::drop`.
+        self.sweeping.load(Ordering::Acquire) != 0
+    }
+
+    /// Sweeps the span at `head`, whose objects need no drop, for a mutator that wants a free slot
+    /// of `class`; true if it now has the span cached.
+    pub(crate) fn sweep_for_cache(&self, head: u32, class: ClassRef) -> bool {
+        let _sweeping = self.begin_sweeping();
         let now = self.generation();
         let Some(claim) = self.span(head).sweep_gen.try_claim(now) else {
             return false;
         };
-        // A stale entry can name a page that is another class's span by now, but such a span was born swept.
+        // A stale entry can name a page that is another class's span by now, but such a span was
+        // born swept.
         if self.class_at((head as usize) << PAGE_SHIFT) != Some(class) {
             fatal("an unswept set names a span of another class");
         }
-        if self.sweep_claimed(head, class, dead) < class.slots as usize {
+        if self.sweep_claimed(head, class, &mut NoDrops) < class.slots as usize {
             claim.finish_cached();
             return true;
         }
@@ -135,7 +130,8 @@ impl MHeap {
         if class.drop || self.poison || shadow::ON {
             self.visit_dead(start, class, all, dead);
         }
-        // Release: whoever reads a mark bit cleared below, and then fences, sees that the census is over.
+        // Release: whoever reads a mark bit cleared below, and then fences, sees that the census is
+        // over.
         fence(Ordering::Release);
         let live = self.mark.move_into(&self.alloc, start, end);
         // Relaxed: [S2] ours.
@@ -170,7 +166,8 @@ impl MHeap {
     ) -> usize {
         let offset = start + self.object_at((start >> PAGE_SHIFT) as u32);
         let marked_at = sabotage::pick(Fault::LargeSweptByItsSpan, start, offset);
-        // Release: as for small objects. Of a dead one the page map is cleared, which an upgrade reads, too.
+        // Release: as for small objects. Of a dead one the page map is cleared, which an upgrade
+        // reads, too.
         fence(Ordering::Release);
         if self.mark.test(marked_at) {
             self.mark.clear(offset);
@@ -193,7 +190,8 @@ impl MHeap {
         }
     }
 
-    /// Calls `f` with each allocated slot of the span at `head`, which no mutator caches: offset and slot bytes.
+    /// Calls `f` with each allocated slot of the span at `head`, which no mutator caches: offset
+    /// and slot bytes.
     pub(crate) fn for_each_allocated(
         &self,
         head: u32,
@@ -221,7 +219,8 @@ impl MHeap {
     fn close_slot(&self, at: *mut u8, bytes: usize) {
         if self.poison {
             shadow::open(at, bytes);
-            // SAFETY: [S2] the slot is free and its span is claimed by the caller, so nobody else touches it.
+            // SAFETY: [S2] the slot is free and its span is claimed by the caller, so nobody else
+            // touches it.
             unsafe { at.write_bytes(POISON, bytes) };
         }
         shadow::close(at, bytes);

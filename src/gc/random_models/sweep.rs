@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::gc::state_word::Request;
 use crate::gc::world::Patience;
-use crate::heap::pages::Effort;
+use crate::heap::pages::hints::Effort;
 use crate::sys::lock::Unranked;
 use crate::sys::random_model::explore;
 #[cfg(feature = "sabotage")]

@@ -1,19 +1,20 @@
-//! A chunk: the bits of 512 pages, what they say in summary, and the search for a place or for idle pages
-//! among them.
+//! A chunk: the bits of 512 pages, what they say in summary, and the search for a place or for idle
+//! pages among them.
 //!
-//! The leaves of the page heap's tree. `PageHeap` comes here with pages numbered from the start of the chunk (to mark),
-//! or with the number of the chunk's first page (to search), and leaves with numbers of the same kind.
+//! The leaves of the page heap's tree. `PageHeap` comes here with pages numbered from the start of
+//! the chunk (to mark), or with the number of the chunk's first page (to search), and leaves with
+//! numbers of the same kind.
 //!
 //! **Invariants**
 //! - [B1] `summary()` depends on the bits alone; `head <= longest`, `tail <= longest`.
-//! - [B2] `first_fit` returns the lowest place. A run that comes in from the chunk before starts lower than any within,
-//!   so it is asked first, and so on from word to word.
+//! - [B2] `first_fit` returns the lowest place. A run that comes in from the chunk before starts
+//!   lower than any within, so it is asked first, and so on from word to word.
 //!
 //! **Concurrency.** Part of the page heap, behind its lock.
 
 use std::ops::Range;
 
-use crate::heap::page_cache::{low_bits, run_starts};
+use crate::heap::run::{low_bits, run_starts};
 
 /// The pages of a word of the bitmap, and so of a page cache.
 pub(super) const WORD_PAGES: u32 = 64;
@@ -44,8 +45,9 @@ impl Fit {
         (at + self.pages <= end).then_some(at)
     }
 
-    /// The places that lie wholly within a word of free bits. For alignments of a word and more none is given: only
-    /// the first page of the word could be one, and a run from there is part of the one that comes in [B2].
+    /// The places that lie wholly within a word of free bits. For alignments of a word and more
+    /// none is given: only the first page of the word could be one, and a run from there is part of
+    /// the one that comes in [B2].
     fn starts_in(self, free: u64) -> u64 {
         /// The multiples of 1, 2, 4 ... 32.
         const ALIGNED: [u64; 6] = [
@@ -96,8 +98,9 @@ impl Chunk {
         released: [0; WORDS],
     };
 
-    /// The lowest fit that starts at `open` or above, for a chunk that starts at page `base`; `open` is where the free
-    /// run begins that ends just before the chunk, or `base` if there is none [B2].
+    /// The lowest fit that starts at `open` or above, for a chunk that starts at page `base`;
+    /// `open` is where the free run begins that ends just before the chunk, or `base` if there is
+    /// none [B2].
     pub(super) fn first_fit(&self, base: u32, mut open: u32, fit: Fit) -> Option<u32> {
         let mut at = base;
         for used in self.used {
@@ -139,8 +142,8 @@ impl Chunk {
             }
             longest = longest.max(open + free.trailing_ones());
             open = free.leading_ones();
-            // A run with used pages on both sides is at most 62 long. Most words have none that is longer than what
-            // was found already, and cost one question.
+            // A run with used pages on both sides is at most 62 long. Most words have none that is
+            // longer than what was found already, and cost one question.
             if longest < WORD_PAGES - 2 {
                 let mut starts = run_starts(free, longest + 1);
                 while starts != 0 {
@@ -233,7 +236,8 @@ impl Chunk {
         self.used[words].iter().map(|word| word.count_ones()).sum()
     }
 
-    /// The highest run of idle pages, as long as it can be, among `from..to`; `from` is a multiple of 64.
+    /// The highest run of idle pages, as long as it can be, among `from..to`; `from` is a multiple
+    /// of 64.
     pub(super) fn highest_idle(&self, from: u32, to: u32) -> Option<Range<u32>> {
         let first = (from / WORD_PAGES) as usize;
         let idle = |word: usize| {

@@ -1,102 +1,32 @@
 //! Which idle pages go back to the system first, and the way there.
 //!
 //! A release has three steps, so that the lock of the page heap is free during the system call:
-//! [`PageHeap::take_idle`] makes a run leaving, `mheap` calls the system, and [`PageHeap::finish_release`] or
-//! [`PageHeap::cancel_release`] makes it free again.
+//! [`PageHeap::take_idle`] makes a run leaving, `mheap` calls the system, and
+//! [`PageHeap::finish_release`] or [`PageHeap::cancel_release`] makes it free again.
 //!
-//! The order: highest addresses first, because first fit reuses low ones; but before all, groups of 2 MiB that are
-//! wholly free, because the system may have put a huge page behind one. A huge page of which a part is given back is
-//! lost to the program's translation cache, and its memory may stay bound until the system splits it. So a group is
-//! not split into pieces as long as it is free, and, unless the release is forced, not touched as long as nearly
-//! all of it is in use (Go runtime, `mgcscavenge.go`).
+//! The order: highest addresses first, because first fit reuses low ones; but before all, groups of
+//! 2 MiB that are wholly free, because the system may have put a huge page behind one. A huge page
+//! of which a part is given back is lost to the program's translation cache, and its memory may
+//! stay bound until the system splits it. So a group is not split into pieces as long as it is
+//! free, and, unless the release is forced, not touched as long as nearly all of it is in use (Go
+//! runtime, `mgcscavenge.go`).
 //!
-//! **Invariants**
-//! - [I1] A chunk with an idle page has a hint, at the levels at which it has something to take; unless all there is was
-//!   looked at and not taken: in groups nearly all in use, or refused by the system. It gets its hints back with the next
-//!   page that is freed there, and when somebody asks for all that is idle. A hint where there is nothing is taken away by
-//!   the search that it leads there. So a search visits, but for one word for 64 chunks, no more chunks than frees, or who
-//!   asks for all, have led it to.
+//! Where a search begins is in `hints.rs` [I1].
 //!
 //! **Concurrency.** Part of the page heap, behind its lock.
 
+use super::PageHeap;
 use super::chunk::{CHUNK_PAGES, Chunk};
-use super::{PageHeap, PageId};
-
-/// The pages of a group: a huge page of x86-64 and most others.
-pub(super) const GROUP_PAGES: u32 = 256;
-
-/// A group with as many pages in use is nearly full: 31 of 32.
-pub(super) const DENSE: u32 = GROUP_PAGES / 32 * 31;
-
-/// How hard a release tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effort {
-    /// Leaves alone what is idle in groups nearly all in use.
-    Gentle,
-    /// Takes whatever is idle.
-    Forced,
-}
-
-/// The groups that one search looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    /// Wholly free.
-    Whole,
-    /// Not dense.
-    Sparse,
-    Any,
-}
-
-impl Level {
-    /// Whether to look into a group of which so many pages are in use.
-    const fn admits(self, used: u32) -> bool {
-        match self {
-            Self::Whole => used == 0,
-            Self::Sparse => used < DENSE,
-            Self::Any => true,
-        }
-    }
-}
-
-/// For each level, a bit for each chunk: 1 = there may be idle pages [I1].
-#[derive(Debug)]
-pub(super) struct Hints(Vec<[u64; 3]>);
-
-impl Hints {
-    pub(super) const NONE: Self = Self(Vec::new());
-
-    pub(super) fn resize(&mut self, chunks: usize) {
-        self.0.resize(chunks.div_ceil(64), [0; 3]);
-    }
-
-    pub(super) fn metadata_bytes(&self) -> usize {
-        self.0.capacity() * size_of::<[u64; 3]>()
-    }
-
-    /// The highest chunk with a hint.
-    fn highest(&self, level: Level) -> Option<usize> {
-        let word = self.0.iter().rposition(|word| word[level as usize] != 0)?;
-        Some(word * 64 + self.0[word][level as usize].ilog2() as usize)
-    }
-
-    fn set(&mut self, chunk: usize, whole: bool) {
-        let word = &mut self.0[chunk / 64];
-        let bit = 1 << (chunk % 64);
-        word[Level::Whole as usize] |= bit * u64::from(whole);
-        word[Level::Sparse as usize] |= bit;
-        word[Level::Any as usize] |= bit;
-    }
-
-    fn clear(&mut self, chunk: usize, level: Level) {
-        self.0[chunk / 64][level as usize] &= !(1 << (chunk % 64));
-    }
-}
+use super::hints::{Effort, GROUP_PAGES, Level};
+use crate::heap::run::PageId;
 
 impl PageHeap {
-    /// Takes idle pages of one group out, to be given back: the highest run, in the order of the head. At most `most`
-    /// pages (0 counts as 1), from its upper end; but what is left idle of a wholly free group goes as a whole.
+    /// Takes idle pages of one group out, to be given back: the highest run, in the order of the
+    /// head. At most `most` pages (0 counts as 1), from its upper end; but what is left idle of a
+    /// wholly free group goes as a whole.
     ///
-    /// They are leaving until [`finish_release`](Self::finish_release) or [`cancel_release`](Self::cancel_release).
+    /// They are leaving until [`finish_release`](Self::finish_release) or
+    /// [`cancel_release`](Self::cancel_release).
     pub(crate) fn take_idle(&mut self, most: u32, effort: Effort) -> Option<(PageId, u32)> {
         let levels: &[Level] = match effort {
             Effort::Gentle => &[Level::Whole, Level::Sparse],
@@ -125,8 +55,8 @@ impl PageHeap {
         self.vacate(at.0, pages);
     }
 
-    /// The system refused: the pages are idle again, and their chunk is not searched again before another page is freed
-    /// there.
+    /// The system refused: the pages are idle again, and their chunk is not searched again before
+    /// another page is freed there.
     pub(crate) fn cancel_release(&mut self, at: PageId, pages: u32) {
         debug_assert!(self.is_leaving(at), "only leaving pages can stay");
         self.leaving -= pages;
@@ -175,7 +105,8 @@ impl PageHeap {
     }
 }
 
-/// The highest run of idle pages, cut to multiples of `grain`, in the group that starts at page `group` of the chunk.
+/// The highest run of idle pages, cut to multiples of `grain`, in the group that starts at page
+/// `group` of the chunk.
 fn idle_in_group(chunk: &Chunk, group: u32, level: Level, grain: u32) -> Option<(u32, u32)> {
     if !level.admits(chunk.used_in(group, group + GROUP_PAGES)) {
         return None;

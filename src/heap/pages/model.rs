@@ -1,10 +1,11 @@
 //! The page heap against a plain list of page states that is searched page by page.
 
-use super::idle::{DENSE, GROUP_PAGES};
-use super::{CHUNK_PAGES, Effort, PageHeap, PageId, PageRun};
+use super::hints::{DENSE, Effort, GROUP_PAGES};
+use super::{CHUNK_PAGES, PageHeap, PageId, PageRun};
 use crate::heap::page_cache::PageCache;
 
-/// Says with which seed a failed test can be repeated, also when an assertion inside the heap fails.
+/// Says with which seed a failed test can be repeated, also when an assertion inside the heap
+/// fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -60,7 +61,8 @@ enum Op {
     GiveCache(u32),
     /// Takes idle pages out, at most so many.
     TakeIdle(u32, Effort),
-    /// Puts one of the runs taken out back; the second number says whether the system has refused it.
+    /// Puts one of the runs taken out back; the second number says whether the system has refused
+    /// it.
     PutBack(u32, u32),
 }
 
@@ -365,7 +367,8 @@ impl Mix {
         let mut pair = Pair::new(self.capacity, [1, 1, 2, 8][seed as usize % 4]);
         let ops = if cfg!(miri) { 50 } else { self.ops };
         for step in 0..ops {
-            // The pressure to allocate swells and ebbs, so that the heap is at times full and at times empty.
+            // The pressure to allocate swells and ebbs, so that the heap is at times full and at
+            // times empty.
             let pressure = 3 + 4 * (step / 500 % 3);
             let op = match random.below(24) {
                 0 => Op::Grow(random.below(self.growth) * random.below(2)),

@@ -1,7 +1,8 @@
 //! What the page heap promises, alone and against the model.
 
+use super::hints::Effort;
 use super::model::Mix;
-use super::{CHUNK_PAGES, Effort, MAX_PAGES, PageHeap, PageId, PageRun};
+use super::{CHUNK_PAGES, MAX_PAGES, PageHeap, PageId, PageRun};
 
 #[test]
 fn a_small_heap_agrees_with_the_model_after_every_operation() {

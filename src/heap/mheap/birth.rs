@@ -1,0 +1,249 @@
+//! Birth and death of spans: pages come from a mutator's page cache or from the page heap, for
+//! which the arena grows, and go back to the page heap. How many there may be is decided here [H6].
+
+use super::{LAST_PART, MHeap, OutOfPages, Shortage};
+use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::heap::dead::POISON;
+use crate::heap::mcache::MCache;
+use crate::heap::page_cache::PageCache;
+use crate::heap::pages::PageHeap;
+use crate::heap::run::{PageId, PageRun};
+use crate::heap::span_class::{ClassRef, Kind};
+use crate::sys::sabotage::{self, Fault};
+use crate::sys::shadow;
+use crate::sys::sync::{Ordering, yield_now};
+
+/// How the arena grows: at least this many pages at a time (4 MiB).
+const GROW_PAGES: u32 = if crate::sys::MODELLED { 16 } else { 512 };
+/// With [`Options::huge_pages`], from here on the arena asks for them; a small heap stays small.
+const HUGE_FROM: usize = 32 << 20;
+/// Spans of fewer pages than this come from the mutator's page cache.
+const CACHED_PAGES: u32 = 16;
+
+impl MHeap {
+    /// Pages for a span of `class`, cached by the caller if `cached`.
+    pub(crate) fn new_span(
+        &self,
+        class: ClassRef,
+        pages: u32,
+        align: u32,
+        cached: bool,
+        cache: Option<&MCache>,
+    ) -> Result<u32, OutOfPages> {
+        let (run, grown) = match cache {
+            Some(cache) if pages < CACHED_PAGES && align == 1 => self.cached_pages(cache, pages)?,
+            _ => self.take_pages(pages, align)?,
+        };
+        let head = run.at.0;
+        if run.released > 0 {
+            self.back_pages(run.released, grown);
+        }
+        let span = self.span(head);
+        // Relaxed (all three): published by `birth`'s Release.
+        span.pages.store(pages, Ordering::Relaxed);
+        span.object_at.store(0, Ordering::Relaxed);
+        span.all_allocated
+            .store(u32::from(class.kind == Kind::Large), Ordering::Relaxed);
+        for page in head..head + sabotage::pick(Fault::OnlyFirstPageMapped, 1, pages) {
+            // Relaxed (both): published with the first object of the span.
+            self.head_of
+                .get(page as usize)
+                .store(head, Ordering::Relaxed);
+            self.class_of
+                .get(page as usize)
+                .store(class.as_ptr(), Ordering::Relaxed);
+        }
+        self.close_pages(head, pages);
+        span.sweep_gen.birth(self.generation(), cached);
+        // Relaxed: a figure.
+        self.span_bytes
+            .fetch_add(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
+        Ok(head)
+    }
+
+    /// Gives the pages of a dead span back. The caller holds the span's sweep claim and has cleared
+    /// its bits.
+    pub(crate) fn free_pages(&self, head: u32, pages: u32) {
+        for page in head..head + sabotage::pick(Fault::PageMapNotCleared, 0, pages) {
+            // Relaxed (both): nobody has a pointer into the span; its pages come back through the
+            // page lock.
+            self.class_of
+                .get(page as usize)
+                .store(std::ptr::null_mut(), Ordering::Relaxed);
+            self.head_of.get(page as usize).store(0, Ordering::Relaxed);
+        }
+        // Relaxed: a figure.
+        self.span_bytes
+            .fetch_sub(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
+        let mut heap = self.pages.lock();
+        heap.free(PageId(head), pages);
+        self.note_use(&heap);
+    }
+
+    /// A run of pages, from the mutator's cache if it has one; and by how many pages the arena grew
+    /// for it.
+    fn cached_pages(&self, cache: &MCache, pages: u32) -> Result<(PageRun, u32), OutOfPages> {
+        let mut slot = cache.pages.borrow_mut();
+        if let Some(run) = slot.as_mut().and_then(|c| c.alloc(pages)) {
+            return Ok((run, 0));
+        }
+        let mut heap = self.pages.lock();
+        if let Some(old) = slot.take() {
+            heap.give_cache(old);
+        }
+        // [H6] What a cache holds counts as in use, and there is room for a whole group of it. In
+        // the last part there are no caches: what one mutator has in stock would be missing to the
+        // others.
+        let most = self.most_used();
+        let room = most.saturating_sub(heap.in_use_pages());
+        if pages <= 4
+            && room >= PageCache::GROUP + most / LAST_PART
+            && let Some(mut fresh) = heap.take_cache()
+        {
+            match fresh.alloc(pages) {
+                Some(run) => {
+                    *slot = Some(fresh);
+                    self.note_use(&heap);
+                    return Ok((run, 0));
+                }
+                None => heap.give_cache(fresh),
+            }
+        }
+        if let Ok(taken) = self.take_locked(&mut heap, pages, 1) {
+            return Ok(taken);
+        }
+        drop(heap);
+        self.take_pages(pages, 1)
+    }
+
+    /// Gives a mutator's page cache back.
+    pub(crate) fn give_back_pages(&self, cache: &MCache) {
+        if let Some(pages) = cache.pages.borrow_mut().take() {
+            let mut heap = self.pages.lock();
+            heap.give_cache(pages);
+            self.note_use(&heap);
+        }
+    }
+
+    fn take_pages(&self, pages: u32, align: u32) -> Result<(PageRun, u32), OutOfPages> {
+        loop {
+            let mut heap = self.pages.lock();
+            let taken = self.take_locked(&mut heap, pages, align);
+            // Pages that are on their way to the system are free again soon.
+            if taken.is_ok() || heap.leaving_pages() == 0 {
+                return taken;
+            }
+            drop(heap);
+            yield_now();
+        }
+    }
+
+    fn take_locked(
+        &self,
+        heap: &mut PageHeap,
+        pages: u32,
+        align: u32,
+    ) -> Result<(PageRun, u32), OutOfPages> {
+        if pages > self.most_pages.saturating_sub(heap.in_use_pages()) {
+            // Relaxed: a figure.
+            self.refused.store(0, Ordering::Relaxed);
+            return Err(OutOfPages);
+        }
+        let mut grown = 0;
+        loop {
+            if let Some(run) = heap.alloc(pages, align) {
+                self.note_use(heap);
+                return Ok((run, grown));
+            }
+            let top = heap.top().0;
+            let room = heap.capacity() - top;
+            if room == 0 {
+                // Relaxed: a figure.
+                self.refused.store(0, Ordering::Relaxed);
+                return Err(OutOfPages);
+            }
+            let least = pages.saturating_add(align - 1).min(room);
+            let grow = self.commit_for(top, least, least.max(GROW_PAGES).min(room))?;
+            heap.grow(grow);
+            grown += grow;
+            // Release: publishes the zeroed records of the new pages; pairs with `top`.
+            self.top.store(heap.top().0, Ordering::Release);
+            let (from, bytes) = ((top as usize) << PAGE_SHIFT, (grow as usize) << PAGE_SHIFT);
+            if self.huge_pages && from >= HUGE_FROM {
+                self.arena.want_huge_pages(from & !(PAGE_SIZE - 1), bytes);
+                self.mark
+                    .want_huge_pages((from + bytes) & !((256 << 20) - 1));
+            }
+        }
+    }
+
+    /// A new span's slots are closed like freed ones.
+    fn close_pages(&self, head: u32, pages: u32) {
+        let (at, bytes) = (
+            self.at((head as usize) << PAGE_SHIFT),
+            (pages as usize) << PAGE_SHIFT,
+        );
+        if self.poison {
+            shadow::open(at, bytes);
+            // SAFETY: [H4] pages just taken from the page allocator, which nobody else has.
+            unsafe { at.write_bytes(POISON, bytes) };
+        }
+        shadow::close(at, bytes);
+    }
+
+    fn note_use(&self, heap: &PageHeap) {
+        // Relaxed: a figure.
+        self.used_pages
+            .store(heap.in_use_pages(), Ordering::Relaxed);
+    }
+
+    /// Whether so many bytes more may find no room, or the last part of what may be used has been
+    /// reached.
+    pub(crate) fn is_in_last_part(&self, bytes: u64) -> bool {
+        let most = self.most_used();
+        let least = most / LAST_PART;
+        let wanted = u32::try_from(bytes >> PAGE_SHIFT).unwrap_or(u32::MAX);
+        // Relaxed: a figure.
+        let used = self.used_pages.load(Ordering::Relaxed);
+        used.saturating_add(least.max(wanted)) >= most
+    }
+
+    /// The most pages that can be in use, by the hard limit and by the reservation.
+    fn most_used(&self) -> u32 {
+        let reserved = u32::try_from(self.reserved() >> PAGE_SHIFT).unwrap_or(u32::MAX);
+        self.most_pages.min(reserved)
+    }
+
+    /// Bytes that objects may fill: the reservation, or the hard limit if that is less.
+    pub(crate) fn room(&self) -> usize {
+        let limit = (self.most_pages as usize - 1).saturating_mul(PAGE_SIZE);
+        self.reserved().min(limit)
+    }
+
+    /// Whether so many bytes fit when nothing else is there. If not, that is why they are refused.
+    pub(crate) fn can_ever_hold(&self, size: usize, align: usize) -> bool {
+        let fits = size <= self.room() && align <= self.room();
+        if !fits {
+            // Relaxed: for a report.
+            self.refused.store(0, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Bytes reserved.
+    pub(crate) fn reserved(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Why a request for pages failed just now.
+    pub(crate) fn shortage(&self) -> Shortage {
+        // Relaxed (both): figures.
+        match self.refused.load(Ordering::Relaxed) {
+            0 => Shortage::Room(self.room()),
+            bytes => Shortage::Memory {
+                bytes,
+                of: self.span_bytes.load(Ordering::Relaxed),
+            },
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Cursors: runs of free slots for a mutator's cache, and back.
+
+use super::{MHeap, OutOfPages, Paint};
+use crate::base::addr::PAGE_SHIFT;
+use crate::heap::mcache::{Cursor, MCache, NO_SPAN};
+use crate::heap::span::SweepState;
+use crate::heap::span_class::ClassRef;
+use crate::sys::fatal::fatal;
+use crate::sys::sync::Ordering;
+
+/// How many unswept spans of its class a refill looks at before it takes fresh pages. Where all of
+/// them are full this is time without a result: a microsecond or two each. Go looks at 100, for at
+/// most 1 % of space.
+const SWEEP_BUDGET: usize = 20;
+
+impl MHeap {
+    /// Points `cursor` at another run of free slots of its class; returns the run's bytes.
+    pub(crate) fn refill(
+        &self,
+        cache: &MCache,
+        cursor: &Cursor,
+        paint: Paint,
+    ) -> Result<usize, OutOfPages> {
+        let Some(class) = cursor.class.get() else {
+            fatal("cursor without a class")
+        };
+        loop {
+            if cursor.span.get() != NO_SPAN {
+                if let Some(bytes) = self.next_run(cursor, class, paint) {
+                    return Ok(bytes);
+                }
+                self.retire_full(cursor, class);
+            }
+            let head = match self.span_from_central(class) {
+                Some(head) => head,
+                None => self.new_span(class, class.span_pages, 1, true, Some(cache))?,
+            };
+            let start = self.at((head as usize) << PAGE_SHIFT).addr();
+            cursor.span.set(head);
+            cursor.cur.set(start);
+            cursor.end.set(start);
+        }
+    }
+
+    /// Moves the cursor to the next run of free slots of its span.
+    fn next_run(&self, cursor: &Cursor, class: ClassRef, paint: Paint) -> Option<usize> {
+        let head = cursor.span.get();
+        let start = (head as usize) << PAGE_SHIFT;
+        let limit = start + class.slots as usize * class.slot;
+        let mut from = cursor.end.get() - self.base;
+        while from < limit && self.alloc.test(from) {
+            from += class.slot;
+        }
+        if from >= limit {
+            return None;
+        }
+        let to = self.alloc.next_set(from, limit).unwrap_or(limit);
+        if paint == Paint::Black {
+            self.mark.set_run(from, to, class.slot);
+        }
+        cursor.cur.set(self.base + from);
+        cursor.end.set(self.base + to);
+        class
+            .figures
+            .allocated(((to - from) / class.slot) as u64, class.slot as u64);
+        Some(to - from)
+    }
+
+    /// The cursor's span has no free slot left: back to the central set.
+    fn retire_full(&self, cursor: &Cursor, class: ClassRef) {
+        let head = cursor.span.replace(NO_SPAN);
+        cursor.cur.set(0);
+        cursor.end.set(0);
+        // Relaxed: published by `uncache`.
+        self.span(head).all_allocated.store(1, Ordering::Relaxed);
+        let now = self.generation();
+        let mut sets = class.central.lock(now);
+        match self.span(head).sweep_gen.uncache(now) {
+            SweepState::CachedStale => sets.unswept.push(head),
+            _ => sets.full.push(head),
+        }
+    }
+
+    fn span_from_central(&self, class: ClassRef) -> Option<u32> {
+        let now = self.generation();
+        let sweep = self.sweep_is_open() && !class.drop;
+        let mut budget = SWEEP_BUDGET;
+        loop {
+            let candidate = {
+                let mut sets = class.central.lock(now);
+                if let Some(head) = sets.partial.pop() {
+                    self.span(head).sweep_gen.cache(now);
+                    return Some(head);
+                }
+                if !sweep || budget == 0 {
+                    return None;
+                }
+                sets.unswept.pop()?
+            };
+            budget -= 1;
+            if self.sweep_for_cache(candidate, class) {
+                return Some(candidate);
+            }
+        }
+    }
+
+    /// Takes the unused rest of a cursor's run, and its span, back. `paint` is how the run was
+    /// handed out.
+    ///
+    /// Returns the bytes that were not used.
+    pub(crate) fn give_back(&self, cursor: &Cursor, paint: Paint) -> usize {
+        let head = cursor.span.replace(NO_SPAN);
+        let Some(class) = cursor.class.get() else {
+            fatal("cursor without a class")
+        };
+        let (cur, end) = (
+            cursor.cur.replace(0) - self.base,
+            cursor.end.replace(0) - self.base,
+        );
+        if paint == Paint::Black {
+            self.mark.clear_run(cur, end, class.slot);
+        }
+        let start = (head as usize) << PAGE_SHIFT;
+        // [C2] all below `cur` is allocated.
+        self.alloc.set_run(start, cur, class.slot);
+        let now = self.generation();
+        let mut sets = class.central.lock(now);
+        match self.span(head).sweep_gen.uncache(now) {
+            SweepState::CachedStale => sets.unswept.push(head),
+            _ => sets.partial.push(head),
+        }
+        class
+            .figures
+            .not_used(((end - cur) / class.slot) as u64, class.slot as u64);
+        end - cur
+    }
+
+    /// Sets the mark bits of a cursor's unused run: from now on it allocates black.
+    pub(crate) fn blacken_run(&self, cursor: &Cursor) {
+        let Some(class) = cursor.class.get() else {
+            fatal("cursor without a class")
+        };
+        self.mark.set_run(
+            cursor.cur.get() - self.base,
+            cursor.end.get() - self.base,
+            class.slot,
+        );
+    }
+}
