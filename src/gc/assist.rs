@@ -254,7 +254,7 @@ impl Collector {
     fn scan_piece(&self, local: &Local, work: u64) -> Option<u64> {
         let (joined, buf) = match self.pool.join_with_work() {
             Some((joined, buf)) => (joined, Some(buf)),
-            None if self.has_root_jobs() => (self.pool.join()?, None),
+            None if self.root_jobs.are_left() => (self.pool.join()?, None),
             None => return None,
         };
         let before = thread::cpu_time_ns();

@@ -11,6 +11,7 @@ use crate::base::addr::PAGE_SHIFT;
 use crate::base::ptr_buf::PtrBuf;
 use crate::gc::collector::Collector;
 use crate::gc::standstill::Standstill;
+use crate::gc::stopped::StoppedToRead;
 use crate::heap::bits::BitTable;
 use crate::heap::span_class::ClassRef;
 use crate::object::trace::{Spill, Tracer};
@@ -137,12 +138,12 @@ impl Collector {
         }
     }
 
-    /// Compares the concurrent mark with a simple one. The world is stopped and marking is complete.
-    pub(crate) fn check_marks(&self) {
-        if let Err(report) = self.compare_marks() {
+    /// Compares the concurrent mark, which is complete, with a simple one.
+    pub(crate) fn check_marks(&self, stopped: &StoppedToRead<'_>) {
+        if let Err(report) = self.compare_marks(stopped) {
             fatal_args(format_args!(
                 "verify: cycle {}: {report}",
-                self.world.registry().cycle
+                self.cycle_number()
             ));
         }
     }
@@ -151,8 +152,8 @@ impl Collector {
     ///
     /// # Errors
     /// The first object that the concurrent mark has missed.
-    pub(crate) fn compare_marks(&self) -> Result<(), String> {
-        let standstill = Standstill::of(&self.world.registry());
+    pub(crate) fn compare_marks(&self, stopped: &StoppedToRead<'_>) -> Result<(), String> {
+        let standstill = Standstill::of(&self.world, stopped);
         let left_out = self.walk_reachable(&standstill, |offset, class, from| {
             if self.heap.mark.test(offset) {
                 return Ok(());

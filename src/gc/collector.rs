@@ -18,6 +18,7 @@ use crate::gc::heaps;
 use crate::gc::late::{Asking, Dropping, LOOK_AT_DROPS, Overdue, TaskLists};
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
+use crate::gc::root_jobs::RootJobs;
 use crate::gc::roots::RootTable;
 use crate::gc::scavenger::Scavenger;
 use crate::gc::seats::Seats;
@@ -27,7 +28,6 @@ use crate::gc::weak::WeakState;
 use crate::gc::work::WorkPool;
 use crate::gc::world::World;
 use crate::heap::mheap::{MHeap, Paint};
-use crate::object::trace::Tracer;
 use crate::sys::MODELLED;
 use crate::sys::lock::{Condvar, Rank, Ranked, Unranked};
 use crate::sys::sabotage::{self, Fault};
@@ -60,41 +60,6 @@ impl std::fmt::Debug for Settings {
             .field("memory_limit", &self.memory_limit)
             .field("processors", &self.processors)
             .finish_non_exhaustive()
-    }
-}
-
-/// Roots that the collector does not know of itself; the scheduler lists its own this way.
-pub(crate) trait RootSource: Send + Sync + std::fmt::Debug {
-    /// The number of root jobs of this cycle. The world is stopped.
-    fn begin(&self, cycle: u32) -> usize;
-    /// Reports the roots of one job; concurrent.
-    fn scan(&self, job: usize, cycle: u32, tracer: &mut Tracer<'_>);
-    /// Marking is over. The world is stopped.
-    fn end(&self);
-}
-
-impl RootSource for RootTable {
-    fn begin(&self, _cycle: u32) -> usize {
-        let jobs = self.set_marking(true);
-        sabotage::pick(Fault::RootBlockSkipped, jobs.saturating_sub(1), jobs)
-    }
-    fn scan(&self, job: usize, _cycle: u32, tracer: &mut Tracer<'_>) {
-        RootTable::scan(self, job, tracer);
-    }
-    fn end(&self) {
-        self.set_marking(false);
-    }
-}
-
-impl RootSource for FrameTable {
-    fn begin(&self, _cycle: u32) -> usize {
-        self.set_marking(true)
-    }
-    fn scan(&self, job: usize, cycle: u32, tracer: &mut Tracer<'_>) {
-        FrameTable::scan(self, job, cycle, tracer);
-    }
-    fn end(&self) {
-        self.set_marking(false);
     }
 }
 
@@ -223,9 +188,7 @@ pub(crate) struct Collector {
     pub(crate) mail: Condvar,
     /// Held by whoever changes spans without being a mutator, and by the verifier.
     pub(crate) turnstile: Unranked<()>,
-    /// Root jobs of this cycle: how many there are of each source, and the next to do.
-    pub(crate) job_limits: [AtomicUsize; 2],
-    pub(crate) next_job: AtomicUsize,
+    pub(crate) root_jobs: RootJobs,
     /// Workers that mark just now (an estimate).
     pub(crate) active_workers: AtomicUsize,
     /// For Ps that mark.
@@ -301,8 +264,7 @@ impl Collector {
             ),
             mail: Condvar::new(),
             turnstile: Unranked::new(()),
-            job_limits: [AtomicUsize::new(0), AtomicUsize::new(0)],
-            next_job: AtomicUsize::new(0),
+            root_jobs: RootJobs::new(),
             active_workers: AtomicUsize::new(0),
             seats: Seats::new(),
             sliced_ns: AtomicU64::new(0),
@@ -323,15 +285,8 @@ impl Collector {
     /// If a mutator is attached, or something was allocated.
     #[cfg(any(fuzzing, feature = "internals"))]
     pub(crate) fn count_from(&self, cycle: u32, generation: u64) {
-        let mut registry = self.world.registry();
-        assert!(registry.iter().next().is_none(), "a mutator is attached");
-        registry.cycle = cycle;
-        drop(registry);
+        self.world.count_cycles_from(cycle);
         self.heap.count_generations_from(generation);
-    }
-
-    pub(crate) fn sources(&self) -> [&dyn RootSource; 2] {
-        [&self.roots, &self.frames]
     }
 
     // ---- asking for cycles -----------------------------------------------------------------------------------

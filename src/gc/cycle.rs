@@ -35,9 +35,11 @@ use crate::gc::mutator::MutatorRef;
 use crate::gc::pacing::CycleSize;
 use crate::gc::spans;
 use crate::gc::state_word::Request;
+use crate::gc::stopped::Stopped;
 use crate::gc::trace::TraceLine;
 use crate::gc::weak;
-use crate::gc::worker::{ThreadHost, WorkerHost, lose_processor};
+use crate::gc::worker::lose_processor;
+use crate::gc::world::Phase;
 use crate::pace::survival::MarkEnd;
 use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
@@ -148,7 +150,7 @@ impl Collector {
         while let Some(forced) = self.wait_for_mail() {
             if !workers_started {
                 workers_started = true;
-                ThreadHost.start_workers(&self, self.settings.processors - 1);
+                self.start_workers(self.settings.processors - 1);
             }
             // One that was given up counts as done: who waits for it goes on.
             self.run_cycle(&mut marker, forced);
@@ -219,11 +221,11 @@ impl Collector {
 
     /// The number of the running cycle, or of the last.
     pub(crate) fn cycle_number(&self) -> u32 {
-        self.world.registry().cycle
+        self.world.phase().cycle
     }
 
     pub(crate) fn is_marking(&self) -> bool {
-        self.world.registry().marking
+        self.world.phase().marks
     }
 
     /// Runs a cycle, or none if a mutator is lost before its first stop.
@@ -242,15 +244,15 @@ impl Collector {
         // Roots dropped without a mutator since the last cycle; left in their slots they would keep their objects once more.
         self.roots.collect_released();
         if self.settings.stop_the_world {
-            let did = self.stopped(Request::Stop, &mut timing, |c, t| {
-                c.begin_marking(t);
+            let did = self.stopped(Request::Stop, &mut timing, |c, stopped, t| {
+                c.begin_marking(stopped, t);
                 c.pool.open();
                 loop {
                     c.mark_until_quiet(marker);
                     c.weak.try_terminate();
                     lose_processor(&[Fault::EndNotAwaited]);
                     // A worker may have come, and not be gone yet.
-                    if c.try_end_marking(t) || sabotage::is_on(Fault::EndNotAwaited) {
+                    if c.try_end_marking(stopped, t) || sabotage::is_on(Fault::EndNotAwaited) {
                         break;
                     }
                 }
@@ -292,8 +294,8 @@ impl Collector {
                 continue;
             }
             let mut over = false;
-            let did = self.stopped(Request::StopToEnd, timing, |c, t| {
-                over = c.try_end_marking(t);
+            let did = self.stopped(Request::StopToEnd, timing, |c, stopped, t| {
+                over = c.try_end_marking(stopped, t);
             });
             if over {
                 return;
@@ -311,24 +313,24 @@ impl Collector {
         &self,
         request: Request,
         timing: &mut Timing,
-        body: impl FnOnce(&Self, &mut Timing),
+        body: impl FnOnce(&Self, &Stopped<'_>, &mut Timing),
     ) -> bool {
         let start = Moment::now();
         let mut watch = self.watch(request);
-        let all_stand = self.world.stop(request, |waited| {
+        let stopped = self.world.stop(request, |waited| {
             self.look_at_laggards(&mut watch, request, waited);
             self.patience(request)
         });
         self.end_watch(watch);
-        if !all_stand {
+        let Some(stopped) = stopped else {
             return false;
-        }
+        };
         let stopping = start.elapsed_ns();
         {
             let _turn = self.turnstile.lock();
-            body(self, timing);
+            body(self, &stopped, timing);
         }
-        self.world.withdraw_stop();
+        self.world.withdraw_stop(stopped);
         // Those that it wakes may take this processor at once, and run.
         let pause = start.elapsed_ns();
         self.world.open_gate();
@@ -355,34 +357,27 @@ impl Collector {
     }
 
     /// Stop 1: Off -> Mark.
-    fn begin_marking(&self, timing: &mut Timing) {
+    fn begin_marking(&self, stopped: &Stopped<'_>, timing: &mut Timing) {
         // Whoever has asked for this cycle on the way here has got it.
         self.mailbox.lock().triggered = false;
-        let mut registry = self.world.registry();
         let first = sabotage::pick(Fault::CycleZero, 0, 1);
-        registry.cycle = registry.cycle.wrapping_add(1).max(first);
-        registry.marking = true;
-        for mutator in registry.iter() {
-            mutator.local.duty.set_marks(true);
-            mutator.local.cycle.set(registry.cycle);
-            mutator.local.credit.set(FIRST_CREDIT);
-        }
-        let cycle = registry.cycle;
-        drop(registry);
-        self.pool.begin(cycle);
+        let cycle = self.cycle_number().wrapping_add(1).max(first);
+        let phase = Phase { cycle, marks: true };
+        self.world.change_phase(phase, stopped, |local| {
+            local.duty.set_marks(true);
+            local.cycle.set(cycle);
+            local.credit.set(FIRST_CREDIT);
+        });
+        self.pool.begin(cycle, stopped);
         self.weak.begin_marking();
-        // Relaxed (all): the mutators see them when they leave the stop, the workers when they join.
-        for (source, limit) in self.sources().iter().zip(&self.job_limits) {
-            limit.store(source.begin(cycle), Ordering::Relaxed);
-        }
-        self.next_job.store(0, Ordering::Relaxed);
+        self.root_jobs.begin(&self.roots, &self.frames, stopped);
+        // Relaxed (all): mutators see them when they leave the stop, workers when they join.
         self.gauges.marked.store(0, Ordering::Relaxed);
         self.gauges.scanned.store(0, Ordering::Relaxed);
         timing.objects_at_start = self.object_bytes();
         timing.external_at_start = self.gauges.external();
-        // Relaxed: the world is stopped.
         timing.heap_at_start = self.gauges.heap_live.load(Ordering::Relaxed);
-        self.begin_pacing();
+        self.begin_pacing(stopped);
     }
 
     /// Marks with whoever joins until no work is queued and nobody is active.
@@ -395,7 +390,7 @@ impl Collector {
                 self.work(0, marker, &joined);
             }
             self.revise_pace();
-            if self.pool.is_quiet() && !self.has_root_jobs() {
+            if self.pool.is_quiet() && !self.root_jobs.are_left() {
                 self.assists.release_all();
                 return;
             }
@@ -410,7 +405,7 @@ impl Collector {
 
     /// Stop 2: looks at every buffer and the queue again; if nothing is there, Mark -> Off. Says whether it is over.
     #[must_use = "marking goes on if it is not over"]
-    fn try_end_marking(&self, timing: &mut Timing) -> bool {
+    fn try_end_marking(&self, stopped: &Stopped<'_>, timing: &mut Timing) -> bool {
         let registry = self.world.registry();
         for mutator in registry.iter() {
             if !sabotage::is_on(Fault::BufferNotFlushedAtEnd) {
@@ -424,20 +419,20 @@ impl Collector {
             return false;
         }
         if self.settings.verify {
-            self.check_marks();
+            self.check_marks(stopped);
         }
-        let mut registry = self.world.registry();
-        registry.marking = false;
-        for mutator in registry.iter() {
-            mutator.local.duty.set_marks(false);
-            // Mark bits are complete, so nobody may allocate from a span from before: each gives its own back on its way
-            // out of the stop.
-            mutator.local.stale_cache.set(true);
-        }
-        drop(registry);
-        for source in self.sources() {
-            source.end();
-        }
+        let cycle = self.cycle_number();
+        let phase = Phase {
+            cycle,
+            marks: false,
+        };
+        self.world.change_phase(phase, stopped, |local| {
+            local.duty.set_marks(false);
+            // Mark bits are complete, so nobody may allocate from a span from before: each gives
+            // its own back on its way out of the stop.
+            local.stale_cache.set(true);
+        });
+        self.root_jobs.end(&self.roots, &self.frames, stopped);
         self.heap.advance_generation();
         // Relaxed: set before the first cell was published, and the world is stopped. Without weak cells nobody is asked;
         // those made from now on name what lives.
@@ -445,27 +440,27 @@ impl Collector {
             self.weak.idle();
             self.heap.set_sweep_open(true);
         }
-        self.plan_next(timing);
+        self.plan_next(stopped, timing);
         true
     }
 
     /// Bytes of slots handed out and not known to be dead.
     fn object_bytes(&self) -> u64 {
-        // Relaxed: a figure; the world is stopped.
+        // Relaxed: a figure.
         let live = self.gauges.heap_live.load(Ordering::Relaxed);
         live.saturating_sub(self.gauges.external())
     }
 
-    fn plan_next(&self, timing: &mut Timing) {
+    fn plan_next(&self, stopped: &Stopped<'_>, timing: &mut Timing) {
         let end = MarkEnd {
             objects_at_start: timing.objects_at_start,
-            // Relaxed: the world is stopped.
+            // Relaxed: markers have left the pool, whose lock orders it.
             marked: self.gauges.marked.load(Ordering::Relaxed),
             born: self.object_bytes().saturating_sub(timing.objects_at_start),
             external_at_start: timing.external_at_start,
             external: self.gauges.external(),
         };
-        timing.size = self.end_pacing(timing.heap_at_start, end);
+        timing.size = self.end_pacing(timing.heap_at_start, end, stopped);
     }
 
     /// From the end of marking to the end of the sweep.

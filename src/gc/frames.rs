@@ -21,6 +21,7 @@ use std::ptr::NonNull;
 
 use crate::base::crowd::shrink_after_crowd;
 use crate::gc::standstill::{Section, Standstill};
+use crate::gc::stopped::Stopped;
 use crate::object::trace::Tracer;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
@@ -218,11 +219,16 @@ impl FrameTable {
         unsafe { free(frame) }
     }
 
-    /// The number of root jobs: one a frame. `marking` is whether scans may begin. Called while the world is stopped.
-    pub(crate) fn set_marking(&self, marking: bool) -> usize {
+    /// Scans may begin. Returns the number of root jobs: one a frame.
+    pub(crate) fn begin_marking(&self, _stopped: &Stopped<'_>) -> usize {
         let mut inner = self.inner.lock();
-        inner.marking = marking;
+        inner.marking = true;
         inner.frames.len()
+    }
+
+    /// Nobody scans any more.
+    pub(crate) fn end_marking(&self, _stopped: &Stopped<'_>) {
+        self.inner.lock().marking = false;
     }
 
     /// Reports what frame `job` holds, unless somebody has done it in `cycle`.

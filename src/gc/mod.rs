@@ -28,6 +28,7 @@ pub(crate) mod notice;
 pub(crate) mod pacing;
 #[cfg(all(test, shuttle))]
 mod random_models;
+pub(crate) mod root_jobs;
 pub(crate) mod roots;
 pub(crate) mod scavenger;
 pub(crate) mod seats;
@@ -35,6 +36,7 @@ pub(crate) mod shared_bytes;
 pub(crate) mod spans;
 pub(crate) mod standstill;
 pub(crate) mod state_word;
+pub(crate) mod stopped;
 pub(crate) mod sweeper;
 pub(crate) mod trace;
 pub(crate) mod verify;

@@ -56,8 +56,11 @@ impl BackOff {
 /// Writes one line to standard error.
 fn write_line(what: fmt::Arguments<'_>) {
     use std::io::Write;
+    // In one piece: standard error has no buffer, and the process may end, or others may write,
+    // between two pieces.
+    let line = format!("greywave: warning: {what}\n");
     // Whoever closed standard error does not want to read it.
-    let _ = writeln!(std::io::stderr(), "greywave: warning: {what}");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Tells of a trouble in which no heap is at hand; `GREYWAVE=quiet=1` silences it.

@@ -6,6 +6,7 @@
 
 use crate::base::addr::PAGE_SHIFT;
 use crate::gc::collector::Collector;
+use crate::gc::stopped::Stopped;
 use crate::pace::assist::AssistRates;
 use crate::pace::cons_mark::MarkTimes;
 use crate::pace::heap_goal::{Knobs, MemoryFigures};
@@ -311,8 +312,8 @@ impl Collector {
         self.change_knobs(|k| std::mem::replace(&mut k.limit, bytes))
     }
 
-    /// A cycle begins. The world is stopped.
-    pub(crate) fn begin_pacing(&self) {
+    /// A cycle begins.
+    pub(crate) fn begin_pacing(&self, _stopped: &Stopped<'_>) {
         let memory = self.memory_figures();
         let pacing = &self.pacing;
         // Relaxed (all): the world is stopped.
@@ -364,11 +365,16 @@ impl Collector {
         self.publish_rates(rates);
     }
 
-    /// Marking is over. Plans the next cycle. The world is stopped.
+    /// Marking is over. Plans the next cycle.
     ///
     /// What of the external bytes lives is a guess until [`end_sweep_pacing`](Self::end_sweep_pacing); `heap_live` counts
     /// the rest as gone, as it does dead objects.
-    pub(crate) fn end_pacing(&self, heap_at_start: u64, end: MarkEnd) -> CycleSize {
+    pub(crate) fn end_pacing(
+        &self,
+        heap_at_start: u64,
+        end: MarkEnd,
+        _stopped: &Stopped<'_>,
+    ) -> CycleSize {
         let memory = self.memory_figures();
         let pacing = &self.pacing;
         let mut state = pacing.state.lock();

@@ -33,6 +33,7 @@
 use std::ptr::NonNull;
 
 use crate::base::crowd::shrink_after_crowd;
+use crate::gc::stopped::Stopped;
 use crate::object::trace::Tracer;
 use crate::sys::MODELLED;
 use crate::sys::blocks::{self, BLOCK};
@@ -444,11 +445,16 @@ impl RootTable {
         gone.into_iter().for_each(BlockRef::free);
     }
 
-    /// The number of root jobs: one a block. `marking` is whether scans may begin. Called while the world is stopped.
-    pub(crate) fn set_marking(&self, marking: bool) -> usize {
+    /// Scans may begin. Returns the number of root jobs: one a block.
+    pub(crate) fn begin_marking(&self, _stopped: &Stopped<'_>) -> usize {
         let mut inner = self.inner.lock();
-        inner.marking = marking;
+        inner.marking = true;
         inner.blocks.len()
+    }
+
+    /// Nobody scans any more.
+    pub(crate) fn end_marking(&self, _stopped: &Stopped<'_>) {
+        self.inner.lock().marking = false;
     }
 
     /// Slots that are in use, or in a mutator's stock.
@@ -900,13 +906,13 @@ mod tests {
         let roots: Vec<_> = (0..20 * SLOTS)
             .map(|_| table.take(64, &mut stock, true))
             .collect();
-        let jobs = table.set_marking(true);
+        let jobs = table.begin_marking(&Stopped::in_a_test());
         for root in roots {
             table.free(root, &mut stock);
         }
         table.give_back(&mut stock);
         assert_eq!((table.blocks(), jobs), (20, 20));
-        table.set_marking(false);
+        table.end_marking(&Stopped::in_a_test());
         table.collect_released();
         assert_eq!(table.blocks(), SPARE);
     }

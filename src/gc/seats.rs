@@ -167,7 +167,7 @@ impl Collector {
         is_leaving: impl FnOnce(),
         goes_on: impl Fn() -> bool,
     ) -> bool {
-        if !self.pool.seems_to_have_work() && !self.has_root_jobs() {
+        if !self.pool.seems_to_have_work() && !self.root_jobs.are_left() {
             return false;
         }
         let slices_are_due = self.slice_is_due();
@@ -210,12 +210,13 @@ impl Collector {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::gc::stopped::Stopped;
     use crate::gc::work::WorkPool;
 
     /// A pool in which marking runs.
     fn open_pool() -> WorkPool {
         let pool = WorkPool::new();
-        pool.begin(1);
+        pool.begin(1, &Stopped::in_a_test());
         pool.open();
         pool
     }
@@ -264,6 +265,7 @@ mod loom_tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::gc::stopped::Stopped;
     use crate::gc::work::WorkPool;
     use crate::sys::model::explore;
     use crate::sys::sync::yield_now;
@@ -309,7 +311,7 @@ mod loom_tests {
                 dedicated: 0,
                 fractional: 0.25,
             };
-            self.pool.begin(cycle);
+            self.pool.begin(cycle, &Stopped::in_a_test());
             self.pool.open();
             self.seats.open(workers);
             while !self.pool.close_if_quiet(|| true) {

@@ -19,7 +19,8 @@
 //!
 //! What is left out is counted. Nothing else becomes a false report: a walk that does not see an edge demands less.
 
-use crate::gc::world::Registry;
+use crate::gc::stopped::StoppedToRead;
+use crate::gc::world::World;
 use crate::object::trace::LockView;
 use crate::sys::sabotage::{self, Fault};
 
@@ -36,7 +37,7 @@ pub(crate) fn next_section(section: Section) -> Section {
     section & !Section::from(u32::MAX) | Section::from((section as u32).wrapping_add(1))
 }
 
-/// See the module's head. Good as long as the world is stopped.
+/// See the module's head. Good for the stop in which it was made.
 #[derive(Debug)]
 pub(crate) struct Standstill {
     cycle: u32,
@@ -45,14 +46,13 @@ pub(crate) struct Standstill {
 }
 
 impl Standstill {
-    /// What the world is like, which the caller has stopped, be it by [`StopToEnd`] or [`StopToVerify`].
-    ///
-    /// [`StopToEnd`]: crate::gc::state_word::Request::StopToEnd
-    /// [`StopToVerify`]: crate::gc::state_word::Request::StopToVerify
-    pub(crate) fn of(registry: &Registry) -> Self {
+    /// Who of `world` may be in the middle of a write, though everybody is stopped.
+    pub(crate) fn of(world: &World, _stopped: &StoppedToRead<'_>) -> Self {
+        let cycle = world.phase().cycle;
+        let registry = world.registry();
         let busy = registry.iter().filter(|m| !m.word.is_at_safepoint());
         Self {
-            cycle: registry.cycle,
+            cycle,
             sections: busy.map(|m| m.local.section.get()).collect(),
         }
     }

@@ -12,6 +12,7 @@ use crate::gc::collector::Collector;
 use crate::gc::mutator::MutatorRef;
 use crate::gc::standstill::Standstill;
 use crate::gc::state_word::Request;
+use crate::gc::stopped::StoppedToRead;
 use crate::gc::weak::WeakCell;
 use crate::heap::dead::POISON;
 use crate::heap::span::SweepState;
@@ -49,18 +50,18 @@ impl Collector {
                 return Err(why);
             }
             let mut watch = self.watch(Request::StopToVerify);
-            let all_stand = self.world.stop_to_verify(me, |waited| {
+            let stopped = self.world.stop_to_verify(me, |waited| {
                 self.look_at_laggards(&mut watch, Request::StopToVerify, waited);
                 self.patience(Request::StopToVerify)
             });
             self.end_watch(watch);
-            if !all_stand {
+            let Some(stopped) = stopped else {
                 // A mutator was lost after it had been asked: without it, or not at all.
                 continue;
-            }
+            };
             let turn = lock_within(&self.turnstile, TURN);
-            let outcome = turn.map(|_turn| self.verify_stopped());
-            self.world.start_after_verify();
+            let outcome = turn.map(|_turn| self.verify_stopped(&stopped));
+            self.world.start_after_verify(stopped);
             if let Some(outcome) = outcome {
                 break outcome;
             }
@@ -71,11 +72,11 @@ impl Collector {
         outcome
     }
 
-    fn verify_stopped(&self) -> Result<(), String> {
+    fn verify_stopped(&self, stopped: &StoppedToRead<'_>) -> Result<(), String> {
         let places = self.find_places()?;
         let spans = self.verify_spans(&places)?;
         self.verify_free_pages(&places)?;
-        self.verify_reachable(&places)?;
+        self.verify_reachable(&places, stopped)?;
         self.verify_weak(&places, &spans)?;
         let stocks = self
             .world
@@ -292,10 +293,10 @@ impl Collector {
             || self.heap.alloc.test(offset)
     }
 
-    fn verify_reachable(&self, places: &Places) -> Result<(), String> {
+    fn verify_reachable(&self, places: &Places, stopped: &StoppedToRead<'_>) -> Result<(), String> {
         let now = self.heap.generation();
-        let stopped_marking = !self.world.registry().marking;
-        let standstill = Standstill::of(&self.world.registry());
+        let stopped_marking = !self.is_marking();
+        let standstill = Standstill::of(&self.world, stopped);
         let left_out = self.walk_reachable(&standstill, |offset, class, from| {
             if !self.is_allocated(offset, class, places) {
                 return Err(format!(
@@ -320,7 +321,7 @@ impl Collector {
     }
 
     fn verify_weak(&self, places: &Places, spans: &[(u32, ClassRef)]) -> Result<(), String> {
-        if self.world.registry().marking || !self.weak.is_idle() {
+        if self.is_marking() || !self.weak.is_idle() {
             return Ok(()); // cleared after marking
         }
         let now = self.heap.generation();

@@ -15,6 +15,7 @@ use crate::gc::collector::{Collector, Settings};
 use crate::gc::frames::FrameHeader;
 use crate::gc::mutator::{MutatorRef, MutatorState};
 use crate::gc::roots::RawRoot;
+use crate::gc::stopped::Stopped;
 use crate::gc::weak::WeakCell;
 use crate::heap::dead::POISON;
 use crate::heap::mheap::{MHeap, Options};
@@ -535,14 +536,17 @@ fn an_object_that_marking_has_missed() {
     scene.root(parent);
     let heap = &scene.collector.heap;
     heap.mark.set(scene.offset(parent));
-    let report = scene.collector.compare_marks().expect_err("one is missed");
+    let report = scene
+        .collector
+        .compare_marks(&Stopped::in_a_test())
+        .expect_err("one is missed");
     let place = format!("Node at offset {:#x} was not marked; ", scene.offset(child));
     assert!(report.contains(&place), "{report}");
     let parent = format!("Node at offset {:#x}", scene.offset(parent));
     assert!(report.contains("it is reached from a marked "), "{report}");
     assert!(report.ends_with(&parent), "{report}");
     heap.mark.set(scene.offset(child));
-    assert_eq!(scene.collector.compare_marks(), Ok(()));
+    assert_eq!(scene.collector.compare_marks(&Stopped::in_a_test()), Ok(()));
     heap.mark
         .clear_run(scene.offset(child), scene.offset(child) + 8, 8);
 }

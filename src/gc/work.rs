@@ -30,6 +30,7 @@
 use std::time::Duration;
 
 use crate::base::crowd::shrink_after_crowd;
+use crate::gc::stopped::Stopped;
 use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
@@ -161,8 +162,8 @@ impl WorkPool {
         }
     }
 
-    /// Cycle number `cycle` begins. The world is stopped.
-    pub(crate) fn begin(&self, cycle: u32) {
+    /// Cycle number `cycle` begins.
+    pub(crate) fn begin(&self, cycle: u32, _stopped: &Stopped<'_>) {
         let mut queue = self.queue.lock();
         debug_assert_eq!(queue.phase, Phase::Closed, "the last cycle has not ended");
         debug_assert!(
@@ -398,7 +399,7 @@ mod tests {
     #[test]
     fn a_closed_pool_is_not_waited_for() {
         let pool = WorkPool::new();
-        pool.begin(1);
+        pool.begin(1, &Stopped::in_a_test());
         pool.open();
         assert!(pool.close_if_quiet(|| true));
         pool.tell_closed();
@@ -411,7 +412,7 @@ mod tests {
     fn a_pool_that_has_begun_is_waited_for() {
         const MOMENTS: u32 = 5;
         let pool = WorkPool::new();
-        pool.begin(1);
+        pool.begin(1, &Stopped::in_a_test());
         let (mut left, mut rounds) = (BEGUN * MOMENTS, 0);
         while !left.is_zero() {
             left = pool.wait_for_close(left);

@@ -23,30 +23,6 @@ const QUANTUM: u64 = if MODELLED { 2 << 10 } else { 128 << 10 };
 const PATIENCE: Duration = Duration::from_micros(500);
 const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Who provides threads for mark workers; the scheduler has a host of its own.
-pub(crate) trait WorkerHost {
-    /// Makes up to `count` workers besides the collector's own thread. Fewer is allowed.
-    fn start_workers(&self, collector: &Arc<Collector>, count: usize);
-}
-
-/// One OS thread per worker.
-#[derive(Debug)]
-pub(crate) struct ThreadHost;
-
-impl WorkerHost for ThreadHost {
-    fn start_workers(&self, collector: &Arc<Collector>, count: usize) {
-        for index in 1..=count {
-            let shared = collector.clone();
-            // A refusal costs speed only: the collector's own thread marks alone.
-            if let Ok(handle) = thread::spawn(format!("greywave-mark-{index}"), move || {
-                shared.run_worker(index)
-            }) {
-                collector.threads.lock().push(handle);
-            }
-        }
-    }
-}
-
 /// Why a worker marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -92,6 +68,19 @@ impl Collector {
         sliced == 0 || !self.pacing.workers.slice_is_over(sliced, elapsed)
     }
 
+    /// Makes up to `count` workers, each an OS thread, besides the collector's own.
+    pub(crate) fn start_workers(self: &Arc<Self>, count: usize) {
+        for index in 1..=count {
+            let shared = self.clone();
+            // A refusal costs speed only: the collector's own thread marks alone.
+            if let Ok(handle) = thread::spawn(format!("greywave-mark-{index}"), move || {
+                shared.run_worker(index)
+            }) {
+                self.threads.lock().push(handle);
+            }
+        }
+    }
+
     fn run_worker(&self, index: usize) {
         let mut marker = Marker::new();
         loop {
@@ -102,11 +91,11 @@ impl Collector {
                 self.pool.wait_for_work(LONG_PATIENCE);
                 continue;
             }
-            if self.is_suspended() && !self.has_root_jobs() && !self.pool.wait_for_work(NAP) {
+            if self.is_suspended() && !self.root_jobs.are_left() && !self.pool.wait_for_work(NAP) {
                 // Marking is on for as long as the mutator is lost.
             } else if self.may_mark(index).is_none() {
                 thread::sleep(PATIENCE);
-            } else if (self.has_root_jobs() || self.pool.wait_for_work(PATIENCE))
+            } else if (self.root_jobs.are_left() || self.pool.wait_for_work(PATIENCE))
                 && self.may_mark(index).is_some()
                 && let Some(joined) = self.join_late()
             {
@@ -139,9 +128,8 @@ impl Collector {
     /// [K3] Marking runs, in cycle `cycle`.
     fn check_cycle(&self, cycle: u32) {
         if cfg!(debug_assertions) {
-            let registry = self.world.registry();
-            let is_right = registry.marking && registry.cycle == cycle;
-            let now = (registry.marking, registry.cycle);
+            let now = self.world.phase();
+            let is_right = now.marks && now.cycle == cycle;
             assert!(is_right, "marks in cycle {cycle}, but now it is {now:?}");
         }
     }
@@ -168,7 +156,7 @@ impl Collector {
     /// Whether a P without work may mark.
     #[cfg(feature = "sched")]
     pub(crate) fn has_marking_for_the_idle(&self) -> bool {
-        self.is_marking() && (self.has_root_jobs() || self.pool.has_work())
+        self.is_marking() && (self.root_jobs.are_left() || self.pool.has_work())
     }
 
     /// Marks for one quantum on a P without work; true if there was something to mark.
@@ -186,11 +174,11 @@ impl Collector {
 
     /// Does one root job, if any is left.
     pub(crate) fn scan_roots(&self, marker: &mut Marker, env: MarkEnv<'_>) {
-        if let Some((source, job)) = self.next_root_job()
+        if let Some(job) = self.root_jobs.take()
             && !sabotage::is_on(Fault::RootsNotScanned)
         {
             marker.shade_all(env, |tracer| {
-                self.sources()[source].scan(job, env.cycle(), tracer)
+                job.scan(&self.roots, &self.frames, env.cycle(), tracer);
             });
         }
     }
@@ -207,7 +195,7 @@ impl Collector {
     fn mark_a_quantum(&self, marker: &mut Marker, env: MarkEnv<'_>) -> bool {
         self.check_cycle(env.cycle());
         self.scan_roots(marker, env);
-        if marker.drain(env, QUANTUM) == Drained::Budget || self.has_root_jobs() {
+        if marker.drain(env, QUANTUM) == Drained::Budget || self.root_jobs.are_left() {
             return true;
         }
         match env.joined().take() {
@@ -235,33 +223,5 @@ impl Collector {
         if turn == Turn::Background && index == self.pacing.workers.dedicated as usize {
             self.sliced_ns.fetch_add(spent, Ordering::Relaxed);
         }
-    }
-
-    /// Takes the next root job: its source and its number there.
-    fn next_root_job(&self) -> Option<(usize, usize)> {
-        if !self.has_root_jobs() {
-            return None;
-        }
-        // Relaxed: each number is handed out once; the tables are synchronised by themselves.
-        let mut job = self.next_job.fetch_add(1, Ordering::Relaxed);
-        for (source, limit) in self.job_limits.iter().enumerate() {
-            // Relaxed: written while the world was stopped, before workers were let in.
-            let limit = limit.load(Ordering::Relaxed);
-            if job < limit {
-                return Some((source, job));
-            }
-            job -= limit;
-        }
-        None
-    }
-
-    pub(crate) fn has_root_jobs(&self) -> bool {
-        // Relaxed (both): as above.
-        let all: usize = self
-            .job_limits
-            .iter()
-            .map(|l| l.load(Ordering::Relaxed))
-            .sum();
-        self.next_job.load(Ordering::Relaxed) < all
     }
 }

@@ -19,15 +19,16 @@ use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::heaps;
 use crate::gc::late::{LOOK, Laggard};
 use crate::gc::lost::{self, Departed};
-use crate::gc::mutator::{MutatorRef, MutatorState};
+use crate::gc::mutator::{Local, MutatorRef, MutatorState};
 use crate::gc::standstill::first_section;
 use crate::gc::state_word::{Asked, Found, Request, StateWord};
+use crate::gc::stopped::{Stopped, StoppedToRead};
 use crate::sys::MODELLED;
 use crate::sys::clock::Moment;
 use crate::sys::fatal::fatal;
 use crate::sys::lock::{Condvar, Held, Rank, Ranked, Unranked};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::{AtomicUsize, Ordering, spin_hint};
+use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, spin_hint};
 
 /// How long a stopped mutator spins before it parks: about as long as a short stop.
 const SPINS: u32 = if MODELLED { 0 } else { 400 };
@@ -48,9 +49,6 @@ pub(crate) struct Registry {
     verifying: bool,
     /// Mutators whose threads end, or have ended, and that were not dropped. [U3]
     pub(crate) departed: Vec<Departed>,
-    /// What a new mutator is born with.
-    pub(crate) marking: bool,
-    pub(crate) cycle: u32,
     /// The number that the last mutator got.
     last_mutator: u32,
 }
@@ -182,6 +180,8 @@ pub(crate) struct HeadCount {
 #[derive(Debug)]
 pub(crate) struct World {
     registry: Ranked<Registry>,
+    /// A [`Phase`], as one number. Written under the registry's lock, in a stop.
+    phase: AtomicU64,
     stops: Pending,
     verify_stops: Pending,
     handshakes: Pending,
@@ -194,6 +194,28 @@ pub(crate) struct World {
     lost: AtomicUsize,
 }
 
+/// What the collector does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Phase {
+    /// The number of the running cycle, or of the last.
+    pub(crate) cycle: u32,
+    /// Marking runs: edges are recorded before they change, and objects are born black.
+    pub(crate) marks: bool,
+}
+
+impl Phase {
+    fn to_bits(self) -> u64 {
+        u64::from(self.cycle) << 1 | u64::from(self.marks)
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        Self {
+            cycle: (bits >> 1) as u32,
+            marks: bits & 1 != 0,
+        }
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         let registry = Registry {
@@ -201,12 +223,11 @@ impl World {
             stopping: None,
             verifying: false,
             departed: Vec::new(),
-            marking: false,
-            cycle: 0,
             last_mutator: 0,
         };
         Self {
             registry: Ranked::new(Rank::Registry, registry),
+            phase: AtomicU64::new(0),
             stops: Pending::new(),
             verify_stops: Pending::new(),
             handshakes: Pending::new(),
@@ -245,6 +266,43 @@ impl World {
         for pending in [&self.stops, &self.verify_stops, &self.handshakes] {
             pending.wake();
         }
+    }
+
+    /// What the collector does now. O(1), no lock.
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        // Acquire: pairs with the Release in `change_phase`: what was set up before marking is there.
+        Phase::from_bits(self.phase.load(Ordering::Acquire))
+    }
+
+    /// From one phase to the next. `tell` is called for each mutator; who attaches later is born
+    /// into the new phase.
+    pub(crate) fn change_phase(
+        &self,
+        phase: Phase,
+        _stopped: &Stopped<'_>,
+        mut tell: impl FnMut(&Local),
+    ) {
+        let registry = self.registry.lock();
+        // Release: pairs with the Acquire in `phase`.
+        self.phase.store(phase.to_bits(), Ordering::Release);
+        registry.iter().for_each(|mutator| tell(&mutator.local));
+    }
+
+    /// Counts cycles from there on.
+    ///
+    /// # Panics
+    /// If a mutator is attached.
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn count_cycles_from(&self, cycle: u32) {
+        let registry = self.registry.lock();
+        assert!(registry.iter().next().is_none(), "a mutator is attached");
+        let phase = Phase {
+            cycle,
+            marks: false,
+        };
+        // Release: as in `change_phase`.
+        self.phase.store(phase.to_bits(), Ordering::Release);
     }
 
     pub(crate) fn registry(&self) -> Held<'_, Registry> {
@@ -299,10 +357,11 @@ impl World {
         let mut registry = self.registry.lock();
         let word = StateWord::attaching(registry.stopping, registry.verifying, stress);
         let state = make(word, attached_at);
-        let marking = registry.marking && !sabotage::is_on(Fault::AttachedWithoutBarrier);
+        let phase = self.phase();
+        let marking = phase.marks && !sabotage::is_on(Fault::AttachedWithoutBarrier);
         state.local.duty.set_marks(marking);
         state.local.duty.set_checks(heaps::are_several());
-        state.local.cycle.set(registry.cycle);
+        state.local.cycle.set(phase.cycle);
         // Not 0. After 2^32 mutators numbers come again; a verifier may then leave out a frame that is closed.
         registry.last_mutator = registry.last_mutator.wrapping_add(1).max(1);
         state
@@ -461,7 +520,11 @@ impl World {
 
     /// Asks every mutator to stop for a phase change ([`Request::Stop`] or [`Request::StopToEnd`]) and waits until all
     /// have. False if `late` gave up: then nothing is asked any more. Only the collector's thread.
-    pub(crate) fn stop(&self, request: Request, late: impl FnMut(Duration) -> Patience) -> bool {
+    pub(crate) fn stop(
+        &self,
+        request: Request,
+        late: impl FnMut(Duration) -> Patience,
+    ) -> Option<Stopped<'_>> {
         self.stops.add();
         {
             let mut registry = self.registry.lock();
@@ -472,8 +535,9 @@ impl World {
         let all_stand = self.stops.wait(|| self.has_departed(), late);
         if !all_stand {
             self.give_up(request, &self.stops, |registry| registry.stopping = None);
+            return None;
         }
-        all_stand
+        Some(Stopped::of(self))
     }
 
     /// Takes a stop back while some have not answered it, and lets the others go on.
@@ -494,7 +558,7 @@ impl World {
     }
 
     /// The stop is over: whoever looks may go on. [`open_gate`](Self::open_gate) wakes the others.
-    pub(crate) fn withdraw_stop(&self) {
+    pub(crate) fn withdraw_stop(&self, _stopped: Stopped<'_>) {
         {
             let mut registry = self.registry.lock();
             if let Some(request) = registry.stopping.take() {
@@ -514,7 +578,7 @@ impl World {
         &self,
         me: Option<MutatorRef>,
         late: impl FnMut(Duration) -> Patience,
-    ) -> bool {
+    ) -> Option<StoppedToRead<'_>> {
         while !self.try_become_verifier(me) {
             match me {
                 None => self.wait_until(|| !self.registry.lock().verifying),
@@ -536,8 +600,9 @@ impl World {
             });
             // Another verifier may wait for its turn.
             self.open_gate();
+            return None;
         }
-        all_stand
+        Some(StoppedToRead::of(self))
     }
 
     fn try_become_verifier(&self, me: Option<MutatorRef>) -> bool {
@@ -553,7 +618,7 @@ impl World {
     }
 
     /// The counterpart of [`stop_to_verify`](Self::stop_to_verify).
-    pub(crate) fn start_after_verify(&self) {
+    pub(crate) fn start_after_verify(&self, _stopped: StoppedToRead<'_>) {
         {
             let mut registry = self.registry.lock();
             registry.verifying = false;

@@ -360,11 +360,12 @@ impl Handed {
 
     /// `Collector::stopped`: the collector looks into every mutator.
     fn stop(&self) -> u32 {
-        assert!(self.world.stop(Request::Stop, |_| Patience::Look));
+        let stopped = self.world.stop(Request::Stop, |_| Patience::Look);
+        let stopped = stopped.expect("nobody is lost");
         self.phase.set(self.phase.get() + 1);
         let cached = self.cache.get();
         self.phase.set(self.phase.get() + 1);
-        self.world.withdraw_stop();
+        self.world.withdraw_stop(stopped);
         self.world.open_gate();
         cached
     }

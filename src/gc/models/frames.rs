@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{CYCLE, reported};
 use crate::gc::frames::{FrameHeader, FrameTable, scan_before_open};
+use crate::gc::stopped::Stopped;
 use crate::object::trace::Tracer;
 use crate::sys::model::{Plain, explore};
 
@@ -49,7 +50,7 @@ fn scene() -> Arc<Scene> {
     })));
     let table = FrameTable::new();
     table.add(frame.cast(), CYCLE - 1);
-    assert_eq!(table.set_marking(true), 1, "one job");
+    assert_eq!(table.begin_marking(&Stopped::in_a_test()), 1, "one job");
     Arc::new(Scene {
         table,
         frame,
@@ -89,7 +90,7 @@ impl Scene {
 
     /// Marking ends, and the owner has dropped the frame.
     fn end(&self) {
-        self.table.set_marking(false);
+        self.table.end_marking(&Stopped::in_a_test());
         self.table.free_dead();
         assert_eq!(self.freed.get(), 1, "freed once");
     }
@@ -171,12 +172,16 @@ fn loom_frame_drop_against_the_end_of_marking() {
         order.race(
             move || here.drop_frame(),
             move || {
-                there.table.set_marking(false);
+                there.table.end_marking(&Stopped::in_a_test());
                 there.table.free_dead();
             },
         );
         // What was dropped between the two calls waits for the end of the next cycle.
         scene.end();
-        assert_eq!(scene.table.set_marking(true), 0, "off the list");
+        assert_eq!(
+            scene.table.begin_marking(&Stopped::in_a_test()),
+            0,
+            "off the list"
+        );
     });
 }

@@ -8,6 +8,7 @@ use loom::thread;
 
 use super::{CYCLE, Edge, Marks, Objects, attach, bit, objects, safepoint, state};
 use crate::gc::state_word::Request;
+use crate::gc::stopped::Stopped;
 use crate::gc::work::WorkPool;
 use crate::gc::world::{Patience, World};
 use crate::sys::model::{Plain, explore};
@@ -75,7 +76,7 @@ fn last_worker_out(gives: Gives) {
 /// A pool in which marking runs.
 fn open_pool() -> Arc<WorkPool> {
     let pool = Arc::new(WorkPool::new());
-    pool.begin(CYCLE);
+    pool.begin(CYCLE, &Stopped::in_a_test());
     pool.open();
     pool
 }
@@ -123,7 +124,7 @@ impl Cycles {
     /// `Collector::run_cycle`.
     fn run_cycle(&self, cycle: u32, closes: Closes) {
         self.number.set(cycle);
-        self.pool.begin(cycle);
+        self.pool.begin(cycle, &Stopped::in_a_test());
         // A mutator's barrier.
         self.pool.put(vec![1]);
         self.pool.open();
@@ -252,12 +253,15 @@ impl Scene {
             if !is_quiet() {
                 continue;
             }
-            assert!(self.world.stop(Request::Stop, |_| Patience::Look));
+            let stopped = self
+                .world
+                .stop(Request::Stop, |_| Patience::Look)
+                .expect("nobody is lost");
             let over = !self.flush() && closed();
             if over {
                 self.marking.set(false);
             }
-            self.world.withdraw_stop();
+            self.world.withdraw_stop(stopped);
             self.world.open_gate();
             if over {
                 return;

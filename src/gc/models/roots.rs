@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Edge, Objects, bit, reported};
 use crate::gc::roots::{RawRoot, RootSlot, RootTable};
+use crate::gc::stopped::Stopped;
 use crate::sys::model::{Plain, explore};
 
 const OLD: usize = 1;
@@ -76,7 +77,7 @@ fn foreign_release_against_scan(collected_too_early: bool) {
     explore(3, move |order| {
         let table = Arc::new(RootTable::new(HEAP));
         let root = table.take(OLD, &mut Stock::new(), true);
-        assert_eq!(table.set_marking(true), 1, "one job");
+        assert_eq!(table.begin_marking(&Stopped::in_a_test()), 1, "one job");
         let (here, there) = (table.clone(), table.clone());
         let ((), scanned) = order.race(
             move || {
@@ -87,7 +88,7 @@ fn foreign_release_against_scan(collected_too_early: bool) {
             },
             move || scan(&there),
         );
-        table.set_marking(false);
+        table.end_marking(&Stopped::in_a_test());
         table.collect_released();
         let after = scan(&table);
         drop(table);

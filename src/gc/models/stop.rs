@@ -36,13 +36,16 @@ impl Scene {
     }
 
     fn stop_for(&self, request: Request) {
-        assert!(self.world.stop(request, |_| Patience::Look));
+        let stopped = self
+            .world
+            .stop(request, |_| Patience::Look)
+            .expect("nobody is lost");
         self.phase.set(self.phase.get() + 1);
         if request == Request::Stop {
             self.begun.set(self.begun.get() + 1);
         }
         self.phase.set(self.phase.get() + 1);
-        self.world.withdraw_stop();
+        self.world.withdraw_stop(stopped);
         self.world.open_gate();
     }
 
@@ -212,14 +215,14 @@ impl Verifiers {
     /// User code, then a look at the whole heap, then user code again: `Collector::verify` on an attached thread.
     fn verify(&self, number: usize, mutator: MutatorRef) {
         self.own[number].set(1);
-        let all_stand = self
+        let stopped = self
             .scene
             .world
-            .stop_to_verify(Some(mutator), |_| Patience::Look);
-        assert!(all_stand);
+            .stop_to_verify(Some(mutator), |_| Patience::Look)
+            .expect("nobody is lost");
         let _ = self.own[1 - number].get();
         self.scene.user_code();
-        self.scene.world.start_after_verify();
+        self.scene.world.start_after_verify(stopped);
         self.scene.user_code();
         self.own[number].set(2);
         self.scene.enter_blocked(mutator);
@@ -296,10 +299,10 @@ fn loom_stop_against_a_mutator_that_is_lost() {
             },
             move || {
                 let world = &third.world;
-                if world.stop(Request::Stop, |_| give_up_if_lost(world)) {
+                if let Some(stopped) = world.stop(Request::Stop, |_| give_up_if_lost(world)) {
                     third.phase.set(third.phase.get() + 1);
                     third.phase.set(third.phase.get() + 1);
-                    world.withdraw_stop();
+                    world.withdraw_stop(stopped);
                     world.open_gate();
                 }
             },
@@ -327,14 +330,16 @@ fn loom_verifier_against_a_mutator_that_is_lost() {
             },
             move || {
                 let world = &second.world;
-                if world.stop_to_verify(None, |_| give_up_if_lost(world)) {
+                if let Some(stopped) = world.stop_to_verify(None, |_| give_up_if_lost(world)) {
                     second.phase.set(second.phase.get() + 1);
                     second.phase.set(second.phase.get() + 1);
-                    world.start_after_verify();
+                    world.start_after_verify(stopped);
                 }
             },
         );
-        assert!(scene.world.stop_to_verify(None, |_| Patience::Look));
-        scene.world.start_after_verify();
+        let stopped = scene.world.stop_to_verify(None, |_| Patience::Look);
+        scene
+            .world
+            .start_after_verify(stopped.expect("nobody is lost"));
     });
 }

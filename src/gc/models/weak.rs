@@ -91,13 +91,16 @@ impl Scene {
     }
 
     fn try_end_marking(&self) -> bool {
-        assert!(self.world.stop(Request::Stop, |_| Patience::Look));
+        let stopped = self
+            .world
+            .stop(Request::Stop, |_| Patience::Look)
+            .expect("nobody is lost");
         self.flush();
         let over = self.weak.declare_dead();
         if !over {
             self.weak.begin_marking();
         }
-        self.world.withdraw_stop();
+        self.world.withdraw_stop(stopped);
         self.world.open_gate();
         over
     }

@@ -108,7 +108,9 @@ impl Scene {
     fn cycle(&self) {
         let (collector, heap) = (&self.collector, &self.collector.heap);
         let world = &collector.world;
-        assert!(world.stop(Request::Stop, |_| Patience::Look));
+        let stopped = world
+            .stop(Request::Stop, |_| Patience::Look)
+            .expect("nobody is lost");
         for &address in self.live.lock().iter() {
             heap.mark.set(heap.offset_of(address).expect("in the heap"));
         }
@@ -118,7 +120,7 @@ impl Scene {
         heap.advance_generation();
         heap.set_sweep_open(true);
         collector.sweep_down.store(heap.top(), Ordering::Relaxed);
-        world.withdraw_stop();
+        world.withdraw_stop(stopped);
         world.open_gate();
         world.ask_handshake(|mutator| collector.act_for_blocked(mutator));
         world.wait_for_handshake(|_| Patience::Look);
