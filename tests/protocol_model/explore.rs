@@ -5,6 +5,8 @@ use std::collections::hash_map::Entry;
 use std::fmt::{self, Write as _};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use rayon::prelude::{ParallelIterator, ParallelSlice};
+
 use crate::model::Model;
 use crate::state::State;
 
@@ -55,7 +57,50 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Visits every state that `model` can come to, up to the first violation.
+/// How many states are looked at before what they lead to is entered, and how many of these one
+/// thread takes at a time.
+const BATCH: usize = 1 << 14;
+const PIECE: usize = 1 << 9;
+
+/// What some states look like, up to the first that is wrong.
+#[derive(Default)]
+struct Look {
+    ends: usize,
+    /// The number of that state, and what is wrong.
+    wrong: Option<(u128, &'static str)>,
+    /// What they lead to, but for what had been seen before their batch: the number of the state
+    /// that leads there, its own, and itself.
+    after: Vec<(u128, u128, State)>,
+}
+
+impl Look {
+    fn at(model: &Model, states: &[State], seen: &Seen) -> Self {
+        let mut look = Self::default();
+        for state in states {
+            let from = state.key();
+            let mut is_stuck = true;
+            model.steps(state, &mut |_, next| {
+                is_stuck = false;
+                let key = next.key();
+                if !seen.contains_key(&key) {
+                    look.after.push((from, key, next));
+                }
+            });
+            let is_over = model.is_over(state);
+            look.ends += usize::from(is_over);
+            let stuck = (is_stuck && !is_over).then_some("nobody can go on");
+            if let Some(wrong) = model.wrong(state).or(stuck) {
+                look.wrong = Some((from, wrong));
+                break;
+            }
+        }
+        look
+    }
+}
+
+/// Visits every state that `model` can come to, up to the first violation. All processors look at
+/// the states of a batch; what they found is entered in the order of the states, so the outcome
+/// does not depend on who was faster.
 pub(crate) fn explore(model: &Model) -> Outcome {
     let mut seen = Seen::default();
     let mut outcome = Outcome::default();
@@ -63,23 +108,24 @@ pub(crate) fn explore(model: &Model) -> Outcome {
     level.retain(|state| seen.insert(state.key(), state.key()).is_none());
     let mut next: Vec<State> = Vec::new();
     while !level.is_empty() {
-        for state in &level {
-            let key = state.key();
-            let mut is_stuck = true;
-            model.steps(state, &mut |_, after| {
-                is_stuck = false;
-                if let Entry::Vacant(entry) = seen.entry(after.key()) {
-                    entry.insert(key);
-                    next.push(after);
+        for batch in level.chunks(BATCH) {
+            let looks: Vec<Look> = batch
+                .par_chunks(PIECE)
+                .map(|states| Look::at(model, states, &seen))
+                .collect();
+            for look in looks {
+                for (from, key, after) in look.after {
+                    if let Entry::Vacant(entry) = seen.entry(key) {
+                        entry.insert(from);
+                        next.push(after);
+                    }
                 }
-            });
-            let is_over = model.is_over(state);
-            outcome.ends += usize::from(is_over);
-            let stuck = (is_stuck && !is_over).then_some("nobody can go on");
-            if let Some(wrong) = model.wrong(state).or(stuck) {
-                outcome.violation = Some(trace(model, &seen, key, wrong));
-                outcome.states = seen.len();
-                return outcome;
+                outcome.ends += look.ends;
+                if let Some((key, wrong)) = look.wrong {
+                    outcome.violation = Some(trace(model, &seen, key, wrong));
+                    outcome.states = seen.len();
+                    return outcome;
+                }
             }
         }
         outcome.depth += usize::from(!next.is_empty());
