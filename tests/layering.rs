@@ -1,9 +1,15 @@
-//! The house rules that a grep can hold: imports point down, and a safety argument cites
-//! invariants that are written somewhere.
+//! The house rules that a grep can hold: imports point down, between layers and between the files
+//! of a room; the map is complete; and a safety argument cites invariants that are written
+//! somewhere.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+#[path = "layering/map.rs"]
+mod map;
+#[path = "layering/order.rs"]
+mod order;
 
 /// The layers and their rank: a file names only layers of lower rank. `object` and `pace` have
 /// the same one, so they do not see each other.

@@ -216,6 +216,11 @@ impl MHeap {
         }
     }
 
+    /// Bytes reserved.
+    pub(crate) fn reserved(&self) -> usize {
+        self.arena.len()
+    }
+
     /// Pages of the arena that are committed; those of the tables are before them.
     fn committed(&self) -> u32 {
         (self.arena.committed() >> PAGE_SHIFT) as u32

@@ -50,7 +50,7 @@
 use std::ops::Range;
 
 use self::chunk::{CHUNK_PAGES, Chunk, Fit, Summary, WORD_PAGES, WORDS};
-use self::hints::Hints;
+use self::hints::{GROUP_PAGES, Hints};
 use crate::heap::page_cache::PageCache;
 use crate::heap::run::{PageId, PageRun};
 use crate::sys::sabotage::{self, Fault};
@@ -453,6 +453,12 @@ impl PageHeap {
             self.levels[0][chunk] = self.chunks[chunk].summary();
         }
         self.lift(first, last);
+    }
+
+    /// Pages of the chunk were freed.
+    fn hint(&mut self, chunk: usize) {
+        let whole = self.levels[0][chunk].longest >= GROUP_PAGES;
+        self.hints.set(chunk, whole);
     }
 
     /// Recomputes the summary of one chunk from its bits, and those above.

@@ -230,11 +230,6 @@ impl MHeap {
         fits
     }
 
-    /// Bytes reserved.
-    pub(crate) fn reserved(&self) -> usize {
-        self.arena.len()
-    }
-
     /// Why a request for pages failed just now.
     pub(crate) fn shortage(&self) -> Shortage {
         // Relaxed (both): figures.

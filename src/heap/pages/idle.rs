@@ -73,12 +73,6 @@ impl PageHeap {
         (0..self.levels[0].len()).for_each(|chunk| self.hint(chunk));
     }
 
-    /// Pages of the chunk were freed.
-    pub(super) fn hint(&mut self, chunk: usize) {
-        let whole = self.levels[0][chunk].longest >= GROUP_PAGES;
-        self.hints.set(chunk, whole);
-    }
-
     /// Makes pages in use leaving, or back; the caller counts them.
     pub(super) fn set_leaving(&mut self, at: u32, pages: u32, leaving: bool) {
         let end = at + pages;
