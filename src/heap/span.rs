@@ -123,13 +123,15 @@ impl SweepGen {
             return unswept.then_some(SweepClaim { span: self, heap });
         }
         // AcqRel: sees the bits as the last owner left them (Release in `uncache`), and orders our
-        // reads after the claim. Relaxed on failure: nothing is read then.
+        // reads after the claim. Acquire on failure, too: who finds the span claimed goes on to
+        // wait for the sweeps of mutators, and has to see that the claimer is counted
+        // (`MHeap::begin_sweeping`); with Relaxed `loom_refill_against_background_sweep` fails.
         self.0
             .compare_exchange(
                 heap.of_span(UNSWEPT),
                 heap.of_span(SWEEPING),
                 Ordering::AcqRel,
-                Ordering::Relaxed,
+                Ordering::Acquire,
             )
             .is_ok()
             .then_some(SweepClaim { span: self, heap })
