@@ -71,6 +71,8 @@ impl Collector {
     ) -> Result<u64, String> {
         // The world is stopped: the arena does not grow under the walk.
         let end = (self.heap.top() as usize) << PAGE_SHIFT;
+        // Like the mark bits: of zeroed memory only what is written to gets pages, and a refusal of
+        // the system is an error. A vector of bits would be written to as a whole.
         let seen = BitTable::new(end).map_err(|e| format!("no memory for the walk: {e}"))?;
         let mut walk = Walk {
             standstill,

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bitvec::vec::BitVec;
+
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::gc::check::From;
 use crate::gc::collector::Collector;
@@ -15,6 +17,7 @@ use crate::gc::state_word::Request;
 use crate::gc::stopped::StoppedToRead;
 use crate::gc::weak::WeakCell;
 use crate::heap::dead::POISON;
+use crate::heap::page_cache::PageCache;
 use crate::heap::span::SweepState;
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::sys::lock::lock_within;
@@ -26,16 +29,28 @@ use crate::sys::thread;
 const TURN: Duration = Duration::from_millis(20);
 
 /// Where each span was found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Places {
     /// Spans in a mutator's cursor: the unused rest of its run, as offsets.
     cached: HashMap<u32, (usize, usize)>,
-    /// Spans in a central set.
-    central: HashMap<u32, &'static str>,
+    /// First pages of spans in a central set.
+    central: BitVec,
     /// Pages in a mutator's page cache.
-    cached_pages: Vec<u32>,
+    cached_pages: BitVec,
     /// How many of these have no memory behind them.
     cached_released: u32,
+}
+
+impl Places {
+    /// Nothing was found yet, below page `top`.
+    fn new(top: u32) -> Self {
+        Self {
+            cached: HashMap::new(),
+            central: BitVec::repeat(false, top as usize),
+            cached_pages: BitVec::repeat(false, top as usize),
+            cached_released: 0,
+        }
+    }
 }
 
 impl Collector {
@@ -89,7 +104,7 @@ impl Collector {
 
     fn find_places(&self) -> Result<Places, String> {
         let now = self.heap.generation();
-        let mut places = Places::default();
+        let mut places = Places::new(self.heap.top());
         for mutator in self.world.registry().iter() {
             let mut problem = None;
             mutator.local.cache.for_each_cached(|cursor| {
@@ -111,11 +126,9 @@ impl Collector {
                 return Err(problem);
             }
             if let Some(pages) = &*mutator.local.cache.pages.borrow() {
-                places.cached_pages.extend(
-                    (0..64)
-                        .filter(|i| pages.free >> i & 1 != 0)
-                        .map(|i| pages.base.0 + i),
-                );
+                for i in (0..PageCache::GROUP).filter(|i| pages.free >> i & 1 != 0) {
+                    places.cached_pages.set((pages.base.0 + i) as usize, true);
+                }
                 places.cached_released += pages.released.count_ones();
             }
         }
@@ -123,7 +136,7 @@ impl Collector {
             let sets = class.central.lock(now);
             for (list, name) in [(&sets.partial, "partial"), (&sets.full, "full")] {
                 for &head in list {
-                    if places.central.insert(head, name).is_some()
+                    if places.central.replace(head as usize, true)
                         || places.cached.contains_key(&head)
                     {
                         return Err(format!("the span at page {head} is in two places"));
@@ -170,9 +183,7 @@ impl Collector {
             let state = self.heap.span(page).sweep_gen.state(now);
             let placed = match state {
                 SweepState::Cached | SweepState::CachedStale => places.cached.contains_key(&page),
-                SweepState::Swept => {
-                    class.kind == Kind::Large || places.central.contains_key(&page)
-                }
+                SweepState::Swept => class.kind == Kind::Large || places.central[page as usize],
                 SweepState::Unswept => true,
                 SweepState::Free | SweepState::Sweeping | SweepState::Impossible => false,
             };
@@ -274,7 +285,7 @@ impl Collector {
         }
         self.heap.verify_pages(places.cached_released, |page| {
             self.heap.class_at((page as usize) << PAGE_SHIFT).is_some()
-                || places.cached_pages.contains(&page)
+                || places.cached_pages[page as usize]
         })
     }
 
