@@ -1,10 +1,11 @@
 //! Roots: slots outside the heap that hold an object each.
 //!
-//! Slots live in blocks of one OS page; the block's header says which heap it belongs to. A mutator takes free slots a
-//! batch at a time and keeps a stock of its own, so that making a root takes no lock. A root may be dropped on any
-//! thread. On a thread with a mutator of this heap the slot goes into that mutator's stock (with the deletion
-//! barrier, while marking runs). Elsewhere the slot is *released*: it stays a root for the running cycle, and whoever
-//! next looks for free slots outside marking collects it.
+//! Slots live in blocks of one OS page; the block's header says which heap it belongs to. A mutator
+//! takes free slots a batch at a time and keeps a stock of its own, so that making a root takes no
+//! lock. A root may be dropped on any thread. On a thread with a mutator of this heap the slot goes
+//! into that mutator's stock (with the deletion barrier, while marking runs). Elsewhere the slot is
+//! *released*: it stays a root for the running cycle, and whoever next looks for free slots outside
+//! marking collects it.
 //!
 //! | `target` | in its block's list | the slot is |
 //! |---|---|---|
@@ -12,285 +13,56 @@
 //! | an address | no | a root |
 //! | an address | yes | released: still a root for a running cycle, then waiting to be collected |
 //!
-//! **What stays in proportion.** A stock that only its owner empties grows without end when roots are made on one thread
-//! and dropped on another, so one of more than [`STOCK_MAX`] slots gives [`BATCH`] back. A block all of whose slots are in
-//! the table is freed when nobody scans, so memory and the root jobs of a cycle follow the roots that live (a block
-//! with one root is a block), plus [`STOCK_MAX`] slots a mutator. The table keeps [`SPARE`] empty blocks. Whoever looks for a free slot looks
-//! at all blocks for released ones, which costs their number; it does so only after [`SLOTS_PER_LOOK`] slots a block have
-//! been handed out since the last look, so n roots cost O(n).
+//! **What stays in proportion.** A stock that only its owner empties grows without end when roots
+//! are made on one thread and dropped on another, so one of more than [`STOCK_MAX`] slots gives
+//! [`BATCH`] back. A block all of whose slots are in the table is freed when nobody scans, so
+//! memory and the root jobs of a cycle follow the roots that live (a block with one root is a
+//! block), plus [`STOCK_MAX`] slots a mutator. The table keeps [`SPARE`] empty blocks. Whoever
+//! looks for a free slot looks at all blocks for released ones, which costs their number; it does
+//! so only after [`SLOTS_PER_LOOK`] slots a block have been handed out since the last look, so n
+//! roots cost O(n).
 //!
-//! Roots may outlive their heap. The table then leaves its blocks to their roots: each block counts how many are still to
-//! be released, and the last of them frees it.
+//! Roots may outlive their heap. The table then leaves its blocks to their roots: each block counts
+//! how many are still to be released, and the last of them frees it.
 //!
 //! **Invariants**
-//! - `[T1]` A block is alive while a slot of it is a root, released, or in a stock; while marking runs or somebody scans;
-//!   and while the table has it. A release touches the block for the last time when it puts the slot on the block's list,
-//!   and only a slot on the list is collected: so whoever finds all slots in the table is alone with the block.
-//! - `[T2]` A slot's `refs` is the number of `Root` handles that share it, forgotten ones included; the last one to go
-//!   frees or releases it. It stops at [`REFS_MAX`]: safe code can forget as many handles as it likes.
-//! - `[T3]` A block's place in `Inner::blocks`, which root jobs go by, changes only while nobody scans.
+//! - `[T1]` A block is alive while a slot of it is a root, released, or in a stock; while marking
+//!   runs or somebody scans; and while the table has it. A release touches the block for the last
+//!   time when it puts the slot on the block's list, and only a slot on the list is collected: so
+//!   whoever finds all slots in the table is alone with the block.
+//! - `[T2]` A slot's `refs` is the number of `Root` handles that share it, forgotten ones included;
+//!   the last one to go frees or releases it. It stops at [`REFS_MAX`](handle::REFS_MAX): safe code
+//!   can forget as many handles as it likes.
+//! - `[T3]` A block's place in `Inner::blocks`, which root jobs go by, changes only while nobody
+//!   scans.
 
 use std::ptr::NonNull;
 
+use self::block::{ALL_RELEASED, BlockRef, FIRST, FREE, ONE_RELEASED, ORPHAN, SLOTS};
 use crate::base::crowd::shrink_after_crowd;
 use crate::gc::stopped::Stopped;
 use crate::object::trace::Tracer;
 use crate::sys::MODELLED;
-use crate::sys::blocks::{self, BLOCK};
 use crate::sys::fatal::fatal;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sys::sync::Ordering;
 
-const FREE: usize = 0;
-/// Slots in a block; the header takes the room of two.
-const SLOTS: usize = if MODELLED {
-    2
-} else {
-    BLOCK / size_of::<RootSlot>() - 2
-};
+mod block;
+mod handle;
+
+pub(crate) use self::block::RootSlot;
+pub(crate) use self::handle::RawRoot;
+
 /// Slots that a mutator takes and gives back at a time.
 const BATCH: usize = if MODELLED { 2 } else { 64 };
-/// The most slots that a mutator's stock keeps. Twice the batch, so that who makes and drops a few at the edge does not take
-/// the lock each time.
+/// The most slots that a mutator's stock keeps. Twice the batch, so that who makes and drops a few
+/// at the edge does not take the lock each time.
 const STOCK_MAX: usize = 2 * BATCH;
 /// Blocks without a root that the table keeps.
 const SPARE: usize = if MODELLED { 0 } else { 4 };
 /// For each block that is looked at for released slots this many slots have been handed out.
 const SLOTS_PER_LOOK: usize = if MODELLED { 0 } else { 16 };
-/// The most handles of one root, which take 8 GiB. Far below the width, as in `Arc`: threads that pass it at the same time are
-/// caught, too.
-const REFS_MAX: u32 = (1 << 29) - 1;
-
-/// One root.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct RootSlot {
-    target: AtomicUsize,
-    refs: AtomicU32,
-    /// The next slot on the block's list, if this one is released; see [`Header::released`].
-    next: AtomicU32,
-}
-
-/// The head of a block.
-#[derive(Debug)]
-#[repr(C)]
-struct Header {
-    heap: usize,
-    /// The list of released slots and their number, in one word, so that a release is one step.
-    ///
-    /// | orphan (1) | released slots (31) | number of the first one, from 1; 0: none (32) |
-    ///
-    /// With [`ORPHAN`] the count goes up to [`SLOTS`], then the block goes.
-    released: AtomicU64,
-    /// The block's place in the table. Under the table's lock.
-    place: AtomicU32,
-    _unused: u32,
-    _unused_too: u64,
-}
-
-const ORPHAN: u64 = 1 << 63;
-const ONE_RELEASED: u64 = 1 << 32;
-const FIRST: u64 = ONE_RELEASED - 1;
-
-#[repr(C)]
-struct Block {
-    header: Header,
-    slots: [RootSlot; SLOTS],
-}
-
-// The checkers' atomics are larger than what they stand for.
-const _: () = assert!(
-    MODELLED || size_of::<Block>() == BLOCK && size_of::<Header>() == 2 * size_of::<RootSlot>()
-);
-const _: () = assert!(size_of::<Block>() <= BLOCK && align_of::<Block>() <= BLOCK);
-
-impl Block {
-    fn new(heap: usize) -> Self {
-        Self {
-            header: Header {
-                heap,
-                released: AtomicU64::new(0),
-                place: AtomicU32::new(0),
-                _unused: 0,
-                _unused_too: 0,
-            },
-            slots: std::array::from_fn(|_| RootSlot {
-                target: AtomicUsize::new(FREE),
-                refs: AtomicU32::new(0),
-                next: AtomicU32::new(0),
-            }),
-        }
-    }
-}
-
-/// A shared pointer to a block.
-#[derive(Clone, Copy, Debug)]
-struct BlockRef(NonNull<Block>);
-
-// SAFETY: a block is atomics and constants.
-unsafe impl Send for BlockRef {}
-
-impl BlockRef {
-    fn get(&self) -> &Block {
-        // SAFETY: [T1] the callers are the table and slots that are not in it.
-        unsafe { self.0.as_ref() }
-    }
-
-    fn new(heap: usize) -> Self {
-        let Some(block) = blocks::take() else {
-            fatal("no memory for a block of root slots");
-        };
-        let block = block.cast::<Block>();
-        // SAFETY: fresh, large enough and aligned (asserted above), and nobody else has it.
-        unsafe { block.write(Block::new(heap)) };
-        Self(block)
-    }
-
-    /// The block of a slot.
-    ///
-    /// # Safety
-    /// 1. The slot is one of a live block's.
-    unsafe fn of(slot: NonNull<RootSlot>) -> Self {
-        let block = slot.as_ptr().map_addr(|a| a & !(BLOCK - 1)).cast::<Block>();
-        // SAFETY: clause 1: blocks are BLOCK-aligned, so this is the slot's block, and not null.
-        Self(unsafe { NonNull::new_unchecked(block) })
-    }
-
-    fn slot(self, number: usize) -> NonNull<RootSlot> {
-        NonNull::from(&self.get().slots[number])
-    }
-
-    /// The number of a slot of this block.
-    fn number_of(self, slot: NonNull<RootSlot>) -> usize {
-        (slot.addr().get() - self.get().slots.as_ptr().addr()) / size_of::<RootSlot>()
-    }
-
-    fn free(self) {
-        // So that a model which uses the block after this is noticed.
-        #[cfg(any(loom, shuttle))]
-        // SAFETY: as below; atomics need no drop.
-        unsafe {
-            self.0.as_ptr().write_bytes(0xdb, 1)
-        };
-        // SAFETY: from `new`; [T1] nobody refers to it any more.
-        unsafe { blocks::give(self.0.cast()) }
-    }
-}
-
-/// A root slot in use.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RawRoot(NonNull<RootSlot>);
-
-// SAFETY: a slot is atomics; [T1] [T2].
-unsafe impl Send for RawRoot {}
-// SAFETY: as above.
-unsafe impl Sync for RawRoot {}
-
-impl RawRoot {
-    fn slot(&self) -> &RootSlot {
-        // SAFETY: [T1] the slot is a root while this handle lives.
-        unsafe { self.0.as_ref() }
-    }
-
-    /// The number of the heap that the root belongs to.
-    #[inline]
-    pub(crate) fn heap(&self) -> usize {
-        // SAFETY: 1. a slot in use.
-        unsafe { BlockRef::of(self.0) }.get().header.heap
-    }
-
-    /// The object's address.
-    #[inline]
-    pub(crate) fn target(&self) -> usize {
-        // Acquire: pairs with the Release in `take`: the object is initialised.
-        self.slot().target.load(Ordering::Acquire)
-    }
-
-    /// Another handle on the same slot.
-    pub(crate) fn share(&self) -> Self {
-        // Relaxed: this handle keeps the count above zero, as in `Arc`.
-        let before = self.slot().refs.fetch_add(1, Ordering::Relaxed);
-        if before >= REFS_MAX {
-            too_many_handles();
-        }
-        Self(self.0)
-    }
-
-    /// Counts `handles` more, as if they had been made by [`share`](Self::share) and forgotten: for tests.
-    #[cfg(any(fuzzing, feature = "internals", test))]
-    pub(crate) fn forget_shares(&self, handles: u32) {
-        // Relaxed: as in `share`.
-        self.slot().refs.fetch_add(handles, Ordering::Relaxed);
-    }
-
-    /// One handle goes; true if it was the last, and the slot is to be freed or released.
-    fn unshare(&self) -> bool {
-        // Acquire: if we are the only handle, what the others did to the slot came before.
-        if self.slot().refs.load(Ordering::Acquire) == 1 {
-            return true;
-        }
-        // AcqRel: as in `Arc`: the last one sees what the others did.
-        self.slot().refs.fetch_sub(1, Ordering::AcqRel) == 1
-    }
-
-    /// Drops the handle on a thread whose mutator owns `stock`; returns the object's address if the root is gone. Callers but
-    /// tests go by [`RootTable::free`].
-    pub(crate) fn free_into(self, stock: &mut Vec<NonNull<RootSlot>>) -> Option<usize> {
-        if !self.unshare() {
-            return None;
-        }
-        // Relaxed: the mutator's next stop orders it for the collector; a scan that runs now may see either value, and
-        // the caller has shaded the target.
-        let target = self.slot().target.swap(FREE, Ordering::Relaxed);
-        stock.push(self.0);
-        Some(target)
-    }
-
-    /// Drops the handle on any thread.
-    pub(crate) fn release(self) {
-        if !self.unshare() {
-            return;
-        }
-        // SAFETY: 1. the slot is in use.
-        let block = unsafe { BlockRef::of(self.0) };
-        // The target stays: another handle's `get` may have just put it into some mutator's hands, and the scan of this
-        // cycle may be still to come.
-        if sabotage::is_on(Fault::RootReleasedAtOnce) {
-            // Relaxed: as in `free_into`.
-            self.slot().target.store(FREE, Ordering::Relaxed);
-        }
-        let me = block.number_of(self.0) as u64 + 1;
-        let released = &block.get().header.released;
-        // Relaxed: the compare-exchange looks again.
-        let mut word = released.load(Ordering::Relaxed);
-        let after = loop {
-            // Relaxed: published by the exchange.
-            self.slot()
-                .next
-                .store((word & FIRST) as u32, Ordering::Relaxed);
-            let next = ((word & !FIRST) + ONE_RELEASED) | me;
-            // AcqRel: releases the slot to whoever collects it; gathers the other releases for the one that frees the block.
-            // [T1] Nothing of the block is touched after it. Relaxed on failure: looked at again.
-            match released.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break next,
-                Err(now) => word = now,
-            }
-        };
-        if after & !FIRST == ALL_RELEASED {
-            block.free();
-        }
-    }
-}
-
-/// An orphan block whose last root has gone.
-const ALL_RELEASED: u64 = ORPHAN + SLOTS as u64 * ONE_RELEASED;
-
-#[cold]
-fn too_many_handles() -> ! {
-    fatal("more than 536870911 handles (clones, most of them forgotten) of one Root or WeakRoot")
-}
-
 /// All root slots of a heap.
 #[derive(Debug)]
 pub(crate) struct RootTable {
@@ -356,7 +128,8 @@ impl RootTable {
         }
     }
 
-    /// A root on `target`, from the mutator's `stock`. `collect_released` is false while marking runs.
+    /// A root on `target`, from the mutator's `stock`. `collect_released` is false while marking
+    /// runs.
     pub(crate) fn take(
         &self,
         target: usize,
@@ -403,7 +176,8 @@ impl RootTable {
         self.take_back(stock, usize::MAX);
     }
 
-    /// Drops a root on the thread of the mutator that owns `stock`, which stays below [`STOCK_MAX`].
+    /// Drops a root on the thread of the mutator that owns `stock`, which stays below
+    /// [`STOCK_MAX`].
     pub(crate) fn free(&self, root: RawRoot, stock: &mut Vec<NonNull<RootSlot>>) {
         root.free_into(stock);
         if stock.len() > STOCK_MAX && !sabotage::is_on(Fault::RootStockKept) {
@@ -427,7 +201,8 @@ impl RootTable {
         self.free_empty(inner);
     }
 
-    /// Frees the slots of roots that were dropped on threads without a mutator, and blocks without roots. Not while marking runs.
+    /// Frees the slots of roots that were dropped on threads without a mutator, and blocks without
+    /// roots. Not while marking runs.
     pub(crate) fn collect_released(&self) {
         let mut inner = self.inner.lock();
         inner.collect_released();
@@ -473,7 +248,7 @@ impl RootTable {
         let block = self.inner.lock().blocks.get(job).map(|entry| entry.block);
         if let Some(block) = block {
             // [T1] marking runs, so it stays.
-            scan_block(block, tracer);
+            block.scan(tracer);
         }
     }
 
@@ -486,21 +261,23 @@ impl RootTable {
         };
         for block in blocks {
             // [T1] this thread looks.
-            scan_block(block, tracer);
+            block.scan(tracer);
         }
         let mut inner = self.inner.lock();
         inner.lookers -= 1;
         self.free_empty(inner);
     }
 
-    /// Whether the table's lists agree with the slots; `stocks` is how many free ones mutators have.
+    /// Whether the table's lists agree with the slots; `stocks` is how many free ones mutators
+    /// have.
     ///
     /// # Errors
     /// If slots are lost, or free and in use.
     pub(crate) fn verify(&self, stocks: usize) -> Result<(), String> {
         let inner = self.inner.lock();
         let total = inner.blocks.len() * SLOTS;
-        // Relaxed: the world is stopped, but for drops on threads without a mutator, which do not change the sum.
+        // Relaxed: the world is stopped, but for drops on threads without a mutator, which do not
+        // change the sum.
         let is_used = |slot: &RootSlot| slot.target.load(Ordering::Relaxed) != FREE;
         let slots = inner
             .blocks
@@ -527,16 +304,6 @@ impl RootTable {
             }
         }
         Ok(())
-    }
-}
-
-fn scan_block(block: BlockRef, tracer: &mut Tracer<'_>) {
-    for slot in &block.get().slots {
-        // Acquire: pairs with the Release in `take`: the object is initialised.
-        let target = slot.target.load(Ordering::Acquire);
-        if target != FREE {
-            tracer.edge(target);
-        }
     }
 }
 
@@ -658,9 +425,7 @@ impl Inner {
         let place = block.get().header.place.load(Ordering::Relaxed) as usize;
         let number = block.number_of(slot);
         let entry = &mut self.blocks[place];
-        debug_assert!(
-            entry.block.0 == block.0 && entry.free[number / 64] >> (number % 64) & 1 == 0
-        );
+        debug_assert!(entry.block == block && entry.free[number / 64] >> (number % 64) & 1 == 0);
         entry.free[number / 64] |= 1 << (number % 64);
         self.out -= 1;
         // It changes its list with the first slot and with the last.
@@ -707,7 +472,8 @@ impl Drop for RootTable {
             // Relaxed: the count below is what orders the releases.
             let is_out = |slot: &&RootSlot| slot.target.load(Ordering::Relaxed) != FREE;
             let out = block.slots.iter().filter(is_out).count();
-            // From now on the count goes to SLOTS: what was released before and what is still to come is `out`.
+            // From now on the count goes to SLOTS: what was released before and what is still to
+            // come is `out`.
             let add = ORPHAN + (SLOTS - out) as u64 * ONE_RELEASED;
             // AcqRel: as in `release`.
             let before = block.header.released.fetch_add(add, Ordering::AcqRel);
@@ -720,6 +486,7 @@ impl Drop for RootTable {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use super::handle::REFS_MAX;
     use super::*;
     use crate::base::ptr_buf::PtrBuf;
     use crate::object::trace::{LockView, Spill};
