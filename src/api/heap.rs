@@ -10,8 +10,8 @@ use crate::api::current::current;
 use crate::api::error::{AttachError, VerifyError};
 use crate::api::mutator::Mutator;
 use crate::api::stats::{HeapStats, SizeStats, UnmetLimit};
+use crate::gc::collecting::{as_collecting_thread, collecting_for};
 use crate::gc::collector::Collector;
-use crate::gc::cycle::{as_collecting_thread, collecting_for};
 use crate::sys::sync::{AtomicU64, Ordering};
 
 /// A garbage-collected heap: a shared handle, cheap to clone.

@@ -12,7 +12,7 @@ use crate::api::current::{current, set_current};
 use crate::api::error::ConfigError;
 use crate::api::heap::Heap;
 use crate::api::mutator::Mutator;
-use crate::gc::cycle::collecting_for;
+use crate::gc::collecting::collecting_for;
 use crate::sched::context;
 use crate::sched::report::{Deadlock, DeadlockPolicy, GInfo};
 use crate::sched::shared::{Plan, Shared};

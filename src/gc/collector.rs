@@ -11,11 +11,13 @@ use std::sync::atomic::AtomicUsize as StdAtomicUsize;
 use std::time::Duration;
 
 use crate::gc::assist::AssistQueue;
-use crate::gc::cycle::collecting_for;
+use crate::gc::collecting::collecting_for;
 use crate::gc::events::{EventSink, Figures};
 use crate::gc::frames::FrameTable;
 use crate::gc::heaps;
 use crate::gc::late::{Asking, Dropping, LOOK_AT_DROPS, Overdue, TaskLists};
+#[cfg(feature = "sched")]
+use crate::gc::mutator::MutatorRef;
 use crate::gc::mutator::{Local, MutatorState};
 use crate::gc::pacing::Pacing;
 use crate::gc::root_jobs::RootJobs;
@@ -438,6 +440,32 @@ impl Collector {
         if delta != 0 && !sabotage::is_on(Fault::ExternalBytesLost) {
             self.change_external(delta);
         }
+    }
+
+    /// Takes a mutator off that is Blocked and that nobody enters any more: its buffers and spans go back as in a handshake
+    /// in which the collector acts for it. It does not run for that, so it waits for no stop: the caller may be a thread that a
+    /// stop waits for.
+    ///
+    /// Whoever acts for Blocked mutators, or looks at all of them in a stop, has the turnstile meanwhile.
+    #[cfg(feature = "sched")]
+    pub(crate) fn take_off_blocked(&self, mutator: MutatorRef) {
+        // A drop on the collector's thread has the turn already.
+        let turn = (collecting_for() != self.id).then(|| self.turnstile.lock());
+        {
+            // SAFETY: 1. registered until `unregister` below. 2. it is Blocked, the caller is the only one who could enter it,
+            // and nobody claims it without the turnstile.
+            let state = unsafe { mutator.get() };
+            debug_assert!(
+                state.word.is_blocked(),
+                "a P's mutator goes between sections"
+            );
+            self.act_for_blocked(state);
+            self.heap.give_back_pages(&state.local.cache);
+            self.roots
+                .give_back(&mut state.local.free_roots.borrow_mut());
+        }
+        self.world.unregister(mutator);
+        drop(turn);
     }
 
     // ---- figures -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ pub(crate) mod assist;
 pub(crate) mod barrier;
 pub(crate) mod brake;
 pub(crate) mod check;
+pub(crate) mod collecting;
 pub(crate) mod collector;
 pub(crate) mod cycle;
 pub(crate) mod duty;

@@ -19,8 +19,8 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::gc::collecting::collecting_for;
 use crate::gc::collector::Collector;
-use crate::gc::cycle::collecting_for;
 use crate::gc::events::Event;
 use crate::gc::spans;
 use crate::sys::quiet::contain;
