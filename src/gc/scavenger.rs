@@ -13,7 +13,7 @@ use crate::pace::scavenge::{
 };
 use crate::sys::clock::Moment;
 use crate::sys::lock::{Rank, Ranked};
-use crate::sys::mem::os_page;
+use crate::sys::space::os_page;
 use crate::sys::sync::{AtomicU64, Ordering};
 
 /// See the module's head.

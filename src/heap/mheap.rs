@@ -28,9 +28,9 @@ use crate::heap::span::{HeapGen, Span};
 use crate::heap::span_class::{ClassName, ClassRef, Classes, Kind, SpanClass, WEAK_CELL_SLOT};
 use crate::object::type_info::TypeInfo;
 use crate::sys::lock::{Rank, Ranked};
-use crate::sys::mem::{Reservation, Table, os_page};
+use crate::sys::mem::{Reservation, Table};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::space::{Asked, Refused};
+use crate::sys::space::{Asked, Refused, os_page};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 mod birth;

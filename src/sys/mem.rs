@@ -9,10 +9,9 @@
 
 #[cfg(not(any(loom, shuttle)))]
 use std::marker::PhantomData;
-use std::sync::OnceLock;
 
 use crate::sys::inject::{OsCall, is_refused};
-use crate::sys::space::{Refused, Space};
+use crate::sys::space::{Refused, Space, os_page};
 
 /// The alignment of a reservation's base: a huge page.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -147,22 +146,6 @@ const RELEASE: Option<std::ffi::c_int> = {
     let advice = None;
     advice
 };
-
-/// Bytes of a page of the OS.
-pub(crate) fn os_page() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| {
-        #[cfg(unix)]
-        // SAFETY: a question without arguments in memory.
-        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        #[cfg(not(unix))]
-        let bytes = 4096;
-        usize::try_from(bytes)
-            .ok()
-            .filter(|bytes| bytes.is_power_of_two())
-            .unwrap_or(4096)
-    })
-}
 
 /// A type for which all-zero bytes are a value, and which is shared between threads.
 ///

@@ -29,13 +29,29 @@
 
 use std::fmt;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::sys::inject::{OsCall, is_refused};
-use crate::sys::mem::os_page;
 
 /// Bytes of all spaces of the process.
 static RESERVED: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of a page of the OS.
+pub(crate) fn os_page() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        #[cfg(unix)]
+        // SAFETY: a question without arguments in memory.
+        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        #[cfg(not(unix))]
+        let bytes = 4096;
+        usize::try_from(bytes)
+            .ok()
+            .filter(|bytes| bytes.is_power_of_two())
+            .unwrap_or(4096)
+    })
+}
 
 /// What the system was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
