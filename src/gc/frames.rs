@@ -190,7 +190,9 @@ impl FrameTable {
         self.inner.lock().frames.len()
     }
 
-    /// Lists a frame. A frame made while marking runs holds no `Gc` yet, so it counts as scanned in `cycle`.
+    /// Lists a frame. One that is made while marking runs counts as scanned in `cycle`. A `Gc` in it
+    /// needs no scan: its maker has loaded it since its last stop, so the object was reachable when
+    /// marking began [G1] or is black [G2].
     pub(crate) fn add(&self, frame: NonNull<FrameHeader>, cycle: u32) {
         let mut inner = self.inner.lock();
         // SAFETY: [F1] the box was just made by the caller.

@@ -39,7 +39,8 @@ pub(crate) struct Local {
     pub(crate) barrier: RefCell<PtrBuf>,
     /// Free root slots.
     pub(crate) free_roots: RefCell<Vec<NonNull<RootSlot>>>,
-    /// Bytes of scanning this mutator has done beyond what its allocations owed.
+    /// Bytes of allocation that this mutator has paid for by scanning and has not used; below 0 it
+    /// owes for as many.
     pub(crate) credit: Cell<i64>,
     /// How much longer it waits for the end of that cycle.
     pub(crate) patience: Cell<(u32, Duration)>,

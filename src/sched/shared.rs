@@ -177,7 +177,9 @@ impl Shared {
             self.next_shard.fetch_add(1, Ordering::Relaxed)
         });
         let birth = Birth {
-            shared: NonNull::from(&**self),
+            // SAFETY: a pointer into an `Arc` is not null. Not made from `&**self`: from the copy in
+            // the G's header references are counted, and the counts lie outside the `Shared`.
+            shared: unsafe { NonNull::new_unchecked(this.cast_mut()) },
             spawned_at,
             name: name.map(|name| Box::new(name.into_boxed_str())),
             shard: (shard % self.registry.shards()) as u8,

@@ -33,7 +33,7 @@ pub(crate) struct Cell<F: Future> {
 
 /// Whose G it is, and what it is called.
 pub(crate) struct Birth {
-    /// [A6]
+    /// From `Arc::as_ptr`: references are counted by it. [A6]
     pub(crate) shared: NonNull<Shared>,
     pub(crate) spawned_at: &'static Location<'static>,
     pub(crate) name: Option<Box<Box<str>>>,
