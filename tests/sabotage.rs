@@ -160,6 +160,7 @@ const TABLE: &[(Fault, &str)] = &[
     ),
     (Fault::ForeignUnchecked, "a_mutator_is_for_its_own_heap"),
     (Fault::SecondHeapUntold, "a_mutator_knows_of_younger_heaps"),
+    (Fault::FrameOfForeign, "a_mutator_is_for_its_own_heap"),
     (Fault::RootsNotScanned, "all_roots_and_frames_are_scanned"),
     (Fault::RootBlockSkipped, "all_roots_and_frames_are_scanned"),
     (Fault::RootDroppedUnshaded, "a_root_goes_before_its_scan"),

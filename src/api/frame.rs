@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::api::mutator::Mutator;
 use crate::gc::collector::Collector;
 use crate::gc::frames::{FrameHeader, scan_before_open};
-use crate::object::trace::{At, Collect, Rebrand, Tracer};
+use crate::object::trace::{At, Collect, LockView, Rebrand, Trace, Tracer};
 use crate::sys::sabotage::{self, Fault};
 
 /// A mutable rooted value, such as a virtual machine's operand stack: everything it holds is alive.
@@ -56,9 +56,16 @@ impl<T> Frame<T>
 where
     T: Collect + 'static,
 {
-    /// Roots `value`.
+    /// Roots `value`. In a process with several heaps it is looked through, O(value); else O(1).
+    ///
+    /// # Panics
+    /// If something in it is of another heap than `mu`: a `Gc<'static, _>` may be.
     #[must_use]
+    #[track_caller]
     pub fn new(mu: &Mutator, value: T) -> Self {
+        if T::NEEDS_TRACE && mu.local().duty.checks() && !sabotage::is_on(Fault::FrameOfForeign) {
+            refuse_foreign(mu, &value);
+        }
         let collector = mu.heap().handle().collector.clone();
         let header = FrameHeader::new(collector.id, Self::trace, Self::free);
         let at = NonNull::from(Box::leak(Box::new(FrameBox { header, value })));
@@ -105,6 +112,15 @@ where
             frame: PhantomData,
         }
     }
+}
+
+/// [G4] The frame gives its value out with a section's brand, whatever brand it came with.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn refuse_foreign<T: Trace>(mu: &Mutator, value: &T) {
+    // The caller owns the value, so nobody writes to a lock in it.
+    (mu.collector()).assert_all_own(LockView::Stopped, |tracer| value.trace(tracer));
 }
 
 #[cold]

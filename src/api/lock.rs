@@ -156,7 +156,7 @@ impl<T: Trace> GcLock<T> {
         if self.is_outside(mu)
             && let Some(content) = self.try_read()
         {
-            (mu.collector()).assert_all_own(|tracer| content.trace(tracer));
+            (mu.collector()).assert_all_own(LockView::Shut, |tracer| content.trace(tracer));
         }
     }
 
@@ -175,7 +175,7 @@ impl<T: Trace> GcLock<T> {
     fn look_again(&self, mu: &Mutator) {
         if self.is_outside(mu)
             && let Some((address, heap)) =
-                (mu.collector()).foreign_in(|tracer| self.content().trace(tracer))
+                (mu.collector()).foreign_in(LockView::Shut, |tracer| self.content().trace(tracer))
         {
             fatal_args(format_args!(
                 "a GcLock with an object of heap {heap} (at {address:#x}) was taken for writing with a mutator of heap {}",

@@ -24,14 +24,30 @@
 //! (a weak cell, an object to be rooted) goes through [`Collector::assert_own`], the content of a lock
 //! through [`Collector::foreign_in`].
 //!
-//! A pointer to another heap's object may be *kept* in an object, a lock or a frame: there it is an
-//! address outside of the arena, which markers and verifiers pass over. It has the brand `'static`,
-//! so the mutator that gave it out keeps the object. To refuse it there, each allocation would have
-//! to look through its value, and each guard of a lock or a frame through its content.
+//! An edge outside of all arenas that leads nowhere shows by neither its address nor its values whose
+//! it is, so it takes any object. Who could store a heap's object in another heap's edge that way?
+//! The edge has a brand that cannot be changed (cells are invariant in it), and what is stored has that
+//! brand, too. A pointer that is used with a mutator of another heap is `'static`. There are two cases:
 //!
-//! What that costs: a root of the keeping object gives the kept pointer out with a section's brand.
-//! All that can be asked of a change then is asked. But of an edge outside of all arenas that leads
-//! nowhere neither its address nor its value says whose it is, so it takes any object.
+//! - *The edge is still `'static`*. Then so is what it takes, and the heap of that has a leaked
+//!   mutator: it ends no cycle that begins after the leak (`gc/lost.rs`). What a mutator of it stores
+//!   is marked in the cycle that may still end, or younger: so it is never freed, though no marker of
+//!   its heap sees the edge.
+//! - *The edge has got a section's brand*. Only a `Root`, a `WeakRoot` and a `Frame` change the brand
+//!   of what they give out: the whole of its type. Roots are asked for their heap, when they are made
+//!   and when they are used. What is behind an object of the own heap came there with the brand that its
+//!   mutator had: `alloc` and its relatives ask for it (`BrandedBy`), and an open frame or lock takes no
+//!   other, if the type is invariant. If that brand was `'static`, the first case holds: the mutator
+//!   was a leaked one of this very heap. `Frame::new` alone takes a value that is branded `'static` from
+//!   any mutator, and so it looks through the value ([`Collector::assert_all_own`]).
+//!
+//! One cycle may still end after the leak: the one that had begun before it. Whatever its heap had at its
+//! first stop is marked, since nobody had a `'static` mutator by then that could hide anything.
+//!
+//! What is left is a pointer to another heap's object whose type is covariant: it may be *kept* in an
+//! object, an open lock or an open frame. Nothing with its brand can be changed behind it. There it is
+//! an address outside of the arena, which markers and verifiers pass over, and the mutator that gave
+//! it out keeps the object.
 //!
 //! No safepoint falls between the push and the store, so whoever stops the world finds both done or neither.
 
@@ -141,23 +157,27 @@ impl Collector {
         );
     }
 
-    /// Looks at everything that `trace` finds, but not into locks: an address in another heap's arena,
-    /// and the number of that heap.
-    pub(crate) fn foreign_in(&self, trace: impl FnOnce(&mut Tracer<'_>)) -> Option<(usize, usize)> {
+    /// Looks at everything that `trace` finds, and into locks as `locks` says: an address in another
+    /// heap's arena, and the number of that heap.
+    pub(crate) fn foreign_in(
+        &self,
+        locks: LockView,
+        trace: impl FnOnce(&mut Tracer<'_>),
+    ) -> Option<(usize, usize)> {
         let mut look = LookForForeign {
             collector: self,
             found: None,
         };
         let mut buf = PtrBuf::new();
-        trace(&mut Tracer::new(&mut buf, &mut look, LockView::Shut));
+        trace(&mut Tracer::new(&mut buf, &mut look, locks));
         look.spill(&mut buf);
         look.found
     }
 
     /// Panics if `trace` finds something of another heap.
     #[track_caller]
-    pub(crate) fn assert_all_own(&self, trace: impl FnOnce(&mut Tracer<'_>)) {
-        if let Some((address, heap)) = self.foreign_in(trace) {
+    pub(crate) fn assert_all_own(&self, locks: LockView, trace: impl FnOnce(&mut Tracer<'_>)) {
+        if let Some((address, heap)) = self.foreign_in(locks, trace) {
             self.refuse(address, heap);
         }
     }

@@ -55,6 +55,8 @@ faults! {
     ForeignUnchecked
     /// Mutators that are older than the second heap of the process are not told of it.
     SecondHeapUntold
+    /// A frame is made of objects of any heap.
+    FrameOfForeign
 
     // Roots.
     /// No root is scanned.

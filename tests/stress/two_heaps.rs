@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use greywave::{
-    Gc, GcCell, GcLock, GcOnce, GcWord, Heap, Mutator, Rebrand, Root, Trace, Tracer, Weak, Word,
-    WordKinds, dyn_target, unsize,
+    Frame, Gc, GcCell, GcLock, GcOnce, GcWord, Heap, Mutator, Rebrand, Root, Trace, Tracer, Weak,
+    Word, WordKinds, dyn_target, unsize,
 };
 
 pub(crate) type Text<'gc> = Gc<'gc, String>;
@@ -32,6 +32,7 @@ pub(crate) struct Things<'gc> {
     pub(crate) lock: GcLock<Vec<Text<'gc>>>,
     pub(crate) weak: Weak<'gc, String>,
     pub(crate) cells_outside: Vec<GcCell<'gc, String>>,
+    pub(crate) empty_outside: Vec<GcCell<'gc, String>>,
     pub(crate) lock_outside: Box<GcLock<Vec<Text<'gc>>>>,
     #[cfg(feature = "sched")]
     pub(crate) queue: greywave::GcChan<'gc, String>,
@@ -49,6 +50,7 @@ impl<'gc> Things<'gc> {
             lock: GcLock::new(vec![text]),
             weak: Gc::downgrade(text, m),
             cells_outside: vec![GcCell::new(Some(text))],
+            empty_outside: vec![GcCell::null()],
             lock_outside: Box::new(GcLock::new(vec![text])),
             #[cfg(feature = "sched")]
             queue: {
@@ -81,6 +83,7 @@ impl<'gc> Things<'gc> {
             && is_alone(&self.lock)
             && !self.weak.is_dead()
             && is_text(self.cells_outside[0].get())
+            && self.empty_outside[0].get().is_none()
             && is_alone(&self.lock_outside)
             && of_queue
             && self.text.as_str() == "first"
@@ -243,6 +246,16 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     }),
     ("word.rs GcWord::compare_exchange", |m, t| {
         let _ = t.word.compare_exchange(m, t.word.get(), Value::number(1.0));
+    }),
+    ("frame.rs Frame::new", |m, t| drop(Frame::new(m, vec![t]))),
+    ("frame.rs Frame::new of a boxed slice", |m, t| {
+        drop(Frame::new(m, vec![None, Some(t.text)].into_boxed_slice()));
+    }),
+    ("frame.rs Frame::new of a lock", |m, t| {
+        drop(Frame::new(m, GcLock::new(vec![own(m), t.text])));
+    }),
+    ("frame.rs Frame::new of a weak reference", |m, t| {
+        drop(Frame::new(m, t.weak));
     }),
     ("lock.rs GcLock::write", |m, t| t.lock.write(m).clear()),
     ("lock.rs GcLock::write outside", |m, t| {
