@@ -1,7 +1,7 @@
 //! The heap's units.
 //!
-//! An *offset* is a byte distance from the base of the heap's reservation. A *granule* is 8 bytes: every slot starts
-//! on one, and the mark and allocation bitmaps have one bit for each.
+//! An *offset* is a byte distance from the base of the heap's reservation. A *granule* is 8 bytes:
+//! every slot starts on one, and the mark and allocation bitmaps have one bit for each.
 
 /// log2 of the page size.
 pub(crate) const PAGE_SHIFT: u32 = 13;

@@ -1,14 +1,16 @@
 //! Queues and tables that give back the memory of a crowd.
 //!
-//! What grows with its content keeps the room of its peak unless somebody takes it away: a queue that once held ten million
-//! values and now holds one. To wait until it is empty is not enough, as a busy queue seldom is. So whoever takes
-//! something out calls [`shrink_after_crowd`]: when an eighth of the room is left in use, half of the room goes.
+//! What grows with its content keeps the room of its peak unless somebody takes it away: a queue
+//! that once held ten million values and now holds one. To wait until it is empty is not enough, as
+//! a busy queue seldom is. So whoever takes something out calls [`shrink_after_crowd`]: when an
+//! eighth of the room is left in use, half of the room goes.
 //!
-//! **Cost.** To shrink from `c` to `c / 2` places copies at most `c / 8` values. The room was `c` because more than `c / 2` values
-//! were there at once, or because it has been halved before; either way at least `c / 16` values have been taken out since
-//! the last change, and at least `3 c / 8` must be put in before the next one that grows. So each value pays a
-//! constant share, and a queue that swings about any length does not shrink and grow by turns. Below the floor that the caller gives
-//! nothing is done, so that a small queue costs a comparison.
+//! **Cost.** To shrink from `c` to `c / 2` places copies at most `c / 8` values. The room was `c`
+//! because more than `c / 2` values were there at once, or because it has been halved before;
+//! either way at least `c / 16` values have been taken out since the last change, and at least `3 c
+//! / 8` must be put in before the next one that grows. So each value pays a constant share, and a
+//! queue that swings about any length does not shrink and grow by turns. Below the floor that the
+//! caller gives nothing is done, so that a small queue costs a comparison.
 
 use std::collections::VecDeque;
 
@@ -42,8 +44,8 @@ macro_rules! grows {
 
 grows! { Vec VecDeque }
 
-/// Gives back half of the room if no more than an eighth is in use, and all but `floor` places if nothing is; never so much
-/// that fewer than `floor` places are left. See the module's head.
+/// Gives back half of the room if no more than an eighth is in use, and all but `floor` places if
+/// nothing is; never so much that fewer than `floor` places are left. See the module's head.
 #[inline]
 pub(crate) fn shrink_after_crowd(list: &mut impl Grows, floor: usize) {
     if list.room() > floor && list.filled() <= list.room() / 8 {
@@ -91,7 +93,8 @@ mod tests {
         assert_eq!(list.capacity(), small);
     }
 
-    /// Counts what is copied, by changes of room: a list that swings about any length keeps its room.
+    /// Counts what is copied, by changes of room: a list that swings about any length keeps its
+    /// room.
     #[test]
     fn a_queue_that_swings_does_not_shrink_and_grow_by_turns() {
         // An interpreter has no time for the long ones.

@@ -1,24 +1,26 @@
 //! Exact division by a number that is known long before the dividend, without a divide instruction.
 //!
-//! A span keeps the `MagicDiv` of its slot size; an address inside the span becomes a slot number by one
-//! multiplication. That happens for every pointer that marking meets, and a hardware divide is several
-//! times slower than a multiply (and not pipelined on many CPUs).
+//! A span keeps the `MagicDiv` of its slot size; an address inside the span becomes a slot number
+//! by one multiplication. That happens for every pointer that marking meets, and a hardware divide
+//! is several times slower than a multiply (and not pipelined on many CPUs).
 //!
-//! **Why it is exact.** For a divisor `d` keep `m = floor((2^64 - 1) / d)`, so `m * d = 2^64 - e` with `1 <= e <= d`.
-//! Then `(n + 1) * m / 2^64 = (n + 1) / d - (n + 1) * e / (d * 2^64)`: a little less than `(n + 1) / d`. Of the numbers
-//! with the quotient `q` the largest, `n = q * d + d - 1`, gives a little less than `q + 1`; the smallest, `n = q * d`,
-//! gives `q + 1/d` less at most `(n + 1) / 2^64`, which is at least `q` because `(n + 1) * d <= 2^64`. The floor is `q`
-//! for both, and so for all between.
+//! **Why it is exact.** For a divisor `d` keep `m = floor((2^64 - 1) / d)`, so `m * d = 2^64 - e`
+//! with `1 <= e <= d`. Then `(n + 1) * m / 2^64 = (n + 1) / d - (n + 1) * e / (d * 2^64)`: a little
+//! less than `(n + 1) / d`. Of the numbers with the quotient `q` the largest, `n = q * d + d - 1`,
+//! gives a little less than `q + 1`; the smallest, `n = q * d`, gives `q + 1/d` less at most
+//! `(n + 1) / 2^64`, which is at least `q` because `(n + 1) * d <= 2^64`. The floor is `q` for
+//! both, and so for all between.
 //!
 //! **Invariants**
-//! - [D1] `div(n) == n / d` for *every* `n: u32` and every `d` in `1..=u32::MAX`; no range to remember.
+//! - [D1] `div(n) == n / d` for *every* `n: u32` and every `d` in `1..=u32::MAX`; no range to
+//!   remember.
 //!
 //! **Concurrency.** A plain value: copied, never changed.
 //!
-//! **Tried and dropped.** A 32-bit magic with a shift of 32 is exact only while `n * d < 2^32`: too little for
-//! spans of 80 KiB with slots of 32 KiB. A 64-bit low multiply with a shift of 41 holds for the slot sizes of today
-//! but has a range to guard, and costs a multiplication all the same. Rounding `m` up saves the `n + 1`, but then 1 has
-//! no magic.
+//! **Tried and dropped.** A 32-bit magic with a shift of 32 is exact only while `n * d < 2^32`: too
+//! little for spans of 80 KiB with slots of 32 KiB. A 64-bit low multiply with a shift of 41 holds
+//! for the slot sizes of today but has a range to guard, and costs a multiplication all the same.
+//! Rounding `m` up saves the `n + 1`, but then 1 has no magic.
 
 /// A divisor, prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +50,8 @@ impl MagicDiv {
 mod tests {
     use super::MagicDiv;
 
-    /// `div` never falls as `n` rises, so being right on both sides of every multiple of the size below `limit`
-    /// makes it right for every `n` below `limit`.
+    /// `div` never falls as `n` rises, so being right on both sides of every multiple of the size
+    /// below `limit` makes it right for every `n` below `limit`.
     fn check_all_below(size: u32, limit: u32) {
         let magic = MagicDiv::new(size);
         assert_eq!(magic.div(0), 0, "0 / {size}");

@@ -1,9 +1,9 @@
 //! What an allocation owes while marking runs.
 //!
-//! A thread pays for the bytes that it allocates with bytes scanned, at a rate that lets marking end as the heap
-//! reaches the size aimed at. Whoever owes does more than it must, so that it pays seldom; what it did on top is credit
-//! for later allocations. The background workers' scanning may be taken as payment too, which is the collector's
-//! affair.
+//! A thread pays for the bytes that it allocates with bytes scanned, at a rate that lets marking
+//! end as the heap reaches the size aimed at. Whoever owes does more than it must, so that it pays
+//! seldom; what it did on top is credit for later allocations. The background workers' scanning may
+//! be taken as payment too, which is the collector's affair.
 
 /// Work at the end of a cycle is never taken to be less, in bytes: some always turns up.
 const MIN_WORK_LEFT: u64 = 1000;
@@ -29,7 +29,8 @@ pub(crate) struct Assist {
 }
 
 impl AssistRates {
-    /// The rates at which `work_left` bytes are scanned while `room` more bytes are allocated (0 counts as 1).
+    /// The rates at which `work_left` bytes are scanned while `room` more bytes are allocated (0
+    /// counts as 1).
     pub(crate) fn new(work_left: u64, room: u64) -> Self {
         let work = work_left.max(MIN_WORK_LEFT) as f64;
         let room = room.max(1) as f64;
@@ -39,7 +40,8 @@ impl AssistRates {
         }
     }
 
-    /// The rates, from the price alone. Not finite or not above 0 counts as the smallest price there is.
+    /// The rates, from the price alone. Not finite or not above 0 counts as the smallest price
+    /// there is.
     pub(crate) fn of_work_per_byte(work_per_byte: f64) -> Self {
         let price = if work_per_byte.is_finite() {
             work_per_byte.max(f64::MIN_POSITIVE)
@@ -65,7 +67,8 @@ impl AssistRates {
         }
     }
 
-    /// The bytes of allocation that `work` bytes scanned pay for, and one: rounding must not leave a debt.
+    /// The bytes of allocation that `work` bytes scanned pay for, and one: rounding must not leave
+    /// a debt.
     pub(crate) fn paid_by(&self, work: u64) -> u64 {
         ((self.bytes_per_work * work as f64) as u64).saturating_add(1)
     }

@@ -1,8 +1,8 @@
 //! How fast the program allocates compared with how fast the collector marks, cycle by cycle.
 //!
-//! The cons/mark ratio is bytes allocated per byte of mark work, each per processor time spent on it (Go runtime,
-//! `endCycle` of `mgcpacer.go`). It does not depend on how the processors were split, so that a cycle with many assists
-//! predicts one without.
+//! The cons/mark ratio is bytes allocated per byte of mark work, each per processor time spent on
+//! it (Go runtime, `endCycle` of `mgcpacer.go`). It does not depend on how the processors were
+//! split, so that a cycle with many assists predicts one without.
 
 /// Cycles remembered.
 const CYCLES: usize = 5;
@@ -43,8 +43,9 @@ pub(crate) struct ConsMark {
 }
 
 impl ConsMark {
-    /// Notes a cycle that marked `work` bytes (at least 1) while the program allocated `allocated` bytes (at least 1).
-    /// A cycle that says nothing leaves everything as it was. Returns the ratio.
+    /// Notes a cycle that marked `work` bytes (at least 1) while the program allocated `allocated`
+    /// bytes (at least 1). A cycle that says nothing leaves everything as it was. Returns the
+    /// ratio.
     pub(crate) fn note(
         &mut self,
         allocated: u64,
@@ -71,7 +72,8 @@ impl ConsMark {
         Some(self.recent[0])
     }
 
-    /// The largest ratio remembered: a start that is too early costs less than one that is too late.
+    /// The largest ratio remembered: a start that is too early costs less than one that is too
+    /// late.
     pub(crate) fn peak(&self) -> f64 {
         self.recent.iter().fold(0.0, |most, &r| f64::max(most, r))
     }
@@ -84,7 +86,8 @@ impl ConsMark {
     }
 }
 
-/// The bytes that the program allocates while `work` bytes are marked by `share` of the processors, at `ratio`.
+/// The bytes that the program allocates while `work` bytes are marked by `share` of the processors,
+/// at `ratio`.
 pub(crate) fn runway(ratio: f64, work: u64, share: f64) -> u64 {
     // The cast saturates.
     (ratio * ((1.0 - share) / share) * work as f64) as u64

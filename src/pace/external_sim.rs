@@ -1,9 +1,11 @@
-//! Programs whose objects own memory outside the heap, which only the sweep frees: the pacer and `survival.rs` together.
+//! Programs whose objects own memory outside the heap, which only the sweep frees: the pacer and
+//! `survival.rs` together.
 //!
-//! A program is a share of external bytes, a GOGC, and how its live heap changes. Between cycles it allocates up to the
-//! trigger; while marking runs, a tenth of what lives; while the sweep runs, half as many bytes as that frees, unless the
-//! brake holds it. Everything is in proportion, so no clock is needed. Each program is run by the rule that counts all
-//! external bytes as alive, too, which must fail in the way it did: the goal runs away.
+//! A program is a share of external bytes, a GOGC, and how its live heap changes. Between cycles it
+//! allocates up to the trigger; while marking runs, a tenth of what lives; while the sweep runs,
+//! half as many bytes as that frees, unless the brake holds it. Everything is in proportion, so no
+//! clock is needed. Each program is run by the rule that counts all external bytes as alive, too,
+//! which must fail in the way it did: the goal runs away.
 
 use crate::pace::cons_mark::MarkTimes;
 use crate::pace::heap_goal::{Knobs, MemoryFigures, goal_by_growth};
@@ -130,7 +132,8 @@ impl Heap {
         for step in 1..=STEPS {
             let held = survive + born + allocated + (dead - dead * (step - 1) / STEPS);
             let freed_outside = dead_outside * (step - 1) / STEPS;
-            // As the gauges have it: what is freed past the guess comes off what is counted as alive.
+            // As the gauges have it: what is freed past the guess comes off what is counted as
+            // alive.
             let past_guess = freed_outside.saturating_sub(remains.dead_external);
             let live = remains.live + allocated - past_guess.min(remains.live);
             counted = live.max(counted);
@@ -223,11 +226,13 @@ fn the_heap_keeps_to_its_goal_while_the_dead_are_dropped() {
         let outcomes = run(program, Rule::Survivors);
         for (number, pair) in outcomes.windows(2).enumerate().skip(LEARNING) {
             let (last, c) = (pair[0], pair[1]);
-            // Of this cycle or the next: a heap that shrinks is still as large as its old goal when its sweep begins.
+            // Of this cycle or the next: a heap that shrinks is still as large as its old goal when
+            // its sweep begins.
             let goal = c.plan.goal.max(c.next.goal);
             let most = goal + goal * 3 / 10;
             assert!(c.peak <= most, "{name}, cycle {number}: {c:?}");
-            // No cycle begins below its trigger, and none begins before something has been allocated.
+            // No cycle begins below its trigger, and none begins before something has been
+            // allocated.
             assert!(
                 c.start >= last.next.trigger,
                 "{name}, cycle {number}: {c:?}"

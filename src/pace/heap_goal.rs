@@ -3,15 +3,17 @@
 //! Two goals, and the smaller one rules (Go runtime, `mgcpacer.go`):
 //!
 //! - by growth (GOGC): `live + (live + roots) * GOGC / 100`, at least `MIN_HEAP * GOGC / 100`;
-//! - by limit: what the memory limit leaves for objects, less a headroom of 3 % (at least 1 MiB), never below `live`.
+//! - by limit: what the memory limit leaves for objects, less a headroom of 3 % (at least 1 MiB),
+//!   never below `live`.
 //!
-//! `live` is what the last cycle marked, objects born while it ran included; `roots` is what it scanned outside the
-//! heap.
+//! `live` is what the last cycle marked, objects born while it ran included; `roots` is what it
+//! scanned outside the heap.
 
 /// The goal of a heap in which almost nothing lives, at GOGC 100, in bytes.
 pub(crate) const MIN_HEAP: u64 = 4 << 20;
 
-/// The share of the processors that marks in the background. Allocating threads assist with more only if they must.
+/// The share of the processors that marks in the background. Allocating threads assist with more
+/// only if they must.
 pub(crate) const BACKGROUND_SHARE: f64 = 0.25;
 
 /// What stays free below the memory limit: this share of the goal in percent ..
@@ -28,8 +30,8 @@ pub(crate) struct Knobs {
     pub(crate) limit: u64,
     /// Processors that run the program, at least 1 (0 counts as 1).
     pub(crate) processors: u32,
-    /// The share of the processors that marks in the background, [`BACKGROUND_SHARE`] unless the host must round: one
-    /// whole worker on two processors is 0.5. Taken into 0.01 ..= 0.95.
+    /// The share of the processors that marks in the background, [`BACKGROUND_SHARE`] unless the
+    /// host must round: one whole worker on two processors is 0.5. Taken into 0.01 ..= 0.95.
     pub(crate) background: f64,
 }
 
@@ -53,7 +55,8 @@ impl Knobs {
     }
 }
 
-/// What counts against the memory limit, in bytes. All zero means that nothing but objects needs memory.
+/// What counts against the memory limit, in bytes. All zero means that nothing but objects needs
+/// memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemoryFigures {
     /// Memory of the heap that the system backs: object memory, free memory not given back, tables.
@@ -89,8 +92,8 @@ pub(crate) fn goal_by_growth(live: u64, roots: u64, gogc: Option<u32>) -> u64 {
 pub(crate) struct LimitGoal {
     /// The heap size at which marking should be over, in bytes; `u64::MAX` without a limit.
     pub(crate) goal: u64,
-    /// The goal and half of the headroom: the most for a cycle that finds more to mark than expected. The other half is
-    /// for what the figures miss.
+    /// The goal and half of the headroom: the most for a cycle that finds more to mark than
+    /// expected. The other half is for what the figures miss.
     pub(crate) most: u64,
 }
 
@@ -102,7 +105,8 @@ pub(crate) fn goal_by_limit(live: u64, limit: u64, memory: MemoryFigures) -> Lim
             most: u64::MAX,
         };
     }
-    // What is mapped besides objects and memory for objects, and what is over the limit already: both come off.
+    // What is mapped besides objects and memory for objects, and what is over the limit already:
+    // both come off.
     let other = memory.other();
     let over = memory.mapped.saturating_sub(limit);
     let room = limit.saturating_sub(other).saturating_sub(over);

@@ -1,13 +1,15 @@
 //! What a program allocates while the collector is late.
 //!
-//! The cons/mark ratio says what is allocated while so many bytes are marked. A cycle takes longer than its marking: the
-//! collector's thread wakes up, the stops and the handshakes wait for mutators, workers wait for work, and on a busy
-//! machine for a processor. The time does not depend on how much there is to mark, so a ratio says nothing of it; where
-//! next to nothing lives it is the whole cycle, and a runway without it is no runway. (Go has none for it: a program that
-//! only makes garbage passes its goal each time.)
+//! The cons/mark ratio says what is allocated while so many bytes are marked. A cycle takes longer
+//! than its marking: the collector's thread wakes up, the stops and the handshakes wait for
+//! mutators, workers wait for work, and on a busy machine for a processor. The time does not depend
+//! on how much there is to mark, so a ratio says nothing of it; where next to nothing lives it is
+//! the whole cycle, and a runway without it is no runway. (Go has none for it: a program that only
+//! makes garbage passes its goal each time.)
 //!
-//! Measured in bytes, not in time: what came between the trigger and the first stop, and what came while marking ran
-//! beyond what the ratio of this very cycle explains for workers that have their share of the processors.
+//! Measured in bytes, not in time: what came between the trigger and the first stop, and what came
+//! while marking ran beyond what the ratio of this very cycle explains for workers that have their
+//! share of the processors.
 
 /// Cycles remembered.
 const CYCLES: usize = 5;
@@ -20,8 +22,8 @@ pub(crate) struct Lag {
 }
 
 impl Lag {
-    /// Notes a cycle in which `before` bytes came between the trigger and the first stop, and `grown` while it marked, of
-    /// which the work explains `explained`.
+    /// Notes a cycle in which `before` bytes came between the trigger and the first stop, and
+    /// `grown` while it marked, of which the work explains `explained`.
     pub(crate) fn note(&mut self, before: u64, grown: u64, explained: u64) {
         self.recent.rotate_right(1);
         self.recent[0] = before.saturating_add(grown.saturating_sub(explained));

@@ -1,14 +1,16 @@
 //! Bounds the processor time of collection when the memory limit is too low.
 //!
-//! Under a limit that what lives hardly fits, cycles follow each other and assists do most of the work. The limiter
-//! notices: a bucket fills with the collector's processor time and drains with the program's (Go runtime,
-//! `mgclimit.go`). Full, it says that the collector should be limited: no assists, no releasing of memory for the
-//! limit's sake. The heap then passes the limit instead. So over two bucketfuls of time the collector gets about half.
+//! Under a limit that what lives hardly fits, cycles follow each other and assists do most of the
+//! work. The limiter notices: a bucket fills with the collector's processor time and drains with
+//! the program's (Go runtime, `mgclimit.go`). Full, it says that the collector should be limited:
+//! no assists, no releasing of memory for the limit's sake. The heap then passes the limit instead.
+//! So over two bucketfuls of time the collector gets about half.
 //!
-//! An idle processor's time is neither's, idle marking included. A stop counts for the collector, on all processors.
+//! An idle processor's time is neither's, idle marking included. A stop counts for the collector,
+//! on all processors.
 //!
-//! **Invariant.** `fill <= capacity`; an empty bucket earns no credit, so that an idle day does not pay for a bad
-//! second.
+//! **Invariant.** `fill <= capacity`; an empty bucket earns no credit, so that an idle day does not
+//! pay for a bad second.
 
 use crate::pace::heap_goal::BACKGROUND_SHARE;
 
@@ -85,7 +87,8 @@ impl Limiter {
         self.assists = self.assists.saturating_add(ns);
     }
 
-    /// Counts `ns` of a processor that had nothing to do, or marked because of that, for the next update.
+    /// Counts `ns` of a processor that had nothing to do, or marked because of that, for the next
+    /// update.
     pub(crate) fn add_idle(&mut self, ns: u64) {
         self.idle = self.idle.saturating_add(ns);
     }
@@ -100,7 +103,8 @@ impl Limiter {
         now.saturating_sub(self.updated_at) > UPDATE_PERIOD
     }
 
-    /// Accounts for the time up to `now`. A `now` before the last update, or during a stop, changes nothing.
+    /// Accounts for the time up to `now`. A `now` before the last update, or during a stop, changes
+    /// nothing.
     pub(crate) fn update(&mut self, now: u64) {
         if self.stopped || now < self.updated_at {
             return;
@@ -221,7 +225,8 @@ mod tests {
             let now = self.after(stop);
             self.limiter.end_stop(now);
             self.expect(stop * P, false, 0);
-            // A quarter for the collector: half of the time that passes drains. All but one nanosecond each.
+            // A quarter for the collector: half of the time that passes drains. All but one
+            // nanosecond each.
             self.pass(2 * (stop - 1), 0.0);
             self.expect(P, false, 0);
             self.pass(2 * P * SECOND, 0.0);

@@ -4,7 +4,6 @@
 pub(crate) mod assist;
 pub(crate) mod cons_mark;
 pub(crate) mod heap_goal;
-pub(crate) mod idle;
 pub(crate) mod lag;
 pub(crate) mod limiter;
 pub(crate) mod pacer;

@@ -36,8 +36,8 @@ impl Summary {
     }
 }
 
-/// Utilisation (last, worst), peak/goal (least, largest), and the final live, trigger and goal in MiB that Go's own
-/// test logs, where nothing depends on its random numbers.
+/// Utilisation (last, worst), peak/goal (least, largest), and the final live, trigger and goal in
+/// MiB that Go's own test logs, where nothing depends on its random numbers.
 const GO_RECORDED: [(&str, [f64; 4], [f64; 3]); 16] = [
     ("Steady", [0.25, 0.25, 1.0, 1.0], [19.92, 38.12, 39.88]),
     (
@@ -147,8 +147,8 @@ fn gos_rule_comes_close_to_what_go_records_where_there_is_chance() {
     near("trigger", heavy.last.trigger_ratio(), 0.703, 0.001);
 }
 
-/// Utilisation of the last cycle, of the worst one, and the largest peak/goal: Go's rule, then ours. The table of
-/// `pacer.rs`, which leaves out what is 25 % and within the goal by both.
+/// Utilisation of the last cycle, of the worst one, and the largest peak/goal: Go's rule, then
+/// ours. The table of `pacer.rs`, which leaves out what is 25 % and within the goal by both.
 const BEFORE_AND_AFTER: [(&str, [f64; 3], [f64; 3]); 8] = [
     ("StepAlloc", [0.250, 0.500, 1.000], [0.250, 0.250, 1.088]),
     (

@@ -1,37 +1,43 @@
-//! Paces cycles: when the next one starts, where it should end, and what allocations owe until then.
+//! Paces cycles: when the next one starts, where it should end, and what allocations owe until
+//! then.
 //!
-//! A plain value that the collector drives. Between cycles [`Pacer::commit`] gives the [`Plan`]; a cycle is
-//! [`Pacer::start_cycle`], any number of [`Pacer::revise`], [`Pacer::end_cycle`], [`Pacer::reset_live`], `commit`.
-//! All sizes are bytes.
+//! A plain value that the collector drives. Between cycles [`Pacer::commit`] gives the [`Plan`]; a
+//! cycle is [`Pacer::start_cycle`], any number of [`Pacer::revise`], [`Pacer::end_cycle`],
+//! [`Pacer::reset_live`], `commit`. All sizes are bytes.
 //!
 //! ```text
 //!   0        live             trigger        goal    ceiling      limit goal
 //!   |---------|------------------|------------|---------|-------------|
-//!    survived    nothing to do     marking runs: runway   only on a surprise, never past the limit goal
+//!    survived    nothing to do     marking runs: runway   on a surprise; never past the limit goal
 //! ```
 //!
-//! The frame is Go's (`mgcpacer.go`): the goals of `heap_goal.rs`, the cons/mark ratio of `cons_mark.rs`, the trigger
-//! of `trigger.rs`. A program that allocates fast, or suddenly more, makes Go's threads assist at length. Here it
-//! differs:
+//! The frame is Go's (`mgcpacer.go`): the goals of `heap_goal.rs`, the cons/mark ratio of
+//! `cons_mark.rs`, the trigger of `trigger.rs`. A program that allocates fast, or suddenly more,
+//! makes Go's threads assist at length. Here it differs:
 //!
-//! - **A runway for the whole cycle.** It holds what came while the collector was late, too (`lag.rs`): a heap in which
-//!   nothing lives is not past its goal before marking has begun.
-//! - **An early trigger.** Go starts no cycle before 45/64 of the way from live to goal; a program that allocates a
-//!   third as fast as one processor marks then assists without end. Here the trigger goes as low as the sustained
-//!   runway needs, up to a runway of `survivors * GOGC / 100`: floating garbage may at most do what survivors do, once
-//!   more. Where that is not enough, half of what is missing comes off again.
-//! - **A ceiling.** The trigger aims at the goal, so that a heap ends there as long as it does what it did before.
-//!   Assists aim at the ceiling, a tenth above the goal: what is new spends that first. Where a runway is known not to
-//!   fit it is a twentieth. The ceiling is never past the limit goal.
-//! - **An extension only for what lives.** More to mark than expected moves the goal out, in proportion, as Go does.
-//!   But past the ceiling only as far as the bytes scanned so far prove that the next goal will be, and within the
-//!   limit; and the guess is twice what was expected, then four times, not at once all there could be.
+//! - **A runway for the whole cycle.** It holds what came while the collector was late, too
+//!   (`lag.rs`): a heap in which nothing lives is not past its goal before marking has begun.
+//! - **An early trigger.** Go starts no cycle before 45/64 of the way from live to goal; a program
+//!   that allocates a third as fast as one processor marks then assists without end. Here the
+//!   trigger goes as low as the sustained runway needs, up to a runway of `survivors * GOGC / 100`:
+//!   floating garbage may at most do what survivors do, once more. Where that is not enough, half
+//!   of what is missing comes off again.
+//! - **A ceiling.** The trigger aims at the goal, so that a heap ends there as long as it does what
+//!   it did before. Assists aim at the ceiling, a tenth above the goal: what is new spends that
+//!   first. Where a runway is known not to fit it is a twentieth. The ceiling is never past the
+//!   limit goal.
+//! - **An extension only for what lives.** More to mark than expected moves the goal out, in
+//!   proportion, as Go does. But past the ceiling only as far as the bytes scanned so far prove
+//!   that the next goal will be, and within the limit; and the guess is twice what was expected,
+//!   then four times, not at once all there could be.
 //!
-//! Where the limit rules, the first two do not hold: a lower trigger would only make more cycles in the same memory.
+//! Where the limit rules, the first two do not hold: a lower trigger would only make more cycles in
+//! the same memory.
 //!
-//! Simulated on 8 processors (`scenarios.rs`): share of all processors that collects while marking runs, in the last
-//! and in the worst cycle after the 13th, and the largest peak/goal; the largest of 20 seeds where there is chance. The
-//! 10 scenarios left out take 0.250 and stay within the goal by both rules.
+//! Simulated on 8 processors (`scenarios.rs`): share of all processors that collects while marking
+//! runs, in the last and in the worst cycle after the 13th, and the largest peak/goal; the largest
+//! of 20 seeds where there is chance. The 10 scenarios left out take 0.250 and stay within the goal
+//! by both rules.
 //!
 //! | scenario                      | Go's rule: last, worst, peak | here: last, worst, peak |
 //! |-------------------------------|-----------------------|-----------------------|
@@ -44,8 +50,8 @@
 //! | HeavyJitterAlloc              | 0.456  0.456  1.001   | 0.250  0.251  1.036   |
 //! | ExceedMemoryLimit, twice      | 1.000  1.000  1.000   | 1.000  1.000  1.000   |
 //!
-//! The price: what is allocated while marking runs counts as live. HeavyStepAlloc, of which 18.2 MiB live, peaks at
-//! 76.3 MiB instead of 51.7. In return it has two thirds of the cycles.
+//! The price: what is allocated while marking runs counts as live. HeavyStepAlloc, of which 18.2
+//! MiB live, peaks at 76.3 MiB instead of 51.7. In return it has two thirds of the cycles.
 
 use crate::pace::assist::AssistRates;
 use crate::pace::cons_mark::{ConsMark, MarkTimes, runway};
@@ -55,7 +61,8 @@ use crate::pace::heap_goal::{
 use crate::pace::lag::Lag;
 use crate::pace::trigger::{Runway, trigger};
 
-/// Room for allocation that a cycle always has, however late it started: past the ceiling, work is spread over it.
+/// Room for allocation that a cycle always has, however late it started: past the ceiling, work is
+/// spread over it.
 const MIN_ROOM: u64 = 64 << 10;
 /// An unfinished sweep has at least this much allocation to finish in before the next cycle.
 const MIN_SWEEP_DISTANCE: u64 = 1 << 20;
@@ -64,15 +71,16 @@ const CEILING_PART: u64 = 10;
 /// Likewise, where every cycle would use it.
 const LOW_CEILING_PART: u64 = 20;
 
-/// Where the next cycle, or the one that runs, should start and end.
-/// `live <= trigger <= goal <= ceiling`; a heap that is at its goal already has `trigger == goal == live`.
+/// Where the next cycle, or the one that runs, should start and end. `live <= trigger <= goal <=
+/// ceiling`; a heap that is at its goal already has `trigger == goal == live`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The heap size at which marking starts.
     pub(crate) trigger: u64,
     /// The heap size at which marking should be over.
     pub(crate) goal: u64,
-    /// The heap size past which only a grown live heap may take it. Threads that allocate past it had better wait.
+    /// The heap size past which only a grown live heap may take it. Threads that allocate past it
+    /// had better wait.
     pub(crate) ceiling: u64,
 }
 
@@ -189,13 +197,15 @@ impl Pacer {
         self.knobs
     }
 
-    /// Sets the knobs. GOGC holds from the next [`Self::commit`], the limit from the next [`Self::refresh`] too.
+    /// Sets the knobs. GOGC holds from the next [`Self::commit`], the limit from the next
+    /// [`Self::refresh`] too.
     pub(crate) fn set_knobs(&mut self, knobs: Knobs) {
         self.knobs = knobs;
     }
 
-    /// Plans anew, from the last cycle and the knobs: after [`Self::reset_live`], and after a change of a knob.
-    /// `heap_live` is the heap's size now; `sweep_done` says that the sweep after the last cycle is over.
+    /// Plans anew, from the last cycle and the knobs: after [`Self::reset_live`], and after a
+    /// change of a knob. `heap_live` is the heap's size now; `sweep_done` says that the sweep after
+    /// the last cycle is over.
     pub(crate) fn commit(
         &mut self,
         heap_live: u64,
@@ -219,7 +229,8 @@ impl Pacer {
         self.refresh(memory)
     }
 
-    /// Plans anew, from new memory figures alone. O(1), and right at any time, while marking runs too.
+    /// Plans anew, from new memory figures alone. O(1), and right at any time, while marking runs
+    /// too.
     pub(crate) fn refresh(&mut self, memory: MemoryFigures) -> Plan {
         self.limit = goal_by_limit(self.marked, self.knobs.limit, memory);
         let by_limit = self.limit.goal;
@@ -254,9 +265,10 @@ impl Pacer {
         }
     }
 
-    /// What GOGC gives to those objects that survived the last cycle, without those that were allocated while it ran; less
-    /// half of what is missing where that is too short. A program that outruns its collector by far must assist anyway,
-    /// and a runway that does not suffice only makes its heap larger.
+    /// What GOGC gives to those objects that survived the last cycle, without those that were
+    /// allocated while it ran; less half of what is missing where that is too short. A program that
+    /// outruns its collector by far must assist anyway, and a runway that does not suffice only
+    /// makes its heap larger.
     fn longest_runway(&self) -> u64 {
         if self.rule != Rule::Early {
             return 0;
@@ -268,8 +280,8 @@ impl Pacer {
         longest.saturating_sub(missing / 2)
     }
 
-    /// A cycle starts at a heap of `heap_live` bytes, of which `heap_scan` may have to be scanned, and with `roots`
-    /// bytes to scan outside the heap. Returns what allocations owe at first.
+    /// A cycle starts at a heap of `heap_live` bytes, of which `heap_scan` may have to be scanned,
+    /// and with `roots` bytes to scan outside the heap. Returns what allocations owe at first.
     pub(crate) fn start_cycle(
         &mut self,
         heap_live: u64,
@@ -286,9 +298,10 @@ impl Pacer {
         self.revise(heap_live, 0, heap_scan)
     }
 
-    /// What allocations owe from now on, with the heap at `heap_live` bytes, `scan_done` bytes scanned in this cycle
-    /// (roots included), and at most `heap_scan` bytes of the heap to scan in all (what the last cycle scanned, and
-    /// what has been allocated since; the size of the heap if that is not known).
+    /// What allocations owe from now on, with the heap at `heap_live` bytes, `scan_done` bytes
+    /// scanned in this cycle (roots included), and at most `heap_scan` bytes of the heap to scan in
+    /// all (what the last cycle scanned, and what has been allocated since; the size of the heap if
+    /// that is not known).
     pub(crate) fn revise(&self, heap_live: u64, scan_done: u64, heap_scan: u64) -> AssistRates {
         let most = heap_scan.saturating_add(self.roots);
         let mut expected = self.heap_scanned.saturating_add(self.roots);
@@ -304,7 +317,8 @@ impl Pacer {
         }
         let left = expected.saturating_sub(scan_done);
         let limit_rules = self.plan.goal == self.limit.goal;
-        // In proportion to what is left: the price has a bound, and all that is paid at it is within the room.
+        // In proportion to what is left: the price has a bound, and all that is paid at it is
+        // within the room.
         let least = if limit_rules {
             1
         } else {
@@ -314,7 +328,8 @@ impl Pacer {
         AssistRates::new(left, room)
     }
 
-    /// The goal, moved out in proportion to the work that was `found` instead of what was expected, at most to `bound`.
+    /// The goal, moved out in proportion to the work that was `found` instead of what was expected,
+    /// at most to `bound`.
     fn extended(&self, bound: u64, expected: u64, found: u64) -> u64 {
         let triggered = self.triggered.unwrap_or(self.plan.goal);
         let room = self.plan.goal.saturating_sub(triggered) as f64;
@@ -376,8 +391,8 @@ impl Pacer {
     }
 }
 
-/// What to expect in all, when more than the `expected` bytes have been scanned: twice that, or four times, and so on,
-/// but not more than `most`.
+/// What to expect in all, when more than the `expected` bytes have been scanned: twice that, or
+/// four times, and so on, but not more than `most`.
 fn found(scan_done: u64, expected: u64, most: u64) -> u64 {
     let expected = expected.max(1);
     let times = (scan_done / expected)
@@ -397,7 +412,8 @@ mod tests {
         objects: 0,
     };
 
-    /// A pacer after cycles that scanned `live` bytes while `allocated` came in, all by background workers.
+    /// A pacer after cycles that scanned `live` bytes while `allocated` came in, all by background
+    /// workers.
     fn pacer(knobs: Knobs, live: u64, allocated: u64) -> Pacer {
         let mut pacer = Pacer::new(knobs);
         for _ in 0..3 {
@@ -439,8 +455,8 @@ mod tests {
         assert_eq!((too_long.trigger, too_long.ceiling), (170 * MIB, 210 * MIB));
     }
 
-    /// 600 KiB come before the first stop and while threads wake up, and next to nothing is marked: the trigger leaves room
-    /// for them, and returns when they no longer come.
+    /// 600 KiB come before the first stop and while threads wake up, and next to nothing is marked:
+    /// the trigger leaves room for them, and returns when they no longer come.
     #[test]
     fn a_collector_that_is_late_starts_sooner() {
         const KIB: u64 = 1 << 10;
@@ -475,7 +491,8 @@ mod tests {
             run(&mut pacer, 0, 10 * KIB);
         }
         assert!(pacer.plan().trigger.abs_diff(usual) < KIB);
-        // A heap that was past its trigger when it was planned says nothing of the collector's thread.
+        // A heap that was past its trigger when it was planned says nothing of the collector's
+        // thread.
         let start = pacer.plan().trigger + MIB;
         pacer.commit(start, true, NONE);
         run(&mut pacer, MIB, 10 * KIB);
@@ -506,7 +523,8 @@ mod tests {
         assert_eq!(past, AssistRates::new(80 * MIB, (64 << 10) * 8 / 9));
     }
 
-    /// The whole of a cycle's work, paid for past the ceiling, lets the heap grow by the room and no more.
+    /// The whole of a cycle's work, paid for past the ceiling, lets the heap grow by the room and
+    /// no more.
     #[test]
     fn what_is_paid_past_the_ceiling_is_within_the_room() {
         let mut pacer = pacer(Knobs::new(8), MIB, 0);
@@ -536,7 +554,8 @@ mod tests {
         let mut pacer = pacer(Knobs::new(8), 40 * MIB, 60 * MIB);
         let start = pacer.plan().trigger;
         pacer.start_cycle(start, 400 * MIB, 0, NONE);
-        // 41 MiB scanned prove a goal of 82 MiB: the ceiling stands. Twice what was expected is expected.
+        // 41 MiB scanned prove a goal of 82 MiB: the ceiling stands. Twice what was expected is
+        // expected.
         let rates = pacer.revise(200 * MIB, 41 * MIB, 400 * MIB);
         assert_eq!(rates, AssistRates::new(39 * MIB, 10 * MIB));
         // 120 MiB prove a goal of 240 MiB, past the ceiling.

@@ -1,7 +1,7 @@
 //! A controller with a proportional and an integral part.
 //!
-//! The integral part is wound back while the output is out of range, so that it does not run away (Go runtime,
-//! `mgcpacer.go`). Whatever the inputs are, the output is in range.
+//! The integral part is wound back while the output is out of range, so that it does not run away
+//! (Go runtime, `mgcpacer.go`). Whatever the inputs are, the output is in range.
 
 /// Constants, and what has added up.
 #[derive(Clone, Debug)]
@@ -18,7 +18,8 @@ pub(crate) struct PiController {
 }
 
 impl PiController {
-    /// A controller whose output is in `least ..= most`. The times are above 0, everything is finite.
+    /// A controller whose output is in `least ..= most`. The times are above 0, everything is
+    /// finite.
     pub(crate) fn new(
         gain: f64,
         integral_time: f64,
@@ -36,8 +37,8 @@ impl PiController {
         }
     }
 
-    /// The output for the next period, given what the last `period` came to and what it should come to. `None` if the
-    /// numbers have left the range of a float: the controller starts again.
+    /// The output for the next period, given what the last `period` came to and what it should come
+    /// to. `None` if the numbers have left the range of a float: the controller starts again.
     pub(crate) fn next(&mut self, input: f64, target: f64, period: f64) -> Option<f64> {
         let error = target - input;
         let raw = self.gain * error + self.integral;

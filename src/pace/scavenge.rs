@@ -2,13 +2,13 @@
 //!
 //! Two bounds, each of which may ask for a release (Go runtime, `mgcscavenge.go`):
 //!
-//! - by growth: what the heap used last, scaled by how its goal has moved, and a tenth. Before the first cycle there is
-//!   none.
+//! - by growth: what the heap used last, scaled by how its goal has moved, and a tenth. Before the
+//!   first cycle there is none.
 //! - by limit: 95 % of the memory limit.
 //!
-//! In the background at most 1 % of the processors' time goes into it: a batch of about a millisecond, then sleep,
-//! whose length a controller steers (`pi.rs`). An allocation that has to map memory releases at once what the bounds
-//! ask for.
+//! In the background at most 1 % of the processors' time goes into it: a batch of about a
+//! millisecond, then sleep, whose length a controller steers (`pi.rs`). An allocation that has to
+//! map memory releases at once what the bounds ask for.
 
 use crate::pace::heap_goal::clamp_u64;
 use crate::pace::pi::PiController;
@@ -74,7 +74,8 @@ impl RetainGoals {
         retained <= self.by_growth && mapped <= self.by_limit
     }
 
-    /// Bytes to release before the heap grows by `growth` bytes: no more than that, and no more than it is over.
+    /// Bytes to release before the heap grows by `growth` bytes: no more than that, and no more
+    /// than it is over.
     #[cfg(test)]
     pub(crate) fn before_growth(&self, growth: u64, retained: u64) -> u64 {
         let after = retained.saturating_add(growth);
@@ -139,7 +140,8 @@ impl ScavengePace {
         (worked.max(BATCH_NS) as f64 / self.ratio) as u64
     }
 
-    /// Learns from a batch of `worked` nanoseconds and the sleep after it, on `processors` (0 counts as 1).
+    /// Learns from a batch of `worked` nanoseconds and the sleep after it, on `processors` (0
+    /// counts as 1).
     pub(crate) fn slept(&mut self, worked: u64, slept: u64, processors: u32) {
         let worked = worked.max(BATCH_NS);
         let period = worked.saturating_add(slept);

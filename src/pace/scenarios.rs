@@ -1,4 +1,5 @@
-//! Programs that a pacer has to get along with: Go's 19 (`mgcpacer_test.go`), with what each asks of every cycle.
+//! Programs that a pacer has to get along with: Go's 19 (`mgcpacer_test.go`), with what each asks
+//! of every cycle.
 
 use crate::pace::pacer::Rule;
 use crate::pace::sim::{self, Outcome, Program, Random, Rates};
@@ -10,7 +11,8 @@ pub(crate) const LIMIT: u64 = 512 << 20;
 pub(crate) const LIMIT_GOAL: u64 = 520_764_785;
 const NO_LIMIT: u64 = u64::MAX;
 
-/// A program and what is asked of it. `check` gets the outcomes up to some cycle and looks at the last.
+/// A program and what is asked of it. `check` gets the outcomes up to some cycle and looks at the
+/// last.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) program: Program,
@@ -19,7 +21,7 @@ pub(crate) struct Scenario {
     check: fn(&[Outcome]),
 }
 
-// ---- rates ---------------------------------------------------------------------------------------------------
+// ---- rates -------------------------------------------------------------------------------------
 
 /// 1 at first, 0 from cycle `length` on.
 fn falling(i: usize, length: usize) -> f64 {
@@ -87,7 +89,7 @@ fn growing(first: f64, i: usize) -> Rates {
     }
 }
 
-// ---- what is asked --------------------------------------------------------------------------------------------
+// ---- what is asked -----------------------------------------------------------------------------
 
 #[track_caller]
 pub(crate) fn near(what: &str, x: f64, expected: f64, error: f64) {
@@ -232,7 +234,7 @@ fn limit_exceeded_without_gogc(c: &[Outcome]) {
     limit_exceeded(c);
 }
 
-// ---- the scenarios -------------------------------------------------------------------------------------------
+// ---- the scenarios -----------------------------------------------------------------------------
 
 impl Scenario {
     fn new(

@@ -1,8 +1,9 @@
-//! Runs a pacer against a program that is nothing but rates: so many bytes allocated and scanned per processor time.
+//! Runs a pacer against a program that is nothing but rates: so many bytes allocated and scanned
+//! per processor time.
 //!
-//! After the harness of Go's pacer test (`mgcpacer_test.go`): 8 processors, the pacer revises every 500 microseconds,
-//! and between two revisions assists hold the ratio of bytes scanned to bytes allocated exactly. There is no memory but
-//! objects.
+//! After the harness of Go's pacer test (`mgcpacer_test.go`): 8 processors, the pacer revises every
+//! 500 microseconds, and between two revisions assists hold the ratio of bytes scanned to bytes
+//! allocated exactly. There is no memory but objects.
 //!
 //! Programs run one after the other: all scenarios, with all seeds and by both rules, take 60 ms in
 //! a debug build, so a pool of threads has nothing to win.
@@ -137,7 +138,8 @@ struct Cycle {
 }
 
 impl Cycle {
-    /// One step, or less if the work ends in it, with assists of `ratio` bytes scanned per byte allocated.
+    /// One step, or less if the work ends in it, with assists of `ratio` bytes scanned per byte
+    /// allocated.
     fn step(&mut self, ratio: f64) {
         let Rates { alloc, scan, .. } = self.rates;
         let held = ratio * alloc / (ratio * alloc + scan);

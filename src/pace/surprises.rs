@@ -1,5 +1,5 @@
-//! Programs that Go's scenarios leave out: low GOGC, changes that do not last, heaps of a few megabytes. Each is run by
-//! Go's rule too, and ours has to be better in what it is about.
+//! Programs that Go's scenarios leave out: low GOGC, changes that do not last, heaps of a few
+//! megabytes. Each is run by Go's rule too, and ours has to be better in what it is about.
 
 use crate::pace::pacer::Rule;
 use crate::pace::sim::{self, Outcome, Program, Random, Rates};
@@ -115,7 +115,8 @@ fn a_heavy_program_that_calms_down_gets_its_memory_back() {
     assert!(ours.cost < go.cost);
 }
 
-/// A heap of 1.5 MiB in a goal of 4 MiB: cycles are as frequent as by Go's rule, although a runway hardly fits.
+/// A heap of 1.5 MiB in a goal of 4 MiB: cycles are as frequent as by Go's rule, although a runway
+/// hardly fits.
 #[test]
 fn a_tiny_heap_does_not_mark_all_the_time() {
     let (go, ours) = both(100, 1, |i, _| Rates {
@@ -126,7 +127,8 @@ fn a_tiny_heap_does_not_mark_all_the_time() {
     assert!(ours.worst < go.worst);
 }
 
-/// What has to be scanned changes from cycle to cycle, what lives does not: Go lets the heap go 27 % past its goal.
+/// What has to be scanned changes from cycle to cycle, what lives does not: Go lets the heap go 27
+/// % past its goal.
 #[test]
 fn more_to_scan_is_no_reason_to_pass_the_goal() {
     let (go, ours) = both(100, 1, |i, _| Rates {

@@ -1,22 +1,27 @@
 //! What a cycle leaves alive, when a part of it is known only after the sweep.
 //!
-//! Marking counts the bytes of the objects that it finds, but not what these own outside the heap: `external_bytes` is
-//! user code, and asking it for every live object would cost more than marking does. Only the sum over all objects is
-//! known, and what the sweep takes off it as it drops the dead. So at the end of marking the living part is a guess, and
-//! at the end of the sweep it is a fact; the plan is made by the first and corrected by the second.
+//! Marking counts the bytes of the objects that it finds, but not what these own outside the heap:
+//! `external_bytes` is user code, and asking it for every live object would cost more than marking
+//! does. Only the sum over all objects is known, and what the sweep takes off it as it drops the
+//! dead. So at the end of marking the living part is a guess, and at the end of the sweep it is a
+//! fact; the plan is made by the first and corrected by the second.
 //!
-//! Counting the whole sum as alive instead lets the heap run away: with a share `r` of external bytes in a heap of
-//! garbage, the next goal is `r * (1 + GOGC / 100)` times this heap. At GOGC 100 that grows without end from `r = 1/2` on.
+//! Counting the whole sum as alive instead lets the heap run away: with a share `r` of external
+//! bytes in a heap of garbage, the next goal is `r * (1 + GOGC / 100)` times this heap. At GOGC 100
+//! that grows without end from `r = 1/2` on.
 //!
-//! **The guess** is the share that survived the last cycle, which is a fact; before there was one, the share of the
-//! objects' own bytes. What came while marking ran is alive, as its objects are. A guess may be wrong whenever the program
-//! changes what it does, so nothing may depend on it but comfort:
+//! **The guess** is the share that survived the last cycle, which is a fact; before there was one,
+//! the share of the objects' own bytes. What came while marking ran is alive, as its objects are. A
+//! guess may be wrong whenever the program changes what it does, so nothing may depend on it but
+//! comfort:
 //!
-//! - too low: the heap looks smaller than it is until the sweep is over, and its goal is lower by more than that (the
-//!   goal is `1 + GOGC / 100` times what lives). No cycle begins before the sweep ends, which is when both are set right.
-//! - too high: the goal is too high until the sweep is over. [`Remains::most`] is the bound on what is really held
-//!   meanwhile, dead objects and their buffers included: a tenth above what was held when marking ended, or the new
-//!   ceiling. A program that allocates faster than its dead are dropped waits there for the sweep.
+//! - too low: the heap looks smaller than it is until the sweep is over, and its goal is lower by
+//!   more than that (the goal is `1 + GOGC / 100` times what lives). No cycle begins before the
+//!   sweep ends, which is when both are set right.
+//! - too high: the goal is too high until the sweep is over. [`Remains::most`] is the bound on what
+//!   is really held meanwhile, dead objects and their buffers included: a tenth above what was held
+//!   when marking ended, or the new ceiling. A program that allocates faster than its dead are
+//!   dropped waits there for the sweep.
 
 /// What is held may grow by one part in this many while the sweep runs.
 const GROWTH_PART: u64 = 10;
@@ -36,7 +41,8 @@ pub(crate) struct MarkEnd {
     pub(crate) external: u64,
 }
 
-/// What lives when marking ends, as far as that can be told, and what is dead and still there. Bytes.
+/// What lives when marking ends, as far as that can be told, and what is dead and still there.
+/// Bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remains {
     /// Alive, external bytes included.
@@ -69,8 +75,8 @@ impl Remains {
             .saturating_add(self.dead_objects)
     }
 
-    /// The most that should be held while the sweep runs. `ceiling` is that of the next cycle's plan, `limit` what the
-    /// memory limit allows to objects.
+    /// The most that should be held while the sweep runs. `ceiling` is that of the next cycle's
+    /// plan, `limit` what the memory limit allows to objects.
     pub(crate) fn most(&self, ceiling: u64, limit: u64) -> u64 {
         let held = self.held();
         let grown = held.saturating_add(held / GROWTH_PART).min(limit);

@@ -1,16 +1,17 @@
-//! How many pages to sweep for each byte allocated, so that the sweep is over before the next cycle.
+//! How many pages to sweep for each byte allocated, so that the sweep is over before the next
+//! cycle.
 //!
-//! The pages that are left are spread over the bytes up to the trigger, less 1 MiB (Go runtime, `gcPaceSweeper` of
-//! `mgcpacer.go`). Who allocates sweeps until as many pages are done as the heap's growth asks for; the background
-//! sweeper is usually ahead of it.
+//! The pages that are left are spread over the bytes up to the trigger, less 1 MiB (Go runtime,
+//! `gcPaceSweeper` of `mgcpacer.go`). Who allocates sweeps until as many pages are done as the
+//! heap's growth asks for; the background sweeper is usually ahead of it.
 
 /// The sweep is to be over this many bytes before the trigger.
 const MARGIN: u64 = 1 << 20;
 /// The way to the trigger is never taken to be shorter, in bytes: one page.
 const MIN_WAY: u64 = 8 << 10;
 
-/// The pace from one moment on. Made after each cycle, and again when the trigger or the pages in use have changed
-/// much.
+/// The pace from one moment on. Made after each cycle, and again when the trigger or the pages in
+/// use have changed much.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct SweepPace {
     /// Pages to sweep per byte allocated; 0 when none are left.
@@ -22,8 +23,8 @@ pub(crate) struct SweepPace {
 }
 
 impl SweepPace {
-    /// The pace for a heap of `heap_live` bytes whose next cycle starts at `trigger`, with `pages_swept` of
-    /// `pages_in_use` done.
+    /// The pace for a heap of `heap_live` bytes whose next cycle starts at `trigger`, with
+    /// `pages_swept` of `pages_in_use` done.
     pub(crate) fn new(heap_live: u64, trigger: u64, pages_in_use: u64, pages_swept: u64) -> Self {
         let way = trigger.saturating_sub(heap_live).saturating_sub(MARGIN);
         let left = pages_in_use.saturating_sub(pages_swept);
@@ -52,8 +53,8 @@ impl SweepPace {
         }
     }
 
-    /// The pages that are due with the heap at `heap_live` bytes (with what is about to be allocated) and `pages_swept`
-    /// pages done. 0 means go on.
+    /// The pages that are due with the heap at `heap_live` bytes (with what is about to be
+    /// allocated) and `pages_swept` pages done. 0 means go on.
     pub(crate) fn pages_due(&self, heap_live: u64, pages_swept: u64) -> u64 {
         let grown = heap_live.saturating_sub(self.heap_live);
         // The cast saturates.

@@ -1,16 +1,17 @@
 //! The heap size that starts a cycle.
 //!
-//! The trigger lies below the goal by the *runway*: the bytes that the program will allocate while the background
-//! workers mark. It is kept in bounds, as shares of the way from `live` to the goal (Go runtime, `trigger` of
-//! `mgcpacer.go`): not below 45/64, not above 61/64, or 4 MiB below the goal if that is higher.
+//! The trigger lies below the goal by the *runway*: the bytes that the program will allocate while
+//! the background workers mark. It is kept in bounds, as shares of the way from `live` to the goal
+//! (Go runtime, `trigger` of `mgcpacer.go`): not below 45/64, not above 61/64, or 4 MiB below the
+//! goal if that is higher.
 //!
-//! The lower bound gives way when the runway does not fit above it, cycle after cycle. Then the trigger goes as low as
-//! the sustained runway needs, so that marking gets by on its share of the processors, and assists are for surprises. A
-//! single odd cycle does not lower it: a cycle that starts early ends early, and an early end makes more cycles. Three
-//! things stop it:
+//! The lower bound gives way when the runway does not fit above it, cycle after cycle. Then the
+//! trigger goes as low as the sustained runway needs, so that marking gets by on its share of the
+//! processors, and assists are for surprises. A single odd cycle does not lower it: a cycle that
+//! starts early ends early, and an early end makes more cycles. Three things stop it:
 //!
-//! - *deepest*, the most that the caller lets it have: what is allocated while marking runs counts as live afterwards,
-//!   and a runway without bound would be a heap without bound;
+//! - *deepest*, the most that the caller lets it have: what is allocated while marking runs counts
+//!   as live afterwards, and a runway without bound would be a heap without bound;
 //! - an eighth of the way from live to goal;
 //! - 2 MiB past live, so that a small heap does not mark all the time.
 
@@ -20,10 +21,11 @@ const LOW_64THS: u64 = 45;
 const HIGH_64THS: u64 = 61;
 /// A large heap may start a cycle this close to its goal, in bytes.
 const CLOSE: u64 = 4 << 20;
-/// The lowest trigger of a program that outruns its collector: the way from live to goal divided by this, past live.
+/// The lowest trigger of a program that outruns its collector: the way from live to goal divided by
+/// this, past live.
 const DEEP_DIVISOR: u64 = 8;
-/// .. and at least these bytes past live, or [`LOW_64THS`] of the way if that is less, so that a small heap does not
-/// mark all the time.
+/// .. and at least these bytes past live, or [`LOW_64THS`] of the way if that is less, so that a
+/// small heap does not mark all the time.
 const DEEP_BYTES: u64 = 2 << 20;
 
 /// Expected allocation while marking runs, in bytes.
@@ -35,9 +37,9 @@ pub(crate) struct Runway {
     pub(crate) sustained: u64,
 }
 
-/// The trigger for a heap of `live` bytes that may grow to `goal`. `earliest` is a floor that the sweep needs. Below
-/// 45/64 of the way the runway gets at most `deepest` bytes. The result is in `live ..= goal`, and is `goal` if `live
-/// >= goal`.
+/// The trigger for a heap of `live` bytes that may grow to `goal`. `earliest` is a floor that the
+/// sweep needs. Below 45/64 of the way the runway gets at most `deepest` bytes. The result is in
+/// `live ..= goal`, and is `goal` if `live >= goal`.
 pub(crate) fn trigger(live: u64, goal: u64, runway: Runway, earliest: u64, deepest: u64) -> u64 {
     if live >= goal {
         return goal;

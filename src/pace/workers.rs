@@ -1,9 +1,9 @@
 //! How many workers mark in the background.
 //!
-//! A quarter of the processors' time, in whole workers where that fits: `processors / 4`, rounded. If the rounding is
-//! wrong by more than 30 %, the rest is done in slices of all processors' time (Go runtime, `startCycle` of
-//! `mgcpacer.go`). So the whole is a quarter exactly where there are slices, and within 30 % of it where there are
-//! none.
+//! A quarter of the processors' time, in whole workers where that fits: `processors / 4`, rounded.
+//! If the rounding is wrong by more than 30 %, the rest is done in slices of all processors' time
+//! (Go runtime, `startCycle` of `mgcpacer.go`). So the whole is a quarter exactly where there are
+//! slices, and within 30 % of it where there are none.
 
 use crate::pace::heap_goal::BACKGROUND_SHARE;
 
@@ -56,20 +56,10 @@ impl Workers {
         f64::from(self.dedicated) / f64::from(processors.max(1)) + self.fractional
     }
 
-    /// Whether a worker on slices should give way, after `worked_ns` of marking on its processor in the `elapsed_ns`
-    /// since the cycle began.
+    /// Whether a worker on slices should give way, after `worked_ns` of marking on its processor in
+    /// the `elapsed_ns` since the cycle began.
     pub(crate) fn slice_is_over(&self, worked_ns: u64, elapsed_ns: u64) -> bool {
         worked_ns as f64 > SLACK * self.fractional * elapsed_ns as f64
-    }
-
-    /// The most workers that may mark on processors with nothing else to do. A cycle that nobody waits for (`periodic`)
-    /// wakes nobody on top of a dedicated worker.
-    #[cfg(test)]
-    pub(crate) fn most_idle(&self, processors: u32, periodic: bool) -> u32 {
-        if periodic {
-            return u32::from(self.dedicated == 0);
-        }
-        processors.max(1).saturating_sub(self.dedicated)
     }
 }
 
@@ -100,12 +90,5 @@ mod tests {
         let workers = Workers::split(2);
         assert!(!workers.slice_is_over(300, 1000));
         assert!(workers.slice_is_over(301, 1000));
-    }
-
-    #[test]
-    fn idle_workers_fill_the_machine_unless_nobody_waits() {
-        assert_eq!(Workers::split(8).most_idle(8, false), 6);
-        assert_eq!(Workers::split(8).most_idle(8, true), 0);
-        assert_eq!(Workers::split(2).most_idle(2, true), 1);
     }
 }

@@ -45,7 +45,6 @@ const ROOMS: &[Room] = &[
             "heap_goal.rs",
             "pi.rs",
             "scavenge.rs",
-            "idle.rs",
             "lag.rs",
             "limiter.rs",
             "trigger.rs",
