@@ -373,3 +373,32 @@ pub(crate) fn a_mutator_knows_of_younger_heaps() {
         refuses(operation, m, &young, things);
     }
 }
+
+/// A frame would give another heap's object out with a section's brand, so that an object of the section's heap could be
+/// stored in it where that heap's marker does not look.
+pub(crate) fn a_frame_brings_no_foreign_object_into_a_section() {
+    let (first, root) = heap_with_things();
+    let worker = std::thread::spawn(move || {
+        let things = first.with(|m| root.get(m).give());
+        let second = (Heap::builder().verify(true).poison(true).build()).expect("a heap");
+        let mut m = second.attach().expect("a thread without a mutator");
+        let made = catch_unwind(AssertUnwindSafe(|| Frame::new(&m, vec![things])));
+        if let Ok(mut frame) = made {
+            frame.enter(&m)[0].empty_outside[0].set(&m, m.alloc(String::from("hidden")));
+            m.collect();
+            let hidden = frame.enter(&m)[0].empty_outside[0].get();
+            let hidden = hidden.expect("set above");
+            let text = hidden.as_bytes();
+            panic!("the frame was made; then the object behind it was {text:?}");
+        }
+        assert!(things.is_as_new());
+        // It lets in what is its own, and what is no heap's.
+        let frame = Frame::new(&m, vec![None, Some(1_u64)]);
+        let mut own: Frame<Vec<Text<'static>>> = Frame::new(&m, Vec::with_capacity(1));
+        own.enter(&m).push(m.alloc(String::from("own")));
+        m.collect();
+        assert_eq!(own.enter(&m)[0].as_str(), "own");
+        drop(frame);
+    });
+    worker.join().expect("no panic");
+}
