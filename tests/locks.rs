@@ -63,7 +63,7 @@ fn a_thread_that_would_wait_for_itself_is_told() {
 }
 
 #[test]
-fn a_lock_outside_the_heap_is_its_threads_own() {
+fn a_lock_on_the_stack_is_its_threads_own() {
     within(LIMIT, || {
         let heap = Heap::new();
         let mut m = heap.attach().expect("attached");

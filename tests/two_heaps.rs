@@ -1,11 +1,14 @@
 //! Several heaps in a process: what is one heap's is refused by mutators of the others, before anything has changed, and
 //! ordinary use of several heaps is not in the way of itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use greywave::{Frame, Gc, GcArray, GcCell, GcLock, GcOnce, Heap, Trace, Weak};
+use greywave::{
+    Frame, Gc, GcArray, GcCell, GcLock, GcOnce, Heap, Root, Trace, Weak, dyn_target, unsize,
+};
 
 #[path = "stress/two_heaps.rs"]
 mod programs;
@@ -20,6 +23,136 @@ fn a_mutator_is_for_its_own_heap() {
 #[test]
 fn a_mutator_knows_of_younger_heaps() {
     programs::a_mutator_knows_of_younger_heaps();
+}
+
+#[test]
+fn another_heaps_writer_is_left_out() {
+    programs::another_heaps_writer_is_left_out();
+}
+
+#[derive(Trace)]
+struct Sheet<'gc> {
+    text: Text<'gc>,
+    boxed: Box<GcLock<Vec<Text<'gc>>>>,
+    by_name: HashMap<u32, GcLock<Vec<Text<'gc>>>>,
+}
+
+trait GiveSheet {
+    fn give(&self) -> Gc<'static, Sheet<'static>>;
+}
+#[derive(Trace)]
+struct SheetHolder<'gc>(Gc<'gc, Sheet<'gc>>);
+impl GiveSheet for SheetHolder<'static> {
+    fn give(&self) -> Gc<'static, Sheet<'static>> {
+        self.0
+    }
+}
+dyn_target!(dyn GiveSheet);
+
+/// The same with containers that are written for real, and taken and given back meanwhile: whoever looks finds a whole one.
+#[test]
+fn another_heap_writes_while_this_one_is_verified() {
+    let first = programs::quiet_heap();
+    let root: Root<dyn GiveSheet> = std::thread::scope(|s| {
+        let leak = s.spawn(|| {
+            let m = leaked(&first);
+            let sheet = m.alloc(Sheet {
+                text: m.alloc(String::from("text")),
+                boxed: Box::default(),
+                by_name: HashMap::from([(7, GcLock::default())]),
+            });
+            m.root(unsize!(m.alloc(SheetHolder(sheet)) => dyn GiveSheet))
+        });
+        leak.join().expect("no panic")
+    });
+    let (is_over, verified) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let sheet = first.with(|m| root.get(m).give());
+            let second = Heap::new();
+            let mut m = second.attach().expect("a thread without a mutator");
+            // Each write finds the lock as the verifier has left it.
+            while verified.load(Ordering::SeqCst) < 300 && !is_over.load(Ordering::SeqCst) {
+                for lock in [&*sheet.boxed, &sheet.by_name[&7]] {
+                    let mut texts = lock.write(&m);
+                    for _ in 0..20 {
+                        *texts = vec![sheet.text; 5000];
+                    }
+                    // Or the next look would find that it is the first heap's.
+                    *texts = Vec::new();
+                }
+                m.safepoint();
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        while !is_over.load(Ordering::SeqCst) {
+            let is_whole = first.verify();
+            if is_whole.is_err() {
+                is_over.store(true, Ordering::SeqCst);
+            }
+            is_whole.expect("whole");
+            verified.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+}
+
+/// A channel in a box is refused as one in an object, and gives back the place or the item that was meant for it.
+#[cfg(feature = "sched")]
+#[test]
+fn a_boxed_channel_that_is_refused_loses_nothing() {
+    use greywave::GcChan;
+    use greywave::chan::TrySendError;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[derive(Trace)]
+    struct Desk<'gc>(Box<GcChan<'gc, String>>);
+    trait GiveDesk {
+        fn give(&self) -> Gc<'static, Desk<'static>>;
+    }
+    #[derive(Trace)]
+    struct DeskHolder<'gc>(Gc<'gc, Desk<'gc>>);
+    impl GiveDesk for DeskHolder<'static> {
+        fn give(&self) -> Gc<'static, Desk<'static>> {
+            self.0
+        }
+    }
+    dyn_target!(dyn GiveDesk);
+
+    let first = programs::quiet_heap();
+    let root: Root<dyn GiveDesk> = std::thread::scope(|s| {
+        let leak = s.spawn(|| {
+            let m = leaked(&first);
+            let desk = m.alloc(Desk(Box::new(GcChan::new(2))));
+            assert!(desk.0.try_send(m, m.alloc(String::from("item"))).is_ok());
+            m.root(unsize!(m.alloc(DeskHolder(desk)) => dyn GiveDesk))
+        });
+        leak.join().expect("no panic")
+    });
+    let desk = first.with(|m| root.get(m).give());
+    let ends_with_a_panic = |act: &dyn Fn()| {
+        let end = catch_unwind(AssertUnwindSafe(act)).expect_err("refused");
+        let message = end.downcast::<String>().expect("a message with numbers");
+        assert!(message.contains("with a mutator of heap"), "{message}");
+    };
+    std::thread::scope(|s| {
+        let others = s.spawn(|| {
+            let desk = first.with(|m| root.get(m).give());
+            let m = leaked(&programs::quiet_heap());
+            for _ in 0..3 {
+                let item = m.alloc(String::from("another"));
+                ends_with_a_panic(&|| assert!(desk.0.try_send(m, item).is_ok()));
+                ends_with_a_panic(&|| assert!(desk.0.try_recv(m).is_ok()));
+            }
+        });
+        others.join().expect("no panic");
+    });
+    first.with(|m| {
+        let item = desk.0.try_recv(m).expect("the item is there");
+        assert_eq!(item.as_str(), "item");
+        assert!((0..2).all(|_| desk.0.try_send(m, item).is_ok()));
+        let third = desk.0.try_send(m, item);
+        assert!(matches!(third, Err(TrySendError::Full(_))));
+    });
 }
 
 /// A pointer that lives for ever may be used with every mutator of its heap, whatever other heaps there are.

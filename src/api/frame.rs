@@ -120,7 +120,7 @@ where
 #[track_caller]
 fn refuse_foreign<T: Trace>(mu: &Mutator, value: &T) {
     // The caller owns the value, so nobody writes to a lock in it.
-    (mu.collector()).assert_all_own(LockView::Stopped, |tracer| value.trace(tracer));
+    (mu.collector()).assert_all_own(LockView::Owned, |tracer| value.trace(tracer));
 }
 
 #[cold]

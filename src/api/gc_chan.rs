@@ -101,7 +101,10 @@ impl<'gc, T> GcChan<'gc, T> {
         self.items.assert_own(mu);
         mu.assert_own(item.address());
         match self.tokens.free.1.try_recv() {
-            Ok(()) => self.put(mu, item).map_err(|e| TrySendError::Closed(e.0)),
+            Ok(()) => {
+                let place = Token(&self.tokens.free.0);
+                (self.put(mu, item, place)).map_err(|e| TrySendError::Closed(e.0))
+            }
             Err(TryRecvError::Empty) => Err(TrySendError::Full(item)),
             Err(TryRecvError::Closed) => Err(TrySendError::Closed(item)),
         }
@@ -118,7 +121,8 @@ impl<'gc, T> GcChan<'gc, T> {
     pub fn try_recv(&self, mu: &Mutator) -> Result<Gc<'gc, T>, TryRecvError> {
         self.items.assert_own(mu);
         self.tokens.filled.1.try_recv()?;
-        self.take(mu).ok_or(TryRecvError::Empty)
+        let filled = Token(&self.tokens.filled.0);
+        self.take(mu, filled).ok_or(TryRecvError::Empty)
     }
 
     /// Ends the channel: nothing more goes in, what is in it can be received. Closing twice does nothing more.
@@ -150,10 +154,17 @@ impl<'gc, T> GcChan<'gc, T> {
         self.tokens.filled.0.capacity()
     }
 
-    /// The caller has a token of a free place.
-    fn put(&self, mu: &Mutator, item: Gc<'gc, T>) -> Result<(), SendError<Gc<'gc, T>>> {
+    /// The caller has a token of a free place, which goes back if the lock is refused.
+    #[track_caller]
+    fn put(
+        &self,
+        mu: &Mutator,
+        item: Gc<'gc, T>,
+        place: Token<'_>,
+    ) -> Result<(), SendError<Gc<'gc, T>>> {
         let mut items = self.items.write(mu);
         items.push_back(item);
+        place.use_up();
         // There is room for as many tokens as there are places. Under the lock, so that a receiver finds the item; but what
         // its waker does may need the lock.
         let Ok(waker) = self.tokens.filled.0.try_send_quietly(()) else {
@@ -167,10 +178,12 @@ impl<'gc, T> GcChan<'gc, T> {
         Ok(())
     }
 
-    /// The caller has a token of an item.
-    fn take(&self, mu: &Mutator) -> Option<Gc<'gc, T>> {
+    /// The caller has a token of an item, which goes back if the lock is refused.
+    #[track_caller]
+    fn take(&self, mu: &Mutator, filled: Token<'_>) -> Option<Gc<'gc, T>> {
         let mut items = self.items.write(mu);
         let item = items.pop_front();
+        filled.use_up();
         shrink_after_crowd(&mut *items, KEPT);
         drop(items);
         // There is room, unless the channel is closed; then nobody waits for a place.
@@ -185,7 +198,8 @@ const KEPT: usize = 1024;
 /// What a channel owns outside the heap besides its items' places, in bytes. Channels of tokens have no buffers.
 const OWN_BYTES: usize = size_of::<Tokens>() + 2 * BYTES_OF_TOKENS + 6 * size_of::<usize>();
 
-/// A token that goes back if what it was taken for does not happen: `make` panics, or there is no section to be had.
+/// A token that goes back if what it was taken for does not happen: `make` panics, there is no section to be had, or the lock
+/// of the items is refused.
 struct Token<'a>(&'a Sender<()>);
 
 impl Token<'_> {
@@ -229,8 +243,7 @@ impl<T: Collect> Root<GcChan<'static, T>> {
         with(|m| {
             let item = make(m);
             m.assert_own(item.address());
-            place.use_up();
-            self.get(m).put(m, item).map_err(|_| SendError(()))
+            self.get(m).put(m, item, place).map_err(|_| SendError(()))
         })
     }
 
@@ -246,8 +259,7 @@ impl<T: Collect> Root<GcChan<'static, T>> {
         let filled = Token(&tokens.filled.0);
         with(|m| {
             let this = self.get(m);
-            filled.use_up();
-            let item = this.take(m)?;
+            let item = this.take(m, filled)?;
             Some(look(m, item))
         })
     }

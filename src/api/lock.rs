@@ -11,16 +11,16 @@ use crate::api::current::current;
 use crate::api::lock_books::Books;
 use crate::api::mutator::Mutator;
 use crate::gc::events::Event;
+use crate::gc::heaps;
 use crate::gc::held_locks::{self, Holding, Kind};
-use crate::gc::lock_word::{LockWord, MarkView, READERS_MAX, Read};
+use crate::gc::lock_word::{LockWord, LookView, MarkView, READERS_MAX, Read, Taken};
 use crate::gc::notice::tell_without_heap;
 use crate::object::counting::{Counting, Purpose, account_bytes, external_bytes, outermost_bytes};
 use crate::object::trace::{LockView, Rebrand, Trace, Tracer};
-use crate::sys::fatal::fatal_args;
 use crate::sys::os_thread::name_of_this_thread;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::UnsafeCell;
-use crate::sys::thread::thread_local;
+use crate::sys::thread::{is_on_this_stack, thread_local};
 
 /// A reader-writer lock around any traceable value: a `Vec`, a `HashMap`, an enum.
 ///
@@ -30,11 +30,13 @@ use crate::sys::thread::thread_local;
 ///
 /// A guard borrows the mutator, so no lock is held at a safepoint. A forgotten guard keeps the lock held, as with std.
 ///
-/// **Who waits for whom.** A thread that would wait for itself (it writes where it reads or writes, or reads where it writes) gets
-/// a panic. That is certain for the last 32 guards that it has taken; beyond them it may wait, as it does for a lock that another
-/// thread's forgotten guard holds, or for a thread that waits for one of its own locks. A writer that waits keeps new
-/// readers out, so readers that overlap do not starve it; a thread that reads already may read once more. Who writes again and
-/// again has no advantage but speed over others that wait.
+/// **Who waits for whom.** A thread that would wait for itself (it writes where it reads or writes, or reads where it writes)
+/// gets a panic, if that is certain: for the last 32 guards that it has taken since its last safepoint, and for a lock on its
+/// stack. Else it waits, as it does for a lock that another thread's forgotten guard holds, or for a thread that waits for
+/// one of its own locks; a wait of a second is told ([`Event::SlowLock`](crate::Event::SlowLock)). A lock in a `Box`, a `Vec`
+/// or a map that an object owns is shared as the object is. A writer that waits keeps new readers out, so readers that
+/// overlap do not starve it; a thread that reads already may read once more. Who writes again and again has no advantage but
+/// speed over others that wait.
 ///
 /// # Examples
 /// ```
@@ -111,15 +113,17 @@ impl<T: Trace> GcLock<T> {
 
     /// Takes the lock, waiting while somebody holds it. New readers stay out while it waits.
     ///
+    /// In a process with several heaps the content of a lock that is not in the heap itself (it is in a `Box` or a `Vec`
+    /// that an object owns, or on a stack) is looked through for objects of another heap, once in a cycle: O(size of the
+    /// content).
+    ///
     /// # Panics
     /// If this thread holds the lock, for reading or for writing: it would wait for itself. If the lock, or what is in it,
-    /// is of another heap than `mu`; a lock that is not in the heap (in a `Box` that an object owns) is looked through for
-    /// that, in a process with several heaps.
+    /// is of another heap than `mu`; then nothing has been done.
     #[inline]
     #[track_caller]
     pub fn write<'m>(&self, mu: &'m Mutator) -> WriteGuard<'_, 'm, T> {
-        self.assert_own(mu);
-        let logged = match self.word.try_write(mu.local().cycle.get()) {
+        let logged = match self.take(mu) {
             Some(logged) => logged,
             None => self.wait_to_write(mu),
         };
@@ -133,55 +137,50 @@ impl<T: Trace> GcLock<T> {
     #[inline]
     #[track_caller]
     pub fn try_write<'m>(&self, mu: &'m Mutator) -> Option<WriteGuard<'_, 'm, T>> {
-        self.assert_own(mu);
-        let logged = self.word.try_write(mu.local().cycle.get())?;
+        let logged = self.take(mu)?;
         Some(self.write_guard(mu, logged))
     }
 
-    /// Panics if the lock is another heap's. [G4] Before the lock is taken: a writer leaves its cycle's number in the word.
+    /// Takes the lock for writing, if it is free; returns the cycle in which its content was last logged.
     #[inline(always)]
     #[track_caller]
-    pub(crate) fn assert_own(&self, mu: &Mutator) {
+    fn take(&self, mu: &Mutator) -> Option<u32> {
         if mu.local().duty.checks() {
-            self.refuse_foreign(mu);
+            self.take_own(mu)
+        } else {
+            self.word.try_write(mu.local().cycle.get())
         }
     }
 
-    #[cold]
+    /// The same, unless the lock is another heap's. [G4] Its address tells, or what is in it; if that is nothing of a heap,
+    /// any heap's mutators may have it.
     #[inline(never)]
     #[track_caller]
-    fn refuse_foreign(&self, mu: &Mutator) {
-        mu.collector().assert_own(self.word.address());
-        // What is in an own object is its own heap's concern. Who holds the lock now has been asked.
-        if self.is_outside(mu)
-            && let Some(content) = self.try_read()
-        {
-            (mu.collector()).assert_all_own(LockView::Shut, |tracer| content.trace(tracer));
+    fn take_own(&self, mu: &Mutator) -> Option<u32> {
+        let cycle = mu.local().cycle.get();
+        let address = self.word.address();
+        mu.collector().assert_own(address);
+        // What is in an own object is its own heap's concern.
+        if !T::NEEDS_TRACE || mu.collector().heap.offset_of(address).is_some() {
+            return self.word.try_write(cycle);
+        }
+        match self.word.try_write_to_look(cycle)? {
+            Taken::Whole => Some(cycle),
+            Taken::ToLook => {
+                let look = Looks(&self.word);
+                (mu.collector())
+                    .assert_all_own(LockView::Shut, |tracer| self.content().trace(tracer));
+                Some(look.end(cycle))
+            }
         }
     }
 
-    /// Whether only its content can tell whose it is.
-    fn is_outside(&self, mu: &Mutator) -> bool {
-        T::NEEDS_TRACE
-            && (mu.collector().heap)
-                .offset_of(self.word.address())
-                .is_none()
-    }
-
-    /// The lock is held, and another thread had it since it was looked at. If it was filled with another heap's objects
-    /// meanwhile, that heap's marker may have passed it by already, because of the number in its word.
-    #[cold]
-    #[inline(never)]
-    fn look_again(&self, mu: &Mutator) {
-        if self.is_outside(mu)
-            && let Some((address, heap)) =
-                (mu.collector()).foreign_in(LockView::Shut, |tracer| self.content().trace(tracer))
-        {
-            fatal_args(format_args!(
-                "a GcLock with an object of heap {heap} (at {address:#x}) was taken for writing with a mutator of heap {}",
-                mu.collector().id
-            ));
-        }
+    /// Panics if the lock is in another heap's object.
+    #[inline(always)]
+    #[track_caller]
+    #[cfg(feature = "sched")]
+    pub(crate) fn assert_own(&self, mu: &Mutator) {
+        mu.assert_own(self.word.address());
     }
 
     /// A share is held.
@@ -204,9 +203,6 @@ impl<T: Trace> GcLock<T> {
             outermost_before: None,
         };
         let local = mu.local();
-        if T::NEEDS_TRACE && local.duty.checks() {
-            self.look_again(mu);
-        }
         if T::NEEDS_TRACE
             && local.duty.marks()
             && logged != local.cycle.get()
@@ -252,7 +248,7 @@ impl<T: Trace> GcLock<T> {
             self.watch(Kind::Write, waited, here);
             waiting.get_or_insert_with(|| held_locks::wait_for(self.word.address()));
         };
-        self.word.wait_to_write(mu.local().cycle.get(), watch)
+        self.word.wait_to_write(|| self.take(mu), watch)
     }
 
     /// Whether this thread has a share, or may have one.
@@ -277,7 +273,9 @@ impl<T: Trace> GcLock<T> {
             Kind::Write => "write",
         };
         match held_locks::holding(self.word.address()) {
-            Holding::Yes(held, since) if (wanted, held) != (Kind::Read, Kind::Read) => {
+            Holding::Yes(held, since)
+                if (wanted, held) != (Kind::Read, Kind::Read) && self.word.may_be_held(held) =>
+            {
                 let held = match held {
                     Kind::Read => "reading",
                     Kind::Write => "writing",
@@ -287,22 +285,14 @@ impl<T: Trace> GcLock<T> {
                     "GcLock::{what} at {here}: this thread holds the lock for {held}{since}, so it would wait for itself"
                 );
             }
+            // It is not `Sync`, and no object: no other thread reaches it. Of a lock elsewhere outside the heap, in a box of
+            // an object, that does not follow.
             _ => assert!(
-                !(self.is_this_threads_own() && self.word.keeps_out(wanted)),
-                "GcLock::{what} at {here}: the lock is not in the heap, and so no other thread's, but a guard of it lives or was \
-                 forgotten: this thread would wait for itself"
+                !(self.word.keeps_out(wanted) && is_on_this_stack(self.word.address())),
+                "GcLock::{what} at {here}: the lock is on this thread's stack, and so no other thread's, but a guard of it \
+                 lives or was forgotten: this thread would wait for itself"
             ),
         }
-    }
-
-    /// Whether no other thread can reach the lock now: it is not `Sync`, so only a mutator's objects are shared.
-    fn is_this_threads_own(&self) -> bool {
-        let Some(current) = current().filter(|current| current.running) else {
-            return true;
-        };
-        // SAFETY: this thread's mutator keeps its collector alive.
-        let heap = unsafe { &(*current.collector).heap };
-        heap.offset_of(self.word.address()).is_none()
     }
 
     /// [L2]
@@ -411,6 +401,25 @@ impl Drop for Unlock<'_> {
     }
 }
 
+/// Looks whether it may write; gives the lock back if it may not, or if the look unwinds.
+struct Looks<'a>(&'a LockWord);
+
+impl Looks<'_> {
+    /// It may; returns the cycle in which the content was last logged.
+    #[allow(clippy::mem_forget, reason = "it has nothing but a reference")]
+    fn end(self, cycle: u32) -> u32 {
+        let word = self.0;
+        std::mem::forget(self);
+        word.has_looked(cycle)
+    }
+}
+
+impl Drop for Looks<'_> {
+    fn drop(&mut self) {
+        self.0.unlock_look();
+    }
+}
+
 /// A thread has waited for a lock for so long.
 fn tell_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
     let event = Event::SlowLock {
@@ -496,7 +505,7 @@ impl<T: Trace + Default> Default for GcLock<T> {
 }
 
 // SAFETY: 1. the content is visited, unless it has been logged in this cycle, or a verifier leaves it out. 2. the lock makes it shareable. 3. [L1]
-// [L2] a marker reads it under a share, or when nobody writes. 4. from the content. 5. the marker does not wait.
+// [L2] [L4] who traces reads it under a share, or when nobody writes. 4. from the content. 5. the marker does not wait.
 // 6. nothing of its own. 7. to the content.
 unsafe impl<T: Trace> Trace for GcLock<T> {
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
@@ -507,17 +516,30 @@ unsafe impl<T: Trace> Trace for GcLock<T> {
         }
         match tracer.locks() {
             LockView::Shut => {}
-            LockView::Busy { cycle } if self.word.may_be_written(cycle) => tracer.leave_out(),
-            // [L1] nobody writes it while everybody is stopped.
-            LockView::Stopped | LockView::Busy { .. } => self.content().trace(tracer),
-            LockView::Concurrent { cycle } => match self.word.begin_mark(cycle) {
-                MarkView::Logged => {}
-                MarkView::Forgotten => self.content().trace(tracer),
-                MarkView::Shared => {
-                    self.content().trace(tracer);
-                    self.word.finish_mark(cycle);
+            // [L1] no guard lives beside the owner of the lock; one that was forgotten is none.
+            LockView::Owned => self.content().trace(tracer),
+            LockView::Stopped { cycle, busy } => {
+                let is_anothers = |number| heaps::is_anothers(number, cycle);
+                match self.word.begin_look(cycle, busy, is_anothers) {
+                    LookView::Written => tracer.leave_out(),
+                    LookView::Forgotten => self.content().trace(tracer),
+                    LookView::Shared => {
+                        self.content().trace(tracer);
+                        self.word.finish_look();
+                    }
                 }
-            },
+            }
+            LockView::Concurrent { cycle } => {
+                let is_anothers = |number| heaps::is_anothers(number, cycle);
+                match self.word.begin_mark(cycle, is_anothers) {
+                    MarkView::Logged | MarkView::Foreign => {}
+                    MarkView::Forgotten => self.content().trace(tracer),
+                    MarkView::Shared => {
+                        self.content().trace(tracer);
+                        self.word.finish_mark(cycle);
+                    }
+                }
+            }
         }
     }
 

@@ -36,6 +36,7 @@
 use std::time::Duration;
 
 use crate::gc::collector::Collector;
+use crate::gc::heaps;
 use crate::gc::held_locks;
 use crate::gc::mutator::MutatorState;
 use crate::gc::pacing::Phase;
@@ -321,7 +322,9 @@ impl Collector {
 
     /// Whether another mutator waits for a `GcLock` that this thread holds.
     fn is_waited_for_here(&self) -> bool {
-        let is_of_this_heap = |lock: usize| self.heap.offset_of(lock).is_some();
+        // One that is in no arena is in a box of an object, as a rule of this heap.
+        let is_of_this_heap =
+            |lock: usize| self.heap.offset_of(lock).is_some() || heaps::heap_of(lock).is_none();
         !sabotage::is_on(Fault::RescueWithoutEnd) && held_locks::is_one_waited_for(is_of_this_heap)
     }
 

@@ -145,7 +145,7 @@ impl Collector {
         if let Err(report) = self.compare_marks(stopped) {
             fatal_args(format_args!(
                 "verify: cycle {}: {report}",
-                self.cycle_number()
+                self.figures.lock().cycles + 1
             ));
         }
     }

@@ -287,7 +287,7 @@ impl Collector {
     /// If a mutator is attached, or something was allocated.
     #[cfg(any(fuzzing, feature = "internals"))]
     pub(crate) fn count_from(&self, cycle: u32, generation: u64) {
-        self.world.count_cycles_from(cycle);
+        heaps::count_from(cycle);
         self.heap.count_generations_from(generation);
     }
 

@@ -7,14 +7,16 @@
 //! This file has the order of the steps; `cycle/steps.rs` the steps, and it alone changes the phase;
 //! `cycle/thread.rs` the thread that runs cycles; `cycle/report.rs` what a cycle says of itself.
 //!
-//! **Numbers of cycles** have 32 bits; after the last one comes 1, for 0 says "never". So a number comes round again after
-//! 2^32 - 1 cycles, more than a year at a hundred a second. Who keeps one, and why an old one is never taken for the
-//! running one:
+//! **Numbers of cycles** have 32 bits; after the last one comes 1, for 0 says "never". All heaps take them from one counter,
+//! and no two have the same at a time (`heaps.rs`). So a number comes round again after 2^32 cycles of the process, more than
+//! a year at a hundred a second, and passes over the heap that has it still. Who keeps one, and why an old one is never taken
+//! for the running one:
 //! - The pool and the records of mutators have the number of the running cycle, or of the last: stop 1 writes it.
 //! - A lock or a frame has the number of the cycle in which it was last logged or scanned. Whatever is reachable is traced in
 //!   every cycle, and then has that cycle's number; what is not is freed. One made since has 0, or the number of a cycle
-//!   that ran when it was made or written. So when a cycle begins, all numbers there are the last one's, or 0. An exception is
-//!   a lock whose write guard was forgotten, which keeps its number for ever; `lock_word.rs` is about it.
+//!   that ran when it was made or written. So when a cycle begins, all numbers there are the last one's, or 0. There are
+//!   two exceptions, `lock_word.rs` is about both: a lock whose write guard was forgotten keeps its number for ever, and one
+//!   that another heap's mutator has written to has that heap's, and nothing in it that needs to be traced.
 //! - A mutator's patience at the end of a cycle: an old one is time only.
 //!
 //! Cycles of the mailbox and of the statistics have 64 bits, as the heap's generation has; `heap/span.rs` is about those of
@@ -56,7 +58,7 @@ struct Timing {
 impl Collector {
     /// Runs a cycle, or none if a mutator is lost before its first stop.
     fn run_cycle(&self, marker: &mut Marker, forced: bool) {
-        let number = self.cycle_number().wrapping_add(1);
+        let number = self.figures.lock().cycles + 1;
         let mark_phase = spans::phase("mark", number);
         let mut timing = Timing {
             began: Moment::now(),

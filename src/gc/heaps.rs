@@ -12,14 +12,22 @@
 //! the middle of a section may get a pointer of a heap that is younger than the section.
 //!
 //! The heaps become fewer when the memory of one goes. Nobody names an object of it then.
+//!
+//! **Numbers.** A heap has the number of the cycle that it runs, or ran last, or one from its
+//! beginning. No two heaps have the same at a time: all numbers come from one counter of 32 bits,
+//! which passes over those that are in use, and over 0. So the number in a lock says whose writer
+//! it was ([`is_anothers`]). A heap gets its next number while its mutators are stopped; until then
+//! those of them that hold a lock have the number that is listed.
 
 use crate::gc::collector::Collector;
 use std::sync::Arc;
 
+#[cfg(all(any(fuzzing, feature = "internals"), not(any(loom, shuttle))))]
+pub(crate) use listed::count_from;
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use listed::{are_several, enlist, heap_of, withdraw};
+pub(crate) use listed::{are_several, enlist, heap_of, is_anothers, next_number, withdraw};
 #[cfg(any(loom, shuttle))]
-pub(crate) use modelled::{are_several, enlist, heap_of, withdraw};
+pub(crate) use modelled::{are_several, enlist, heap_of, is_anothers, next_number, withdraw};
 
 #[cfg(not(any(loom, shuttle)))]
 mod listed {
@@ -39,6 +47,53 @@ mod listed {
 
     /// Taken before a registry's lock. No code of users runs under it.
     static HEAPS: Unranked<Vec<Listed>> = Unranked::new(Vec::new());
+
+    /// Numbers of cycles.
+    struct Numbers {
+        last: u32,
+        /// The heaps by their ids, and the number that each has now.
+        now: Vec<(usize, u32)>,
+    }
+
+    impl Numbers {
+        /// A number that no heap has; at the least `first`, when numbers begin anew.
+        fn take(&mut self, first: u32) -> u32 {
+            loop {
+                self.last = self.last.wrapping_add(1).max(first);
+                if self.now.iter().all(|(_, number)| *number != self.last) {
+                    return self.last;
+                }
+            }
+        }
+    }
+
+    /// No other lock is taken under it.
+    static NUMBERS: Unranked<Numbers> = Unranked::new(Numbers {
+        last: 0,
+        now: Vec::new(),
+    });
+
+    /// The heap's mutators are stopped: it gets another number, which is returned. O(heaps), with a lock.
+    pub(crate) fn next_number(id: usize, _before: u32, first: u32) -> u32 {
+        let mut numbers = NUMBERS.lock();
+        let next = numbers.take(first);
+        numbers.now.retain(|(heap, _)| *heap != id);
+        numbers.now.push((id, next));
+        next
+    }
+
+    /// Whether it is the number of a heap other than the one that has `own`. O(heaps), with a lock.
+    pub(crate) fn is_anothers(number: u32, own: u32) -> bool {
+        number != own
+            && !sabotage::is_on(Fault::ForeignWriterRead)
+            && (NUMBERS.lock().now.iter()).any(|(_, now)| *now == number)
+    }
+
+    /// The next number that is given out is the one after `number`.
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn count_from(number: u32) {
+        NUMBERS.lock().last = number;
+    }
     /// Whether the list has more than one. Written under its lock.
     static SEVERAL: AtomicBool = AtomicBool::new(false);
 
@@ -50,6 +105,8 @@ mod listed {
 
     /// The heap has been made, and nobody uses it yet.
     pub(crate) fn enlist(collector: &Arc<Collector>) {
+        let number = next_number(collector.id, 0, 1);
+        collector.world.set_first_cycle(number);
         let first = collector.heap.at(0).addr();
         let heap = Listed {
             id: collector.id,
@@ -66,6 +123,7 @@ mod listed {
 
     /// The heap's memory is about to go.
     pub(crate) fn withdraw(id: usize) {
+        NUMBERS.lock().now.retain(|(heap, _)| *heap != id);
         let mut heaps = HEAPS.lock();
         let before = heaps.len();
         heaps.retain(|heap| heap.id != id);
@@ -116,5 +174,11 @@ mod modelled {
     pub(crate) fn withdraw(_: usize) {}
     pub(crate) fn heap_of(_: usize) -> Option<usize> {
         None
+    }
+    pub(crate) fn next_number(_: usize, before: u32, first: u32) -> u32 {
+        before.wrapping_add(1).max(first)
+    }
+    pub(crate) fn is_anothers(_: u32, _: u32) -> bool {
+        false
     }
 }

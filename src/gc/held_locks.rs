@@ -3,14 +3,20 @@
 //!
 //! Taking a guard notes the lock here and dropping it takes the note back, each a few instructions on the thread's own
 //! memory. The list says "this thread" only when it is sure:
-//! - A guard on a lock in the heap ends before its thread's next safepoint, so at a safepoint that stops, and where a
-//!   mutator comes back from elsewhere, all notes go ([`clear`]). A note of a forgotten guard is therefore right as long as
-//!   it is there: nobody else gives that lock back, and its memory is not used for another object before the thread stops.
-//! - A guard on a lock *outside* the heap may live on, without a note. But such a lock is its thread's own (it is not `Sync`),
-//!   so whoever finds it held has found itself; see `api::lock`.
+//! - A guard on a lock of an object (in the object itself, or in a box, a list or a map that it owns) ends before its thread's
+//!   next safepoint, so at a safepoint that stops, and where a mutator comes back from elsewhere, all notes go ([`clear`]). A
+//!   note of a forgotten guard is therefore right as long as it is there: nobody else gives that lock back, and its memory
+//!   is not used for another object before the thread stops.
+//! - A guard on a lock that no object owns may live on, without a note. If the lock is on the thread's stack, its address
+//!   says that it is the thread's own (`api::lock`). In a box of the thread's nothing says so, and the thread waits and is
+//!   told of: where the lock is says nothing, for what an object owns outside the heap is shared as the object is. To keep
+//!   notes of locks outside the heap over safepoints was tried: the guard may have been forgotten, the lock dropped, and its
+//!   memory be another object's lock by then.
+//! - A note that does not agree with the lock's word is one of a lock that is gone ([`LockWord::may_be_held`]).
 //! - Beyond [`NOTED`] locks a guard is counted, and not noted. Then the list does not know everything
 //!   ([`Holding::Perhaps`]), and the wait is told on standard error instead of refused.
-
+//!
+//! [`LockWord::may_be_held`]: crate::gc::lock_word::LockWord::may_be_held
 //!
 //! **Who waits for this thread.** A thread that is about to sleep until it gets a lock says for which one ([`wait_for`]), in one
 //! list for all heaps: it sleeps anyway, so the lock over the list costs it nothing. It takes no part in stops meanwhile, for it
@@ -128,7 +134,7 @@ fn forget(held: &Held, note: usize) {
     held.count.set(count - 1);
 }
 
-/// This thread's mutator is at a safepoint: no guard on a lock in the heap is left.
+/// This thread's mutator is at a safepoint: no guard on an object's lock is left.
 #[inline]
 pub(crate) fn clear() {
     HELD.with(|held| {

@@ -4,13 +4,25 @@
 //! | cycle (32) | readers (22) | markers (6) | forgotten | waiting | parked | writer |
 //! ```
 //! `cycle` is the cycle in which the content was last logged: traced by a marker, or by the first writer of the cycle,
-//! under the lock, before it wrote. A write guard never spans a safepoint, so a lock that is held for writing with an older
-//! cycle in it was forgotten: its guard is gone, nobody writes, and a marker may read through it. The marker that finds
-//! that notes it (`forgotten`), for the day when the number of that cycle comes round again.
+//! under the lock, before it wrote. No two heaps have the same number at a time (`gc/heaps.rs`), so it also says whose
+//! writer it was. A write guard never spans a safepoint *of its own heap*, so a lock that is held for writing with a
+//! number that is no heap's any more was forgotten: its guard is gone, nobody writes, and anybody may read through it.
+//! The marker that finds that notes it (`forgotten`), for the day when the number of that cycle comes round again.
+//!
+//! **Locks outside the arena** (in a `Box`, a `Vec` or a map that an object owns, on a stack). Their addresses do not say
+//! whose they are, so a mutator of heap B may have one of A, as long as nothing in it is A's ([G4]). A's stops do not stop
+//! B's mutators. Therefore
+//! - a lock that is held for writing with another heap's number is left out, by A's markers and by its verifier: what was
+//!   in it when B's writer came was looked at, and what B puts in is alive for ever (`gc/lost.rs`);
+//! - whoever reads a free one takes a share, also while all of A is stopped;
+//! - B's writer looks at the content *before* it is one: it takes the lock with a share of its own beside the writer's
+//!   bit, and leaves the number as it is ([`try_write_to_look`](LockWord::try_write_to_look)). Markers still come in. A
+//!   number that is B's own in this cycle says that this was done before, so there is one look for each lock and cycle.
 //!
 //! A marker never waits for a mutator. It finds the lock
 //! - forgotten, or held for writing since an older cycle: traced as if free;
 //! - logged in this cycle (held or not): nothing to do, what the content was then has been reported;
+//! - held by another heap's writer: nothing to do, see above;
 //! - else free or shared: takes a marker's share, traces, and notes the cycle.
 //!
 //! **Who gets in.** Markers' shares are counted apart from readers', so that readers who forgot their guards leave markers
@@ -20,15 +32,17 @@
 //! writer gives the lock back everybody has the same chance.
 //!
 //! **Who looks without being a marker.** The verifier walks while some mutators stand inside an allocation or a call of the
-//! verifier, where they may hold guards. "Everybody is stopped" does not mean that nobody is in the middle of a write: a lock held for writing
-//! *in this cycle* is not read ([`may_be_written`](LockWord::may_be_written)).
+//! verifier, where they may hold guards. "Everybody is stopped" does not mean that nobody is in the middle of a write, and
+//! it never speaks of other heaps: see [`begin_look`](LockWord::begin_look).
 //!
 //! **Invariants**
-//! - `[L1]` While `writer` is set only the holder of the guard touches the content; while `readers` or `markers` is not zero
-//!   nobody writes it.
+//! - `[L1]` While `writer` is set and `readers` is zero only the holder of the guard touches the content; while `readers` or
+//!   `markers` is not zero nobody writes it.
 //! - `[L2]` A writer that finds an older cycle while marking runs logs the old content before its guard is given out.
 //! - `[L3]` No count runs into its neighbour: a reader is refused at [`READERS_MAX`] shares; a marker that finds all
 //!   markers' shares taken waits for another marker, which waits for nobody.
+//! - `[L4]` Whoever looks at a lock takes no heap's guard for forgotten but one whose heap has had a stop since: a guard
+//!   never spans a safepoint of its own heap, whatever the heap does that looks.
 
 use std::time::Duration;
 #[cfg(not(any(loom, shuttle)))]
@@ -65,6 +79,27 @@ const LATE: Duration = FIRST;
 #[derive(Debug)]
 pub(crate) struct LockWord(AtomicU64);
 
+/// How a writer has the lock that looks at the content before it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// For writing: it was logged in this cycle, by this heap.
+    Whole,
+    /// Against other mutators only. It is to look, and then to say [`LockWord::has_looked`] or
+    /// [`LockWord::unlock_look`].
+    ToLook,
+}
+
+/// What a verifier may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LookView {
+    /// A share is held: look, then `finish_look`.
+    Shared,
+    /// Held by nobody who lives: look.
+    Forgotten,
+    /// Somebody may be writing it: leave it out.
+    Written,
+}
+
 /// What a marker may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MarkView {
@@ -74,6 +109,8 @@ pub(crate) enum MarkView {
     Shared,
     /// Held by nobody who lives: trace.
     Forgotten,
+    /// Held by a writer of another heap, who may be writing: nothing of this heap's is in it.
+    Foreign,
 }
 
 /// What became of a reader.
@@ -141,11 +178,74 @@ impl LockWord {
         None
     }
 
-    /// As [`try_write`](Self::try_write), waiting for the lock. `watch` is called before the wait, with no time, and then after a
-    /// second, two, four and so on.
+    /// As [`try_write`](Self::try_write), for a writer that has to look at the content first, unless the lock was logged
+    /// in `cycle`, which is its heap's own number.
+    pub(crate) fn try_write_to_look(&self, cycle: u32) -> Option<Taken> {
+        // Relaxed: the compare-exchange acquires.
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word & HELD == 0 {
+            let (share, taken) = if cycle_of(word) == cycle {
+                (0, Taken::Whole)
+            } else {
+                (READER, Taken::ToLook)
+            };
+            let next = word & !WAITING | WRITER | share;
+            // Acquire: as in `try_write`. Relaxed on failure: looked at again.
+            match self
+                .0
+                .compare_exchange(word, next, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => return Some(taken),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    /// After [`Taken::ToLook`]: the content may be written, and the lock is held for that from now on. Waits for markers,
+    /// which wait for nobody. Returns the cycle in which the content was last logged.
+    pub(crate) fn has_looked(&self, cycle: u32) -> u32 {
+        // Relaxed: the compare-exchange acquires.
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            if word & MARKERS != 0 {
+                spin_hint();
+                word = self.0.load(Ordering::Relaxed);
+                continue;
+            }
+            // Acquire: pairs with the Release of a marker that read beside us. Relaxed on failure: tried again.
+            match self.0.compare_exchange_weak(
+                word,
+                with_cycle(word - READER, cycle),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return cycle_of(word),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// After [`Taken::ToLook`]: gives the lock back. Nothing has been written.
+    pub(crate) fn unlock_look(&self) {
+        // Release: our reads come before the next writer's writes.
+        let before = self
+            .0
+            .fetch_and(!(WRITER | READERS | WAITING | PARKED), Ordering::Release);
+        if before & PARKED != 0 {
+            self.unpark();
+        }
+    }
+
+    /// Takes the lock by `take`, one of the tries above, waiting for it. `watch` is called before the wait, with no time,
+    /// and then after a second, two, four and so on.
     #[cold]
-    pub(crate) fn wait_to_write(&self, cycle: u32, watch: &mut dyn FnMut(Duration)) -> u32 {
-        self.wait_for(HELD, WAITING, || self.try_write(cycle), watch)
+    pub(crate) fn wait_to_write<R>(
+        &self,
+        take: impl Fn() -> Option<R>,
+        watch: &mut dyn FnMut(Duration),
+    ) -> R {
+        self.wait_for(HELD, WAITING, take, watch)
     }
 
     /// Gives the lock back.
@@ -210,6 +310,17 @@ impl LockWord {
         }
     }
 
+    /// Whether somebody may hold the lock so. If this thread does, nobody else can, so a note of it that finds `false` is
+    /// of a guard that was forgotten, on a lock that is gone.
+    pub(crate) fn may_be_held(&self, held: Kind) -> bool {
+        // Relaxed: who holds it has seen to the bits itself.
+        let word = self.0.load(Ordering::Relaxed);
+        match held {
+            Kind::Read => word & WRITER == 0 && word & READERS != 0,
+            Kind::Write => word & WRITER != 0 && word & READERS == 0,
+        }
+    }
+
     /// Whether somebody who is no marker keeps out who wants that.
     pub(crate) fn keeps_out(&self, wanted: Kind) -> bool {
         // Relaxed: nothing is read.
@@ -228,16 +339,65 @@ impl LockWord {
             .fetch_add(u64::from(guards) * READER, Ordering::Relaxed);
     }
 
-    /// Whether a mutator may be changing the content, when the running or last cycle is `cycle` and some mutators are not at a
-    /// safepoint. The caller has stopped them where they are.
-    pub(crate) fn may_be_written(&self, cycle: u32) -> bool {
-        // Relaxed: whoever set `writer` has been stopped since, and nobody sets it now.
-        let word = self.0.load(Ordering::Relaxed);
-        word & (WRITER | FORGOTTEN) == WRITER && cycle_of(word) == cycle
+    /// Somebody looks who is no marker: all mutators of the heap are stopped, which has the number `cycle`; `busy`: some of
+    /// them not at a safepoint. `is_anothers` says whether a number is another heap's now.
+    pub(crate) fn begin_look(
+        &self,
+        cycle: u32,
+        busy: bool,
+        is_anothers: impl Fn(u32) -> bool,
+    ) -> LookView {
+        // Relaxed: the compare-exchange acquires; see below for what is forgotten.
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            if word & FORGOTTEN != 0 {
+                return LookView::Forgotten;
+            }
+            if word & (WRITER | READERS) == WRITER {
+                let number = cycle_of(word);
+                if busy && number == cycle || number != cycle && is_anothers(number) {
+                    return LookView::Written;
+                }
+                // The answer was given under the lock that the other heap takes to get its next number, so it is not older
+                // than the word. Acquire: after the answer. The other heap may have gone on meanwhile, and may have taken the lock anew,
+                // with another number. If the word is as it was, it has been held ever since.
+                let now = self.0.load(Ordering::Acquire);
+                if now & (WRITER | READERS) == WRITER && cycle_of(now) == number {
+                    return LookView::Forgotten;
+                }
+                word = now;
+                continue;
+            }
+            if word & MARKERS == MARKERS {
+                // [L3] Somebody is about to finish.
+                spin_hint();
+                word = self.0.load(Ordering::Relaxed);
+                continue;
+            }
+            // Acquire: as in `try_read`. Relaxed on failure: looked at again.
+            match self.0.compare_exchange_weak(
+                word,
+                word + MARKER,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return LookView::Shared,
+                Err(now) => word = now,
+            }
+        }
     }
 
-    /// A marker of `cycle` looks; it never waits for a mutator.
-    pub(crate) fn begin_mark(&self, cycle: u32) -> MarkView {
+    /// After [`LookView::Shared`].
+    pub(crate) fn finish_look(&self) {
+        // Release: as in `unlock_read`.
+        let before = self.0.fetch_sub(MARKER, Ordering::Release);
+        if before & HELD == MARKER && before & PARKED != 0 {
+            self.wake_parked();
+        }
+    }
+
+    /// A marker of `cycle` looks; it never waits for a mutator. `is_anothers` says whether a number is another heap's now.
+    pub(crate) fn begin_mark(&self, cycle: u32, is_anothers: impl Fn(u32) -> bool) -> MarkView {
         // Relaxed: the compare-exchange acquires; what is forgotten was written in an older cycle.
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
@@ -247,7 +407,11 @@ impl LockWord {
             if cycle_of(word) == cycle {
                 return MarkView::Logged;
             }
-            let (next, view) = if word & WRITER != 0 {
+            let (next, view) = if word & (WRITER | READERS) == WRITER {
+                if is_anothers(cycle_of(word)) {
+                    return MarkView::Foreign;
+                }
+                // [L4] If the word is still the same, the guard has outlived its number.
                 (word | FORGOTTEN, MarkView::Forgotten)
             } else if word & MARKERS == MARKERS {
                 // [L3] Somebody is about to finish.
@@ -474,8 +638,11 @@ mod tests {
 
     fn write(word: &LockWord, cycle: u32) -> u32 {
         let taken = word.try_write(cycle);
-        taken.unwrap_or_else(|| word.wait_to_write(cycle, &mut |_| ()))
+        taken.unwrap_or_else(|| word.wait_to_write(|| word.try_write(cycle), &mut |_| ()))
     }
+
+    /// There is one heap.
+    const NOBODYS: fn(u32) -> bool = |_| false;
 
     fn flags(word: &LockWord) -> u64 {
         word.0.load(Ordering::Relaxed) & (WRITER | PARKED | WAITING | FORGOTTEN)
@@ -502,7 +669,7 @@ mod tests {
             assert_eq!(w.try_read(|| true), Read::Taken);
             w.unlock_read();
             assert_eq!(
-                w.begin_mark(5),
+                w.begin_mark(5, NOBODYS),
                 MarkView::Shared,
                 "a marker never stays out"
             );
@@ -551,14 +718,14 @@ mod tests {
         assert_eq!(w.try_read(|| true), Read::Full);
         assert_eq!(w.wait_to_read(|| true, &mut |_| ()), Read::Full);
         for _ in 0..MARKERS / MARKER {
-            assert_eq!(w.begin_mark(7), MarkView::Shared);
+            assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Shared);
             assert_eq!(w.try_write(7), None);
         }
         for _ in 0..MARKERS / MARKER {
             w.finish_mark(7);
             assert_eq!(w.try_write(7), None);
         }
-        assert_eq!(w.begin_mark(7), MarkView::Logged);
+        assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Logged);
         w.unlock_read();
         assert!(reads(&w));
         assert_eq!(flags(&w), 0, "no count has run into its neighbour");
@@ -568,11 +735,13 @@ mod tests {
     fn what_is_forgotten_stays_so_when_its_cycle_comes_round_again() {
         let w = LockWord::new();
         assert_eq!(w.try_write(7), Some(0));
-        assert!(w.may_be_written(7) && !w.may_be_written(8));
-        assert_eq!(w.begin_mark(7), MarkView::Logged);
-        assert_eq!(w.begin_mark(8), MarkView::Forgotten);
-        assert_eq!(w.begin_mark(7), MarkView::Forgotten);
-        assert!(!w.may_be_written(7));
+        assert_eq!(w.begin_look(7, true, NOBODYS), LookView::Written);
+        assert_eq!(w.begin_look(7, false, NOBODYS), LookView::Forgotten);
+        assert_eq!(w.begin_look(8, true, NOBODYS), LookView::Forgotten);
+        assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Logged);
+        assert_eq!(w.begin_mark(8, NOBODYS), MarkView::Forgotten);
+        assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Forgotten);
+        assert_eq!(w.begin_look(7, true, NOBODYS), LookView::Forgotten);
         assert!(w.try_write(9).is_none() && !reads(&w));
     }
 
@@ -581,7 +750,9 @@ mod tests {
         let w = LockWord::new();
         read(&w);
         let gave_up = std::panic::catch_unwind(|| {
-            w.wait_to_write(1, &mut |waited| assert!(waited.is_zero(), "late"));
+            w.wait_to_write(|| w.try_write(1), &mut |waited| {
+                assert!(waited.is_zero(), "late")
+            });
         });
         assert!(gave_up.is_err(), "after a second");
         assert!(reads(&w));
@@ -606,20 +777,72 @@ mod tests {
     #[test]
     fn a_marker_sees_the_four_cases() {
         let w = LockWord::new();
-        assert_eq!(w.begin_mark(5), MarkView::Shared);
+        assert_eq!(w.begin_mark(5, NOBODYS), MarkView::Shared);
         assert!(reads(&w) && w.try_write(5).is_none());
         w.finish_mark(5);
-        assert_eq!(w.begin_mark(5), MarkView::Logged);
-        assert_eq!(w.begin_mark(6), MarkView::Shared);
+        assert_eq!(w.begin_mark(5, NOBODYS), MarkView::Logged);
+        assert_eq!(w.begin_mark(6, NOBODYS), MarkView::Shared);
         w.finish_mark(6);
         w.unlock_read();
         assert_eq!(w.try_write(7), Some(6));
-        assert_eq!(w.begin_mark(7), MarkView::Logged, "the writer has logged");
         assert_eq!(
-            w.begin_mark(8),
+            w.begin_mark(7, NOBODYS),
+            MarkView::Logged,
+            "the writer has logged"
+        );
+        assert_eq!(
+            w.begin_mark(8, NOBODYS),
             MarkView::Forgotten,
             "no guard lives that long"
         );
+    }
+
+    #[test]
+    fn another_heaps_writer_is_left_out_as_long_as_it_has_its_number() {
+        let w = LockWord::new();
+        assert_eq!(w.try_write(7), Some(0));
+        let is_7 = |number| number == 7;
+        assert_eq!(w.begin_mark(8, is_7), MarkView::Foreign);
+        for busy in [false, true] {
+            assert_eq!(w.begin_look(8, busy, is_7), LookView::Written);
+        }
+        // The other heap has gone on to 9.
+        assert_eq!(w.begin_look(8, true, |n| n == 9), LookView::Forgotten);
+        assert_eq!(w.begin_mark(8, |n| n == 9), MarkView::Forgotten);
+        assert_eq!(w.begin_look(8, true, is_7), LookView::Forgotten, "for ever");
+    }
+
+    #[test]
+    fn who_looks_keeps_mutators_out_and_lets_markers_in() {
+        let w = LockWord::new();
+        assert_eq!(w.try_write(3), Some(0));
+        w.unlock_write();
+        assert_eq!(w.try_write_to_look(3), Some(Taken::Whole));
+        w.unlock_write();
+        for refuses in [true, false] {
+            assert_eq!(w.try_write_to_look(7), Some(Taken::ToLook));
+            assert!(!reads(&w) && w.try_write(3).is_none());
+            assert!(w.try_write_to_look(7).is_none());
+            assert!(!w.may_be_held(Kind::Read) && !w.may_be_held(Kind::Write));
+            assert_eq!(w.begin_look(4, true, |_| true), LookView::Shared);
+            w.finish_look();
+            if refuses {
+                w.unlock_look();
+                assert!(reads(&w));
+                w.unlock_read();
+                assert_eq!(w.begin_mark(3, NOBODYS), MarkView::Logged, "as it was");
+            } else {
+                assert_eq!(w.begin_mark(4, |_| true), MarkView::Shared);
+                w.finish_mark(4);
+                assert_eq!(w.has_looked(7), 4);
+                assert!(w.may_be_held(Kind::Write));
+                assert_eq!(w.begin_mark(4, |n| n == 7), MarkView::Foreign);
+                w.unlock_write();
+            }
+        }
+        assert_eq!(w.begin_mark(4, |_| true), MarkView::Shared, "given back");
+        w.finish_mark(4);
+        assert_eq!(flags(&w), 0);
     }
 
     #[test]
@@ -649,241 +872,4 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
-mod loom_tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::sys::model::{Plain, explore};
-
-    const CYCLE: u32 = 2;
-    const OLD: u64 = 1;
-    const NEW: u64 = 2;
-
-    /// A `GcLock` whose content is one edge.
-    struct Content {
-        word: LockWord,
-        value: Plain<u64>,
-    }
-
-    fn content() -> Arc<Content> {
-        Arc::new(Content {
-            word: LockWord::new(),
-            value: Plain::new(OLD),
-        })
-    }
-
-    /// When the first writer of a cycle reports the old content.
-    #[derive(Clone, Copy, PartialEq)]
-    enum Log {
-        BeforeItWrites,
-        Never,
-    }
-
-    impl Content {
-        /// `GcLock::write`, and a write; returns what was logged.
-        fn write(&self, log: Log) -> u64 {
-            let logged = self.write_lock();
-            let mut report = 0;
-            if logged != CYCLE && log == Log::BeforeItWrites {
-                // [L2]
-                report = self.value.get();
-            }
-            self.value.set(NEW);
-            self.word.unlock_write();
-            report
-        }
-
-        /// The slow path of `GcLock::write`.
-        fn write_lock(&self) -> u32 {
-            let taken = self.word.try_write(CYCLE);
-            taken.unwrap_or_else(|| self.word.wait_to_write(CYCLE, &mut |_| ()))
-        }
-
-        fn read_lock(&self, holds_a_share: bool) {
-            if self.word.try_read(|| holds_a_share) != Read::Taken {
-                let read = self.word.wait_to_read(|| holds_a_share, &mut |_| ());
-                assert_eq!(read, Read::Taken);
-            }
-        }
-
-        fn read(&self) -> u64 {
-            self.read_lock(false);
-            let value = self.value.get();
-            self.word.unlock_read();
-            value
-        }
-
-        /// A thread that holds a share takes another one.
-        fn read_twice(&self) -> [u64; 2] {
-            self.read_lock(false);
-            let first = self.value.get();
-            self.read_lock(true);
-            let second = self.value.get();
-            self.word.unlock_read();
-            self.word.unlock_read();
-            [first, second]
-        }
-
-        /// `GcLock::trace`; returns what was reported.
-        fn mark(&self) -> u64 {
-            match self.word.begin_mark(CYCLE) {
-                MarkView::Shared => {
-                    let seen = self.value.get();
-                    self.word.finish_mark(CYCLE);
-                    seen
-                }
-                MarkView::Logged => 0,
-                MarkView::Forgotten => panic!("nobody forgot"),
-            }
-        }
-    }
-
-    /// First write of a cycle against a marker: the old content is always reported, by one of them, and nobody reads
-    /// what the writer writes.
-    fn first_write_against_marker(log: Log) {
-        explore(3, move |order| {
-            let lock = content();
-            let (here, there) = (lock.clone(), lock);
-            let (a, b) = order.race(move || here.write(log), move || there.mark());
-            assert_eq!((a | b) & OLD, OLD, "the old content is reported");
-        });
-    }
-
-    #[test]
-    fn loom_lock_first_write_against_marker() {
-        first_write_against_marker(Log::BeforeItWrites);
-    }
-
-    #[test]
-    #[should_panic(expected = "the old content is reported")]
-    fn loom_lock_without_log_fails() {
-        first_write_against_marker(Log::Never);
-    }
-
-    /// Two writers and a marker: whoever is first reports, and only then does the content change.
-    #[test]
-    fn loom_lock_two_writers_against_marker() {
-        explore(2, |order| {
-            let lock = content();
-            let (one, two, three) = (lock.clone(), lock.clone(), lock);
-            let (a, b, c) = order.race3(
-                move || one.write(Log::BeforeItWrites),
-                move || two.mark(),
-                move || three.write(Log::BeforeItWrites),
-            );
-            assert_eq!((a | b | c) & OLD, OLD);
-        });
-    }
-
-    /// Two markers (one of them a mutator that logs an outer lock) and a writer.
-    #[test]
-    fn loom_lock_write_against_two_markers() {
-        explore(2, |order| {
-            let lock = content();
-            let (one, two, three) = (lock.clone(), lock.clone(), lock);
-            let (a, b, c) = order.race3(
-                move || one.mark(),
-                move || two.write(Log::BeforeItWrites),
-                move || three.mark(),
-            );
-            assert_eq!((a | b | c) & OLD, OLD);
-        });
-    }
-
-    /// Whoever parks is woken: by a reader, a writer or a marker that leaves. A lost wake-up would be a deadlock.
-    #[test]
-    fn loom_lock_wakes_who_waits() {
-        explore(2, |order| {
-            let lock = content();
-            let (one, two, three) = (lock.clone(), lock.clone(), lock.clone());
-            let (seen, _, _) = order.race3(
-                move || one.read(),
-                move || two.write(Log::Never),
-                move || three.write(Log::Never),
-            );
-            assert!(seen == OLD || seen == NEW);
-            assert_eq!(lock.read(), NEW);
-        });
-    }
-
-    /// A reader comes twice while a writer waits, and another reader comes from outside: nobody waits for ever.
-    #[test]
-    fn loom_lock_reader_inside_against_a_waiting_writer() {
-        explore(2, |order| {
-            let lock = content();
-            let (one, two, three) = (lock.clone(), lock.clone(), lock);
-            let ([first, second], _, seen) = order.race3(
-                move || one.read_twice(),
-                move || two.write(Log::Never),
-                move || three.read(),
-            );
-            assert_eq!(first, second, "nobody writes under a share");
-            assert!(seen == OLD || seen == NEW);
-        });
-    }
-
-    /// Readers have forgotten all the guards there may be. Two markers still have their shares, and a writer stays out.
-    #[test]
-    fn loom_lock_markers_at_a_full_count() {
-        explore(2, |order| {
-            let lock = content();
-            lock.word.forget_readers(READERS_MAX as u32);
-            let (one, two, three) = (lock.clone(), lock.clone(), lock.clone());
-            let (a, b, wrote) = order.race3(
-                move || one.mark(),
-                move || two.mark(),
-                move || three.word.try_write(CYCLE).is_some(),
-            );
-            assert!(!wrote, "beside read guards");
-            assert_eq!((a | b) & OLD, OLD);
-            assert_eq!(lock.word.try_read(|| true), Read::Full);
-        });
-    }
-
-    /// Two markers of the next cycle find a guard that was forgotten in the last one.
-    #[test]
-    fn loom_lock_two_markers_of_a_forgotten_guard() {
-        explore(3, |order| {
-            let lock = content();
-            assert_eq!(lock.word.try_write(CYCLE - 1), Some(0));
-            let (one, two) = (lock.clone(), lock.clone());
-            let (a, b) = order.race(
-                move || one.word.begin_mark(CYCLE),
-                move || two.word.begin_mark(CYCLE),
-            );
-            assert_eq!((a, b), (MarkView::Forgotten, MarkView::Forgotten));
-            assert!(!lock.word.may_be_written(CYCLE) && !lock.word.may_be_written(CYCLE - 1));
-        });
-    }
-
-    #[test]
-    fn loom_lock_marker_wakes_a_writer() {
-        explore(2, |order| {
-            let lock = content();
-            let (one, two, three) = (lock.clone(), lock.clone(), lock);
-            order.race3(
-                move || one.mark(),
-                move || two.write(Log::Never),
-                move || three.read(),
-            );
-        });
-    }
-
-    /// The negative control: a writer that leaves without a look at `PARKED`.
-    #[test]
-    #[should_panic(expected = "deadlock")]
-    fn loom_lock_without_wake_up_fails() {
-        explore(2, |order| {
-            let lock = content();
-            let (here, there) = (lock.clone(), lock);
-            order.race(
-                move || {
-                    here.write_lock();
-                    // Release: as in `unlock_write`.
-                    here.word.0.fetch_and(!WRITER, Ordering::Release);
-                },
-                move || there.read(),
-            );
-        });
-    }
-}
+mod models;

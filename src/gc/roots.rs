@@ -502,7 +502,11 @@ mod tests {
 
     fn scanned_by(_: &RootTable, scan: impl FnOnce(&mut Tracer<'_>)) -> Vec<usize> {
         let (mut buf, mut spill) = (PtrBuf::new(), Nowhere);
-        scan(&mut Tracer::new(&mut buf, &mut spill, LockView::Stopped));
+        let locks = LockView::Stopped {
+            cycle: 0,
+            busy: false,
+        };
+        scan(&mut Tracer::new(&mut buf, &mut spill, locks));
         buf.as_slice().to_vec()
     }
 

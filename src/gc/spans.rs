@@ -16,7 +16,7 @@ impl Phase {
 }
 
 /// Enters the span of a phase of cycle `cycle`.
-pub(crate) fn phase(name: &'static str, cycle: u32) -> Phase {
+pub(crate) fn phase(name: &'static str, cycle: u64) -> Phase {
     #[cfg(not(feature = "tracing"))]
     let _ = (name, cycle);
     Phase {

@@ -12,7 +12,9 @@
 //!   guard of a frame has no drop, so that the borrow checker may end it early; a frame that was closed again therefore counts
 //!   as open until its opener's next safepoint that stops or blocks.
 //!
-//! When everybody is at a safepoint nothing is left out: a guard that says otherwise was forgotten.
+//! When everybody is at a safepoint nothing of this heap's is left out: a guard that says otherwise was forgotten. But a stop
+//! of this heap does not stop another one's mutators, one of which may be writing to a lock outside the arena;
+//! `lock_word.rs` is about that.
 //!
 //! Markers need none of this. They go by the scan of a frame before it is opened, and by the log of a lock; both hold
 //! whatever the mutator is doing.
@@ -68,10 +70,9 @@ impl Standstill {
 
     /// How the walk treats locks.
     pub(crate) fn locks(&self) -> LockView {
-        if self.sections.is_empty() || sabotage::is_on(Fault::WrittenLockRead) {
-            LockView::Stopped
-        } else {
-            LockView::Busy { cycle: self.cycle }
+        LockView::Stopped {
+            cycle: self.cycle,
+            busy: !self.sections.is_empty() && !sabotage::is_on(Fault::WrittenLockRead),
         }
     }
 
@@ -104,7 +105,8 @@ mod tests {
         assert!(standstill.may_be_open(first_section(2)));
         assert!(!standstill.may_be_open(next_section(first_section(2))));
         assert!(!standstill.may_be_open(0), "never opened");
-        assert_eq!(standstill.locks(), LockView::Busy { cycle: 3 });
-        assert_eq!(Standstill::complete().locks(), LockView::Stopped);
+        let locks = |cycle, busy| LockView::Stopped { cycle, busy };
+        assert_eq!(standstill.locks(), locks(3, true));
+        assert_eq!(Standstill::complete().locks(), locks(0, false));
     }
 }

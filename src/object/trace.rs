@@ -162,11 +162,12 @@ pub(crate) enum LockView {
     Concurrent { cycle: u32 },
     /// Look into no lock.
     Shut,
-    /// Everybody is at a safepoint, so nobody writes: read through every lock.
-    Stopped,
-    /// Everybody is stopped, some of them in the middle of a write: leave out locks that are held for writing in this cycle.
-    /// Made by [`Standstill`](crate::gc::standstill::Standstill) only.
-    Busy { cycle: u32 },
+    /// Whoever looks has the value for himself, so nobody writes: read through every lock.
+    Owned,
+    /// Everybody is stopped, so no mutator of the heap goes on writing; one of another heap may. With `busy` some stand in the
+    /// middle of a write: leave out locks that are held for writing in this cycle. Made by
+    /// [`Standstill`](crate::gc::standstill::Standstill) only.
+    Stopped { cycle: u32, busy: bool },
 }
 
 /// Where a trace reports the pointers it finds. Made by the collector, opaque to users.

@@ -53,6 +53,8 @@ faults! {
 
     /// Nobody asks whether an object is of the mutator's heap.
     ForeignUnchecked
+    /// A lock that a mutator of another heap writes to is taken for one whose guard was forgotten.
+    ForeignWriterRead
     /// Mutators that are older than the second heap of the process are not told of it.
     SecondHeapUntold
     /// A frame is made of objects of any heap.

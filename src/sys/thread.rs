@@ -83,6 +83,69 @@ fn main_stack() -> Option<usize> {
     None
 }
 
+/// Whether the address is in the used part of this thread's stack; `false` where the system does not tell. What is there no
+/// other thread reaches, unless it was given a pointer.
+pub(crate) fn is_on_this_stack(address: usize) -> bool {
+    // Stacks grow down on every system that tells.
+    let here = 0_u8;
+    stack_end().is_some_and(|end| ((&raw const here).addr()..end).contains(&address))
+}
+
+/// Where this thread's stack ends, and began to grow.
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    not(any(loom, shuttle, miri))
+))]
+fn stack_end() -> Option<usize> {
+    std::thread_local! {
+        // The system reads a file to answer for main.
+        static END: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+    }
+    fn ask() -> Option<usize> {
+        let mut attributes = std::mem::MaybeUninit::uninit();
+        // SAFETY: it needs nothing.
+        let this = unsafe { libc::pthread_self() };
+        // SAFETY: this thread is alive, and there is room for the answer.
+        let failed = unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) };
+        if failed != 0 {
+            return None;
+        }
+        let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
+        // SAFETY: the call before has initialised the attributes, and there is room for the answers.
+        let failed = unsafe {
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size)
+        };
+        // SAFETY: initialised, and not used again.
+        unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+        (failed == 0).then(|| lowest.addr() + size)
+    }
+    END.get().or_else(|| {
+        let end = ask();
+        END.set(end);
+        end
+    })
+}
+
+/// See above.
+#[cfg(all(target_vendor = "apple", not(any(loom, shuttle, miri))))]
+fn stack_end() -> Option<usize> {
+    // SAFETY: it needs nothing.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: this thread is alive.
+    let end = unsafe { libc::pthread_get_stackaddr_np(this) };
+    Some(end.addr())
+}
+
+#[cfg(any(
+    not(any(target_os = "linux", target_os = "android", target_vendor = "apple")),
+    loom,
+    shuttle,
+    miri
+))]
+fn stack_end() -> Option<usize> {
+    None
+}
+
 /// Starts a named thread. A panic on it ends the process: whoever waits for its work would wait for ever.
 ///
 /// # Errors

@@ -402,3 +402,134 @@ pub(crate) fn a_frame_brings_no_foreign_object_into_a_section() {
     });
     worker.join().expect("no panic");
 }
+
+/// Stands for a container that is half moved: nobody may look at it between `begin` and `end`.
+#[derive(Clone, Default)]
+struct Fragile {
+    is_written: Arc<AtomicBool>,
+    looks: Arc<AtomicUsize>,
+}
+
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in `Arc`s. 4. true, so that it is traced. 5. it ends the process instead of
+// unwinding.
+unsafe impl Trace for Fragile {
+    fn trace(&self, _: &mut Tracer<'_>) {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if self.is_written.load(Ordering::SeqCst) {
+            eprintln!("greywave: fatal: somebody looks at what is being written");
+            std::process::abort();
+        }
+    }
+}
+
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for Fragile {
+    type To = Self;
+}
+
+/// Says that a marker has come by.
+#[derive(Clone, Default)]
+struct Bell(Arc<AtomicUsize>);
+
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it adds.
+unsafe impl Trace for Bell {
+    fn trace(&self, _: &mut Tracer<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+// SAFETY: no brand.
+unsafe impl Rebrand<'_> for Bell {
+    type To = Self;
+}
+
+/// Locks of which nothing says whose they are: they are empty, and lie outside the heap.
+#[derive(Trace)]
+struct Page<'gc> {
+    boxed: Box<GcLock<(Fragile, Vec<Text<'gc>>)>>,
+    listed: Vec<GcLock<(Fragile, Vec<Text<'gc>>)>>,
+    bell: Bell,
+}
+
+#[derive(Trace)]
+struct PageHolder<'gc>(Gc<'gc, Page<'gc>>);
+
+trait GivePage {
+    fn give(&self) -> Gc<'static, Page<'static>>;
+}
+impl GivePage for PageHolder<'static> {
+    fn give(&self) -> Gc<'static, Page<'static>> {
+        self.0
+    }
+}
+dyn_target!(dyn GivePage);
+
+#[derive(Trace)]
+struct Entrance<'gc> {
+    gate: Gate,
+    page: Gc<'gc, Page<'gc>>,
+}
+
+/// A mutator of another heap writes to an empty lock in a box or a list of this heap's object, while this heap's verifier
+/// comes by, or its marker: neither stops that mutator, so both leave the lock out until it is given back.
+pub(crate) fn another_heaps_writer_is_left_out() {
+    for marks in [false, true] {
+        let (first, second) = (quiet_heap(), quiet_heap());
+        let (fragile, bell, gate) = (Fragile::default(), Bell::default(), Gate::default());
+        let entrance: Root<Entrance<'static>> = first.with(|m| {
+            let page = m.alloc(Page {
+                boxed: Box::new(GcLock::new((fragile.clone(), Vec::new()))),
+                listed: vec![GcLock::new((fragile.clone(), Vec::new()))],
+                bell: bell.clone(),
+            });
+            let gate = gate.clone();
+            m.root(m.alloc(Entrance { gate, page }))
+        });
+        let rings = || bell.0.load(Ordering::SeqCst);
+        let cycle = marks.then(|| {
+            let of = first.clone();
+            let cycle = std::thread::spawn(move || of.collect());
+            while gate.comes.load(Ordering::SeqCst) == 0 {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            cycle
+        });
+        gate.is_open.store(!marks, Ordering::SeqCst);
+        let root: Root<dyn GivePage> = std::thread::scope(|s| {
+            let leak = s.spawn(|| {
+                let m = leaked(&first);
+                let holder = PageHolder(entrance.get(m).page);
+                m.root(unsize!(m.alloc(holder) => dyn GivePage))
+            });
+            leak.join().expect("no panic")
+        });
+        let page = first.with(|m| root.get(m).give());
+        let m = second.attach().expect("a thread without a mutator");
+        let locks = (page.boxed.write(&m), page.listed[0].try_write(&m));
+        let before = (fragile.looks.load(Ordering::SeqCst), rings());
+        fragile.is_written.store(true, Ordering::SeqCst);
+        if marks {
+            gate.is_open.store(true, Ordering::SeqCst);
+            while rings() == before.1 {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        } else {
+            std::thread::scope(|s| {
+                let verified = s.spawn(|| first.verify());
+                verified.join().expect("no panic").expect("whole");
+            });
+            assert_ne!(rings(), before.1, "the page was looked at");
+        }
+        assert_eq!(fragile.looks.load(Ordering::SeqCst), before.0);
+        fragile.is_written.store(false, Ordering::SeqCst);
+        assert!(locks.1.is_some());
+        drop(locks);
+        drop(m);
+        if let Some(cycle) = cycle {
+            cycle.join().expect("no panic");
+        }
+        first.verify().expect("whole");
+        let looks = fragile.looks.load(Ordering::SeqCst);
+        assert_eq!(looks, before.0 + 2, "what was given back is looked at");
+    }
+}

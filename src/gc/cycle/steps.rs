@@ -6,6 +6,7 @@
 use crate::gc::assist::FIRST_CREDIT;
 use crate::gc::collector::Collector;
 use crate::gc::cycle::Timing;
+use crate::gc::heaps;
 use crate::gc::spans;
 use crate::gc::state_word::Request;
 use crate::gc::stopped::Stopped;
@@ -78,7 +79,7 @@ impl Collector {
         // Whoever has asked for this cycle on the way here has got it.
         self.mailbox.lock().triggered = false;
         let first = sabotage::pick(Fault::CycleZero, 0, 1);
-        let cycle = self.cycle_number().wrapping_add(1).max(first);
+        let cycle = heaps::next_number(self.id, self.cycle_number(), first);
         let phase = Phase { cycle, marks: true };
         self.world.change_phase(phase, stopped, |local| {
             local.duty.set_marks(true);

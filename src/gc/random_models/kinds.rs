@@ -59,8 +59,8 @@ unsafe impl Trace for Locked {
         let LockView::Concurrent { cycle } = tracer.locks() else {
             return self.content.report(tracer);
         };
-        match self.word.begin_mark(cycle) {
-            MarkView::Logged => {}
+        match self.word.begin_mark(cycle, |_| false) {
+            MarkView::Logged | MarkView::Foreign => {}
             MarkView::Forgotten => unreachable!("no guard is forgotten here"),
             MarkView::Shared => {
                 self.content.report(tracer);
