@@ -356,7 +356,11 @@ where
             panic!("go was called outside a runtime, at {spawned_at}: use Runtime::go");
         };
         // SAFETY: 1. 'static.
-        unsafe { worker.shared().spawn(future, name, spawned_at) }
+        unsafe {
+            worker
+                .shared()
+                .spawn_by(Some(worker), future, name, spawned_at)
+        }
     })
 }
 

@@ -93,15 +93,6 @@ pub(crate) fn with_worker_of<R>(shared: *const Shared, f: impl FnOnce(Option<&Wo
     with_worker(|worker| f(worker.filter(|w| w.is_of(shared) && w.has_proc())))
 }
 
-/// Which list of all Gs a G that is spawned here goes to.
-pub(crate) fn shard_of(shared: *const Shared) -> Option<usize> {
-    with_worker(|worker| {
-        worker
-            .filter(|w| w.is_of(shared))
-            .and_then(Worker::proc_index)
-    })
-}
-
 /// Whether this thread is one of that runtime's, whatever it does just now.
 pub(crate) fn is_thread_of(shared: *const Shared) -> bool {
     HOME.try_with(Cell::get)
@@ -164,15 +155,7 @@ fn make_room(cx: &mut Context<'_>) {
     cx.waker().wake_by_ref();
 }
 
-/// Memory for a G: what an earlier one has left, or new.
-pub(crate) fn take_memory(layout: Layout) -> Option<NonNull<u8>> {
-    with_worker(|worker| match worker {
-        Some(worker) => worker.memory.take(layout),
-        None => super::memory::allocate(layout),
-    })
-}
-
-/// The counterpart of [`take_memory`].
+/// Takes the memory of a G back: for another one, if this thread is a worker.
 pub(crate) fn give_memory(at: NonNull<u8>, layout: Layout) {
     with_worker(|worker| match worker {
         Some(worker) => worker.memory.give(at, layout),

@@ -105,6 +105,7 @@ impl Ended {
 
 impl Registry {
     pub(crate) fn new(shards: usize, procs: usize) -> Self {
+        debug_assert!(shards.is_power_of_two() && shards <= 256, "{shards} lists");
         let shard = || Shard {
             list: Brief::new(List::new()),
         };
@@ -114,8 +115,10 @@ impl Registry {
         }
     }
 
-    pub(crate) fn shards(&self) -> usize {
-        self.shards.len()
+    /// A list for a G, by any number: a P's index, or a count.
+    pub(crate) fn shard_at(&self, number: usize) -> u8 {
+        // There are as many as a power of two, and no more than that has room for.
+        (number & (self.shards.len() - 1)) as u8
     }
 
     /// Takes a reference over.

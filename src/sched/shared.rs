@@ -25,7 +25,7 @@ use crate::sched::task::cell::{self, Birth};
 use crate::sched::task::join::{self, JoinHandle};
 use crate::sched::task::{GRef, Queued};
 use crate::sched::watch::Watch;
-use crate::sched::worker;
+use crate::sched::worker::{self, Worker};
 use crate::sys::clock::{CoarseMoment, Moment};
 use crate::sys::fatal::fatal_args;
 use crate::sys::lock::{Condvar, Unranked};
@@ -171,32 +171,57 @@ impl Shared {
         F: Future + Send,
         F::Output: Send,
     {
+        // SAFETY: clause 1.
+        context::with_worker(|here| unsafe { self.spawn_by(here, future, name, spawned_at) })
+    }
+
+    /// As [`spawn`](Self::spawn), for who knows which worker this thread is, if it is one, of whichever runtime: that is asked
+    /// once for a G.
+    ///
+    /// # Safety
+    /// 1. As [`spawn`](Self::spawn).
+    #[inline]
+    pub(crate) unsafe fn spawn_by<F>(
+        self: &Arc<Self>,
+        here: Option<&Worker>,
+        future: F,
+        name: Option<String>,
+        spawned_at: &'static Location<'static>,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
         let this = Arc::as_ptr(self);
-        let shard = context::shard_of(this).unwrap_or_else(|| {
+        // One of this runtime's, and with a P.
+        let ours = here.filter(|worker| worker.is_of(this));
+        let ours = ours.and_then(|worker| Some((worker, worker.proc_index()?)));
+        let shard = match ours {
+            Some((_, proc_index)) => proc_index,
             // Relaxed: any will do.
-            self.next_shard.fetch_add(1, Ordering::Relaxed)
-        });
+            None => self.next_shard.fetch_add(1, Ordering::Relaxed),
+        };
         let birth = Birth {
             // SAFETY: a pointer into an `Arc` is not null. Not made from `&**self`: from the copy in
             // the G's header references are counted, and the counts lie outside the `Shared`.
             shared: unsafe { NonNull::new_unchecked(this.cast_mut()) },
             spawned_at,
             name: name.map(|name| Box::new(name.into_boxed_str())),
-            shard: (shard % self.registry.shards()) as u8,
+            shard: self.registry.shard_at(shard),
             born_ms: self.age_ms(),
         };
-        let (registered, queued, handle) = cell::new(future, birth);
+        let (registered, queued, handle) = cell::new(future, birth, here);
         self.registry.add(registered);
         if self.is_closing(Closing::Gs) {
             join::abort(&queued);
         }
-        context::with_worker_of(this, |here| match here {
-            Some(worker) => worker.put_new(queued),
+        match ours {
+            Some((worker, _)) => worker.put_new(queued),
             None => {
                 self.put_global(queued);
                 self.wake_one();
             }
-        });
+        }
         handle
     }
 

@@ -9,10 +9,12 @@ use std::task::{Context, Poll};
 
 use crate::sched::context;
 use crate::sched::list::{Links, Next};
+use crate::sched::memory;
 use crate::sched::shared::Shared;
 use crate::sched::task::join::{JoinError, JoinHandle};
 use crate::sched::task::state::State;
 use crate::sched::task::{GRef, Header, Vtable, waker};
+use crate::sched::worker::Worker;
 use crate::sys::quiet::{contain, drop_quietly};
 use crate::sys::sync::{AtomicU64, UnsafeCell};
 
@@ -41,8 +43,14 @@ pub(crate) struct Birth {
     pub(crate) born_ms: u32,
 }
 
-/// Makes a G: the reference for the registry, the one for the queue, and the handle.
-pub(crate) fn new<F>(future: F, birth: Birth) -> (GRef, GRef, JoinHandle<F::Output>)
+/// Makes a G: the reference for the registry, the one for the queue, and the handle. Its memory is what an earlier one has left
+/// with the worker that this thread is, or new.
+#[inline]
+pub(crate) fn new<F>(
+    future: F,
+    birth: Birth,
+    here: Option<&Worker>,
+) -> (GRef, GRef, JoinHandle<F::Output>)
 where
     F: Future + Send,
     F::Output: Send,
@@ -70,7 +78,11 @@ where
         stage: UnsafeCell::new(Stage::Running(future)),
     };
     let layout = Layout::new::<Cell<F>>();
-    let Some(at) = context::take_memory(layout) else {
+    let memory = match here {
+        Some(worker) => worker.memory.take(layout),
+        None => memory::allocate(layout),
+    };
+    let Some(at) = memory else {
         handle_alloc_error(layout)
     };
     let at = at.cast::<Cell<F>>();
