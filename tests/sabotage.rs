@@ -81,6 +81,7 @@ const PROGRAMS: &[Program] = &[
     plain!(scheduler::an_aborted_g_undoes_what_it_did_in_the_heap),
     plain!(scheduler::a_deadlock_comes_as_the_monitor_falls_asleep),
     plain!(scheduler::the_last_timer_goes_outside),
+    plain!(scheduler::a_wait_for_a_socket_begins_outside),
     plain!(scheduler::a_deadlock_is_told_to_who_is_in_it),
     plain!(scheduler::a_timer_of_another_runtime_ends_a_wait),
     plain!(endings::an_edge_is_cut_after_the_last_handshake),
@@ -238,6 +239,10 @@ const TABLE: &[(Fault, &str)] = &[
         "a_deadlock_comes_as_the_monitor_falls_asleep",
     ),
     (Fault::LastWaitGoesUnheard, "the_last_timer_goes_outside"),
+    (
+        Fault::OutsideWaitUnheard,
+        "a_wait_for_a_socket_begins_outside",
+    ),
     (Fault::BystandersTold, "a_deadlock_is_told_to_who_is_in_it"),
     (
         Fault::DriverCountsAsLine,

@@ -192,6 +192,12 @@ fn the_last_timer_goes_outside() {
 
 #[cfg(feature = "sched")]
 #[test]
+fn a_wait_for_a_socket_begins_outside() {
+    scheduler::a_wait_for_a_socket_begins_outside();
+}
+
+#[cfg(feature = "sched")]
+#[test]
 fn a_deadlock_is_told_to_who_is_in_it() {
     scheduler::a_deadlock_is_told_to_who_is_in_it();
 }

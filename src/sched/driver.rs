@@ -25,7 +25,9 @@
 //! the last one, and costs a thread with a P one load; nothing else on the way of timers pays for it. (A look that is repeated
 //! while timers are there was the alternative: an idle process that only listens would wake up for it for ever.)
 //!
-//! **Concurrency**: `turn` says whether a thread is the poller, and guards nothing but that role. The locks of `scratch`
+//! A wait for a socket may begin where nobody would poll: see `driver/waits.rs`.
+//!
+//! **Concurrency**: the turn says whether a thread is the poller, and guards nothing but that role. The locks of `scratch`
 //! and `sources` are held for a moment, and never while a waker runs.
 
 use std::collections::BTreeMap;
@@ -39,6 +41,7 @@ use std::time::{Duration, Instant};
 use polling::{Event, Events, Poller};
 
 use crate::sched::context;
+use crate::sched::driver::waits::{LOOKS, SLEEPS, Waits};
 use crate::sched::timer::{Key, Moved, NEVER, Timers};
 use crate::sched::wakers::{KeptWaker, Wakers};
 use crate::sched::watch::Watch;
@@ -46,10 +49,11 @@ use crate::sys::clock;
 use crate::sys::fatal::fatal_args;
 use crate::sys::lock::Brief;
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, fence, yield_now};
+use crate::sys::sync::{AtomicU64, AtomicUsize, Ordering, fence};
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) mod tests;
+mod waits;
 
 /// How many events the OS hands over at a time.
 const EVENTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -195,41 +199,21 @@ impl Scratch {
     }
 }
 
-/// Nobody is the poller.
-const FREE: usize = 0;
-/// A thread asks the OS, and will be back at once.
-const LOOKS: usize = 1;
-/// A thread sleeps in the OS, or is about to.
-const SLEEPS: usize = 2;
-
 /// A sleep is to end.
 const ONCE: usize = 1;
 /// No sleep is to begin.
 const FOR_GOOD: usize = 2;
 
-/// The role of the poller, until this is dropped.
-struct Turn<'a>(&'a AtomicUsize);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // Release: pairs with `take_turn`.
-        self.0.store(FREE, Ordering::Release);
-    }
-}
-
 /// See the module's head.
 pub(crate) struct Driver {
     deadlines: Deadlines,
     poller: Poller,
-    /// What the poller does: [`FREE`], [`LOOKS`] or [`SLEEPS`].
-    turn: AtomicUsize,
+    waits: Waits,
     /// [`ONCE`] if a sleep is to end that has not ended or not begun yet, [`FOR_GOOD`] if none is to begin any more. (The OS
     /// keeps a break only until the next poll, even if that one did not sleep.)
     broken: AtomicUsize,
     scratch: Brief<Option<Box<Scratch>>>,
     sources: Brief<Sources>,
-    /// How many wakers sockets hold.
-    waiters: AtomicUsize,
     /// The monitor's, which is to hear when the last wait here goes.
     pub(crate) watch: Arc<Watch>,
 }
@@ -252,11 +236,10 @@ impl Driver {
         Ok(Self {
             deadlines: Deadlines::new(procs),
             poller: Poller::new()?,
-            turn: AtomicUsize::new(FREE),
+            waits: Waits::new(),
             broken: AtomicUsize::new(0),
             scratch: Brief::new(Some(Scratch::new())),
             sources: Brief::new(Sources::default()),
-            waiters: AtomicUsize::new(0),
             watch: Arc::new(Watch::new()),
         })
     }
@@ -290,14 +273,17 @@ impl Driver {
 
     /// How many wakers wait for I/O.
     pub(crate) fn io_waiters(&self) -> usize {
-        // Relaxed: a count; who decides by it looks again when it can matter.
-        self.waiters.load(Ordering::Relaxed)
+        self.waits.count()
     }
 
     /// Whether a thread sleeps in `poll`, or is about to.
     pub(crate) fn is_blocked(&self) -> bool {
-        // Relaxed: advice; timers come in by `is_slept_over`.
-        self.deadlines.until.load(Ordering::Relaxed) != 0
+        self.waits.has_poller()
+    }
+
+    /// Whether something is waited for and nobody sleeps in `poll`. By the monitor, when all Ps are idle.
+    pub(crate) fn lacks_a_poller(&self) -> bool {
+        self.waits.lacks_a_poller() || self.has_timers() && !self.is_blocked()
     }
 
     /// Ends the sleep of the thread in `poll`; if none sleeps there, the next one does not begin. Whoever comes back from
@@ -344,7 +330,7 @@ impl Driver {
         if !sleeps && self.io_waiters() == 0 {
             return Some(0);
         }
-        let turn = self.take_turn(if sleeps { SLEEPS } else { LOOKS })?;
+        let turn = self.waits.take_turn(if sleeps { SLEEPS } else { LOOKS })?;
         let kept = self.scratch.lock().take();
         let mut scratch = kept.unwrap_or_else(Scratch::new);
         self.wait(timeout, &mut scratch);
@@ -359,21 +345,6 @@ impl Driver {
         let spare = self.scratch.lock().replace(scratch);
         drop(spare);
         Some(count)
-    }
-
-    fn take_turn(&self, to: usize) -> Option<Turn<'_>> {
-        loop {
-            // Acquire: the poll before is over; pairs with the drop of `Turn`. Relaxed: a failure changes nothing.
-            let taken = self
-                .turn
-                .compare_exchange(FREE, to, Ordering::Acquire, Ordering::Relaxed);
-            match taken {
-                Ok(_) => return Some(Turn(&self.turn)),
-                // It does not stay; went this one away, then nobody would sleep in here.
-                Err(LOOKS) if to == SLEEPS => yield_now(),
-                Err(_) => return None,
-            }
-        }
     }
 
     /// Waits in the OS, and collects who is to be woken.
@@ -402,9 +373,8 @@ impl Driver {
             }
         }
         drop(sources);
-        // Relaxed: a count. Who has called this looks whether it was the last, after it has woken them.
-        self.waiters
-            .fetch_sub(scratch.woken.len(), Ordering::Relaxed);
+        // Who has called this looks whether it was the last, after it has woken them.
+        self.waits.remove(scratch.woken.len());
     }
 
     /// How long the poller may sleep; tells who adds timers.
@@ -483,17 +453,25 @@ impl Driver {
         drop(gone);
     }
 
-    /// A socket has so many wakers more.
-    pub(crate) fn add_waiters(&self, count: usize) {
-        // Relaxed: a count.
-        self.waiters.fetch_add(count, Ordering::Relaxed);
+    /// A socket has so many wakers more. If it returns true, [`call_poller`](Self::call_poller) is to be called, without a lock.
+    #[must_use]
+    pub(crate) fn add_waiters(&self, count: usize) -> bool {
+        self.waits.add(count)
+    }
+
+    /// After the first wait for a socket: sees to it that somebody polls.
+    pub(crate) fn call_poller(&self) {
+        if !context::holds_a_proc_beside(self)
+            && self.waits.needs_a_call()
+            && !sabotage::is_on(Fault::OutsideWaitUnheard)
+        {
+            self.watch.rouse();
+        }
     }
 
     /// A socket has so many wakers fewer, which are not woken.
     pub(crate) fn remove_waiters(&self, count: usize) {
-        // Relaxed: a count; the monitor sees it through its events.
-        let before = self.waiters.fetch_sub(count, Ordering::Relaxed);
-        if count > 0 && before == count {
+        if self.waits.remove(count) {
             self.note_last_gone();
         }
     }

@@ -142,6 +142,10 @@ impl Shared {
     fn sleep_while_idle(self: &Arc<Self>, traced: &mut Moment) {
         let mut patience = Patience::new(self.watch.events(), self.epoch.elapsed_ns());
         loop {
+            // Who begins to wait outside rouses this thread and nobody else.
+            if self.driver.lacks_a_poller() {
+                return self.wake_one();
+            }
             let limit = self
                 .trace
                 .as_ref()

@@ -134,6 +134,8 @@ faults! {
     EventsSleptOver
     /// The monitor does not hear that the last timer or the last wait for a socket has gone.
     LastWaitGoesUnheard
+    /// A wait for a socket that begins on a thread of another runtime, or of none, calls nobody.
+    OutsideWaitUnheard
     /// A deadlock is told to whoever is in `block_on` some time after the look.
     BystandersTold
     /// A wait for another runtime's timer or socket counts as a wait for a G.

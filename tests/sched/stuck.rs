@@ -6,7 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as Cx, Poll, Wake, Waker};
 use std::time::Duration;
 
 use greywave::net::UdpSocket;
@@ -220,8 +220,6 @@ fn a_socket_of_another_runtime_may_end_a_wait() {
             let other = runtime(&heap, DeadlockPolicy::Never);
             let bind = async { UdpSocket::bind("127.0.0.1:0").expect("a socket") };
             let socket = other.block_on(bind).expect("it does not wait");
-            // The other runtime polls: it waits for time as well.
-            let _timer = begun(&other, LONG);
             let address = socket.local_addr().expect("an address");
             let sender = std::thread::spawn(move || {
                 std::thread::sleep(SOON);
@@ -242,6 +240,63 @@ fn a_socket_of_another_runtime_may_end_a_wait() {
             sender.join().expect("no panic");
         }
     });
+}
+
+/// Nothing runs in a socket's runtime, and nothing is waited for there, when somebody else begins to wait: a G of another
+/// runtime, or a thread that polls by hand. Again and again, so that the wait begins at each moment of falling asleep.
+#[test]
+fn a_socket_of_an_idle_runtime_ends_a_wait() {
+    within(LONG, || {
+        let heap = Heap::new();
+        let rt = runtime(&heap, DeadlockPolicy::Always);
+        for round in 0..60 {
+            let idle = runtime(&heap, DeadlockPolicy::Always);
+            let bind = async { UdpSocket::bind("127.0.0.1:0").expect("a socket") };
+            let socket = idle.block_on(bind).expect("it does not wait");
+            let address = socket.local_addr().expect("an address");
+            std::thread::sleep(Duration::from_millis(round / 2));
+            let heard = async move {
+                let mut buffer = [0; 8];
+                let mut heard = pin!(socket.recv_from(&mut buffer));
+                let mut waits = false;
+                let heard = poll_fn(|cx| {
+                    let heard = heard.as_mut().poll(cx);
+                    if !std::mem::replace(&mut waits, true) {
+                        assert!(heard.is_pending(), "nothing is sent");
+                        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                        sender.send_to(b"x", address).expect("it is sent");
+                    }
+                    // It is polled again when the socket's runtime wakes it, and not before.
+                    heard
+                });
+                heard.await.expect("it is heard").0
+            };
+            let len = if round % 2 == 0 {
+                rt.block_on(heard).expect("it is no deadlock")
+            } else {
+                by_hand(heard)
+            };
+            assert_eq!(len, 1);
+        }
+    });
+}
+
+/// Polls on this thread, which is no runtime's.
+fn by_hand<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Cx::from_waker(&waker)) {
+            Poll::Ready(out) => return out,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }
 
 /// The wait for a socket goes, on a thread outside, and everybody else waits for each other already.

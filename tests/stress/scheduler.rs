@@ -1,12 +1,13 @@
 //! Programs against faults of the scheduler.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use greywave::net::UdpSocket;
 use greywave::{DeadlockPolicy, Heap, Root, Runtime, Sleep, chan, go, sleep, with, yield_now};
 
 use crate::support::{Watch, is_broken};
@@ -75,7 +76,7 @@ fn is_reported<T>(waits: &std::thread::JoinHandle<T>) {
     let mut looks = 0;
     while !waits.is_finished() {
         watch.check("the report");
-        assert!(looks < 5_000 || !is_broken(), "no report has come");
+        assert!(looks < 5_000 || !is_broken(), "nobody has come");
         looks += 1;
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -118,6 +119,40 @@ pub(crate) fn the_last_timer_goes_outside() {
             });
             assert!(end.is_err(), "nobody sends");
             outside.join().expect("no panic");
+        });
+        is_reported(&waits);
+        waits.join().expect("no panic");
+    }
+}
+
+/// A G of one runtime waits for a socket of another one, in which nothing runs and nothing is waited for: for a moment, or
+/// for so long that its monitor sleeps, too.
+pub(crate) fn a_wait_for_a_socket_begins_outside() {
+    for delay_ms in (0..60).step_by(12) {
+        let waits = std::thread::spawn(move || {
+            let heap = Heap::new();
+            let [idle, other] = [(); 2].map(|()| watched(&heap, DeadlockPolicy::Never));
+            let bind = async { UdpSocket::bind("127.0.0.1:0").expect("a socket") };
+            let socket = idle.block_on(bind).expect("it does not wait");
+            let address = socket.local_addr().expect("an address");
+            std::thread::sleep(Duration::from_millis(delay_ms));
+            let heard = other.block_on(async move {
+                let mut buffer = [0; 8];
+                let mut heard = pin!(socket.recv_from(&mut buffer));
+                let mut waits = false;
+                let heard = poll_fn(|cx| {
+                    let heard = heard.as_mut().poll(cx);
+                    if !std::mem::replace(&mut waits, true) {
+                        assert!(heard.is_pending(), "nothing is sent");
+                        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                        sender.send_to(b"x", address).expect("it is sent");
+                    }
+                    // It is polled again when the socket's runtime wakes it, and not before.
+                    heard
+                });
+                heard.await.map(|(len, _)| len)
+            });
+            assert!(matches!(heard, Ok(Ok(1))), "{heard:?}");
         });
         is_reported(&waits);
         waits.join().expect("no panic");

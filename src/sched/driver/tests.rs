@@ -414,7 +414,7 @@ fn a_break_ends_a_poll() {
     while !sleeps(MS * 20) {}
     // A break before the sleep is kept, also past a look without a sleep.
     driver.break_poll();
-    driver.add_waiters(1);
+    assert!(driver.add_waiters(1));
     assert_eq!(driver.poll(Some(Duration::ZERO)), Some(0));
     driver.remove_waiters(1);
     assert!(!sleeps(PATIENCE));
@@ -426,7 +426,7 @@ fn a_break_ends_a_poll() {
 #[test]
 fn one_thread_at_a_time_is_the_poller() {
     let driver = Driver::new(1).unwrap();
-    driver.add_waiters(1);
+    assert!(driver.add_waiters(1));
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {

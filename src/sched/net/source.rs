@@ -262,6 +262,7 @@ impl<S: AsSource> Registered<S> {
         mut ticket: Option<&mut u64>,
         waker: &Waker,
     ) -> io::Result<()> {
+        let mut is_first = false;
         let (asked, ticket) = with_driver_clone_if_needed(waker, |fresh| {
             let mut interest = self.source.interest.lock();
             if interest.closed {
@@ -275,11 +276,14 @@ impl<S: AsSource> Registered<S> {
                 *ticket
             });
             if interest.waiting[direction as usize].set(ticket, fresh)? {
-                self.driver.add_waiters(1);
+                is_first = self.driver.add_waiters(1);
             }
             let asked = self.source.ask(self.driver.poller(), &mut interest);
             Some((asked, ticket))
         });
+        if is_first {
+            self.driver.call_poller();
+        }
         if asked.is_err() {
             self.stop_waiting(direction, ticket);
         }
