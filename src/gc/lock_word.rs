@@ -3,58 +3,70 @@
 //! ```text
 //! | cycle (32) | readers (22) | markers (6) | forgotten | waiting | parked | writer |
 //! ```
-//! `cycle` is the cycle in which the content was last logged: traced by a marker, or by the first writer of the cycle,
-//! under the lock, before it wrote. No two heaps have the same number at a time (`gc/heaps.rs`), so it also says whose
-//! writer it was. A write guard never spans a safepoint *of its own heap*, so a lock that is held for writing with a
-//! number that is no heap's any more was forgotten: its guard is gone, nobody writes, and anybody may read through it.
-//! The marker that finds that notes it (`forgotten`), for the day when the number of that cycle comes round again.
+//! `cycle` is the cycle in which the content was last logged: traced by a marker, or by the first
+//! writer of the cycle, under the lock, before it wrote. No two heaps have the same number at a
+//! time (`gc/heaps.rs`), so it also says whose writer it was. A write guard never spans a safepoint
+//! *of its own heap*, so a lock that is held for writing with a number that is no heap's any more
+//! was forgotten: its guard is gone, nobody writes, and anybody may read through it. The marker
+//! that finds that notes it (`forgotten`), for the day when the number of that cycle comes round
+//! again.
 //!
-//! **Locks outside the arena** (in a `Box`, a `Vec` or a map that an object owns, on a stack). Their addresses do not say
-//! whose they are, so a mutator of heap B may have one of A, as long as nothing in it is A's ([G4]). A's stops do not stop
-//! B's mutators. Therefore
-//! - a lock that is held for writing with another heap's number is left out, by A's markers and by its verifier: what was
-//!   in it when B's writer came was looked at, and what B puts in is alive for ever (`gc/lost.rs`);
+//! **Locks outside the arena** (in a `Box`, a `Vec` or a map that an object owns, on a stack).
+//! Their addresses do not say whose they are, so a mutator of heap B may have one of A, as long as
+//! nothing in it is A's ([G4]). A's stops do not stop B's mutators. Therefore
+//! - a lock that is held for writing with another heap's number is left out, by A's markers and by
+//!   its verifier: what was in it when B's writer came was looked at, and what B puts in is alive
+//!   for ever (`gc/lost.rs`);
 //! - whoever reads a free one takes a share, also while all of A is stopped;
-//! - B's writer looks at the content *before* it is one: it takes the lock with a share of its own beside the writer's
-//!   bit, and leaves the number as it is ([`try_write_to_look`](LockWord::try_write_to_look)). Markers still come in. A
-//!   number that is B's own in this cycle says that this was done before, so there is one look for each lock and cycle.
+//! - B's writer looks at the content *before* it is one: it takes the lock with a share of its own
+//!   beside the writer's bit, and leaves the number as it is
+//!   ([`try_write_to_look`](LockWord::try_write_to_look)). Markers still come in. A number that is
+//!   B's own in this cycle says that this was done before, so there is one look for each lock and
+//!   cycle.
 //!
 //! A marker never waits for a mutator. It finds the lock
 //! - forgotten, or held for writing since an older cycle: traced as if free;
-//! - logged in this cycle (held or not): nothing to do, what the content was then has been reported;
+//! - logged in this cycle (held or not): nothing to do, what the content was then has been
+//!   reported;
 //! - held by another heap's writer: nothing to do, see above;
 //! - else free or shared: takes a marker's share, traces, and notes the cycle.
 //!
-//! **Who gets in.** Markers' shares are counted apart from readers', so that readers who forgot their guards leave markers
-//! their room, and a marker is never refused. A writer that waits says so (`waiting`): from then on a new reader stays out,
-//! or readers that overlap would keep the writer waiting for ever. One who holds a share of this very lock comes in
-//! all the same, or it would wait for a writer that waits for it. The bit goes with the next writer that gets in, or leaves; when a
-//! writer gives the lock back everybody has the same chance.
+//! **Who gets in.** Markers' shares are counted apart from readers', so that readers who forgot
+//! their guards leave markers their room, and a marker is never refused. A writer that waits says
+//! so (`waiting`): from then on a new reader stays out, or readers that overlap would keep the
+//! writer waiting for ever. One who holds a share of this very lock comes in all the same, or it
+//! would wait for a writer that waits for it. The bit goes with the next writer that gets in, or
+//! leaves; when a writer gives the lock back everybody has the same chance.
 //!
-//! **Who looks without being a marker.** The verifier walks while some mutators stand inside an allocation or a call of the
-//! verifier, where they may hold guards. "Everybody is stopped" does not mean that nobody is in the middle of a write, and
-//! it never speaks of other heaps: see [`begin_look`](LockWord::begin_look).
+//! **Who looks without being a marker.** The verifier walks while some mutators stand inside an
+//! allocation or a call of the verifier, where they may hold guards. "Everybody is stopped" does
+//! not mean that nobody is in the middle of a write, and it never speaks of other heaps: see
+//! [`begin_look`](LockWord::begin_look).
 //!
 //! **Invariants**
-//! - `[L1]` While `writer` is set and `readers` is zero only the holder of the guard touches the content; while `readers` or
-//!   `markers` is not zero nobody writes it.
-//! - `[L2]` A writer that finds an older cycle while marking runs logs the old content before its guard is given out.
-//! - `[L3]` No count runs into its neighbour: a reader is refused at [`READERS_MAX`] shares; a marker that finds all
-//!   markers' shares taken waits for another marker, which waits for nobody.
-//! - `[L4]` Whoever looks at a lock takes no heap's guard for forgotten but one whose heap has had a stop since: a guard
-//!   never spans a safepoint of its own heap, whatever the heap does that looks.
+//! - `[L1]` While `writer` is set and `readers` is zero only the holder of the guard touches the
+//!   content; while `readers` or `markers` is not zero nobody writes it.
+//! - `[L2]` A writer that finds an older cycle while marking runs logs the old content before its
+//!   guard is given out.
+//! - `[L3]` No count runs into its neighbour: a reader is refused at [`READERS_MAX`] shares; a
+//!   marker that finds all markers' shares taken waits for another marker, which waits for nobody.
+//! - `[L4]` Whoever looks at a lock takes no heap's guard for forgotten but one whose heap has had
+//!   a stop since: a guard never spans a safepoint of its own heap, whatever the heap does that
+//!   looks.
 
 use std::time::Duration;
-#[cfg(not(any(loom, shuttle)))]
-use std::time::Instant;
 
 #[cfg(not(any(loom, shuttle)))]
 use parking_lot_core::{DEFAULT_PARK_TOKEN, DEFAULT_UNPARK_TOKEN};
 
+use self::parking::LateClock;
+#[cfg(any(loom, shuttle))]
+use self::parking::modelled_lot;
 use crate::gc::held_locks::Kind;
-use crate::gc::notice::FIRST;
 use crate::sys::MODELLED;
 use crate::sys::sync::{AtomicU64, Ordering, spin_hint};
+
+mod parking;
 
 const WRITER: u64 = 1;
 const PARKED: u64 = 2;
@@ -72,8 +84,6 @@ const READERS: u64 = READERS_MAX * READER;
 const HELD: u64 = WRITER | READERS | MARKERS;
 const CYCLE_SHIFT: u32 = 32;
 const SPINS: u32 = if MODELLED { 0 } else { 60 };
-/// After this time a wait is told, then after twice that time, and so on.
-const LATE: Duration = FIRST;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -159,14 +169,16 @@ impl LockWord {
         (&raw const self.0).addr()
     }
 
-    /// Takes the lock for writing, if it is free; returns the cycle in which the content was last logged.
+    /// Takes the lock for writing, if it is free; returns the cycle in which the content was last
+    /// logged.
     #[inline]
     pub(crate) fn try_write(&self, cycle: u32) -> Option<u32> {
         // Relaxed: the compare-exchange acquires.
         let mut word = self.0.load(Ordering::Relaxed);
         while word & HELD == 0 {
             let next = with_cycle(word & !WAITING, cycle) | WRITER;
-            // Acquire: pairs with the Releases of earlier holders. Relaxed on failure: looked at again.
+            // Acquire: pairs with the Releases of earlier holders. Relaxed on failure: looked at
+            // again.
             match self
                 .0
                 .compare_exchange(word, next, Ordering::Acquire, Ordering::Relaxed)
@@ -178,8 +190,8 @@ impl LockWord {
         None
     }
 
-    /// As [`try_write`](Self::try_write), for a writer that has to look at the content first, unless the lock was logged
-    /// in `cycle`, which is its heap's own number.
+    /// As [`try_write`](Self::try_write), for a writer that has to look at the content first,
+    /// unless the lock was logged in `cycle`, which is its heap's own number.
     pub(crate) fn try_write_to_look(&self, cycle: u32) -> Option<Taken> {
         // Relaxed: the compare-exchange acquires.
         let mut word = self.0.load(Ordering::Relaxed);
@@ -202,8 +214,9 @@ impl LockWord {
         None
     }
 
-    /// After [`Taken::ToLook`]: the content may be written, and the lock is held for that from now on. Waits for markers,
-    /// which wait for nobody. Returns the cycle in which the content was last logged.
+    /// After [`Taken::ToLook`]: the content may be written, and the lock is held for that from now
+    /// on. Waits for markers, which wait for nobody. Returns the cycle in which the content was
+    /// last logged.
     pub(crate) fn has_looked(&self, cycle: u32) -> u32 {
         // Relaxed: the compare-exchange acquires.
         let mut word = self.0.load(Ordering::Relaxed);
@@ -213,7 +226,8 @@ impl LockWord {
                 word = self.0.load(Ordering::Relaxed);
                 continue;
             }
-            // Acquire: pairs with the Release of a marker that read beside us. Relaxed on failure: tried again.
+            // Acquire: pairs with the Release of a marker that read beside us. Relaxed on failure:
+            // tried again.
             match self.0.compare_exchange_weak(
                 word,
                 with_cycle(word - READER, cycle),
@@ -237,8 +251,8 @@ impl LockWord {
         }
     }
 
-    /// Takes the lock by `take`, one of the tries above, waiting for it. `watch` is called before the wait, with no time,
-    /// and then after a second, two, four and so on.
+    /// Takes the lock by `take`, one of the tries above, waiting for it. `watch` is called before
+    /// the wait, with no time, and then after a second, two, four and so on.
     #[cold]
     pub(crate) fn wait_to_write<R>(
         &self,
@@ -260,7 +274,8 @@ impl LockWord {
         }
     }
 
-    /// Takes a share, unless a writer holds the lock, or waits for it and `holds_a_share` of it is not true.
+    /// Takes a share, unless a writer holds the lock, or waits for it and `holds_a_share` of it is
+    /// not true.
     #[inline]
     pub(crate) fn try_read(&self, holds_a_share: impl Fn() -> bool) -> Read {
         // Relaxed: the compare-exchange acquires.
@@ -272,7 +287,8 @@ impl LockWord {
             if word & READERS == READERS {
                 return Read::Full;
             }
-            // Acquire: pairs with the Release of the last writer. Relaxed on failure: looked at again.
+            // Acquire: pairs with the Release of the last writer. Relaxed on failure: looked at
+            // again.
             match self.0.compare_exchange_weak(
                 word,
                 word + READER,
@@ -285,8 +301,8 @@ impl LockWord {
         }
     }
 
-    /// As [`try_read`](Self::try_read), waiting for the writer; never [`Read::Refused`]. `watch` as for
-    /// [`wait_to_write`](Self::wait_to_write).
+    /// As [`try_read`](Self::try_read), waiting for the writer; never [`Read::Refused`]. `watch` as
+    /// for [`wait_to_write`](Self::wait_to_write).
     #[cold]
     pub(crate) fn wait_to_read(
         &self,
@@ -303,15 +319,16 @@ impl LockWord {
     /// Gives a share back.
     #[inline]
     pub(crate) fn unlock_read(&self) {
-        // Release: our reads come before the next writer's writes; pairs with the Acquire in `try_write`.
+        // Release: our reads come before the next writer's writes; pairs with the Acquire in
+        // `try_write`.
         let before = self.0.fetch_sub(READER, Ordering::Release);
         if before & HELD == READER && before & PARKED != 0 {
             self.wake_parked();
         }
     }
 
-    /// Whether somebody may hold the lock so. If this thread does, nobody else can, so a note of it that finds `false` is
-    /// of a guard that was forgotten, on a lock that is gone.
+    /// Whether somebody may hold the lock so. If this thread does, nobody else can, so a note of it
+    /// that finds `false` is of a guard that was forgotten, on a lock that is gone.
     pub(crate) fn may_be_held(&self, held: Kind) -> bool {
         // Relaxed: who holds it has seen to the bits itself.
         let word = self.0.load(Ordering::Relaxed);
@@ -339,8 +356,9 @@ impl LockWord {
             .fetch_add(u64::from(guards) * READER, Ordering::Relaxed);
     }
 
-    /// Somebody looks who is no marker: all mutators of the heap are stopped, which has the number `cycle`; `busy`: some of
-    /// them not at a safepoint. `is_anothers` says whether a number is another heap's now.
+    /// Somebody looks who is no marker: all mutators of the heap are stopped, which has the number
+    /// `cycle`; `busy`: some of them not at a safepoint. `is_anothers` says whether a number is
+    /// another heap's now.
     pub(crate) fn begin_look(
         &self,
         cycle: u32,
@@ -358,9 +376,10 @@ impl LockWord {
                 if busy && number == cycle || number != cycle && is_anothers(number) {
                     return LookView::Written;
                 }
-                // The answer was given under the lock that the other heap takes to get its next number, so it is not older
-                // than the word. Acquire: after the answer. The other heap may have gone on meanwhile, and may have taken the lock anew,
-                // with another number. If the word is as it was, it has been held ever since.
+                // The answer was given under the lock that the other heap takes to get its next
+                // number, so it is not older than the word. Acquire: after the answer. The other
+                // heap may have gone on meanwhile, and may have taken the lock anew, with another
+                // number. If the word is as it was, it has been held ever since.
                 let now = self.0.load(Ordering::Acquire);
                 if now & (WRITER | READERS) == WRITER && cycle_of(now) == number {
                     return LookView::Forgotten;
@@ -396,7 +415,8 @@ impl LockWord {
         }
     }
 
-    /// A marker of `cycle` looks; it never waits for a mutator. `is_anothers` says whether a number is another heap's now.
+    /// A marker of `cycle` looks; it never waits for a mutator. `is_anothers` says whether a number
+    /// is another heap's now.
     pub(crate) fn begin_mark(&self, cycle: u32, is_anothers: impl Fn(u32) -> bool) -> MarkView {
         // Relaxed: the compare-exchange acquires; what is forgotten was written in an older cycle.
         let mut word = self.0.load(Ordering::Relaxed);
@@ -466,8 +486,8 @@ impl LockWord {
 
     #[cfg(not(any(loom, shuttle)))]
     fn unpark(&self) {
-        // SAFETY: the key is the address of this word, which no other user of the parking lot has; the call back does
-        // nothing.
+        // SAFETY: the key is the address of this word, which no other user of the parking lot has;
+        // the call back does nothing.
         unsafe {
             parking_lot_core::unpark_all(self.address(), DEFAULT_UNPARK_TOKEN);
         }
@@ -522,7 +542,8 @@ impl LockWord {
 
     fn park(&self, held: u64, says: u64, clock: &LateClock) {
         let validate = || {
-            // Relaxed: under the parking lot's lock for this key, which `unpark` takes after clearing the bits.
+            // Relaxed: under the parking lot's lock for this key, which `unpark` takes after
+            // clearing the bits.
             let word = self.0.load(Ordering::Relaxed);
             word & (PARKED | says) == PARKED | says && word & held != 0
         };
@@ -532,7 +553,8 @@ impl LockWord {
             modelled_lot::park(validate);
         }
         #[cfg(not(any(loom, shuttle)))]
-        // SAFETY: the key is this word's address; the callbacks do not panic and do not call into the parking lot.
+        // SAFETY: the key is this word's address; the callbacks do not panic and do not call into
+        // the parking lot.
         unsafe {
             parking_lot_core::park(
                 self.address(),
@@ -546,330 +568,8 @@ impl LockWord {
     }
 }
 
-/// When a wait is told the next time.
-#[cfg(not(any(loom, shuttle)))]
-struct LateClock {
-    since: Instant,
-    after: Duration,
-    next: Instant,
-}
-
-#[cfg(not(any(loom, shuttle)))]
-impl LateClock {
-    fn start() -> Self {
-        let since = Instant::now();
-        Self {
-            since,
-            after: LATE,
-            next: since + LATE,
-        }
-    }
-
-    /// The time waited, if it is time to tell it.
-    fn late(&mut self) -> Option<Duration> {
-        if Instant::now() < self.next {
-            return None;
-        }
-        let told = self.after;
-        self.after *= 2;
-        self.next = self.since + self.after;
-        Some(told)
-    }
-}
-
-/// In a model nothing is late.
-#[cfg(any(loom, shuttle))]
-struct LateClock;
-
-#[cfg(any(loom, shuttle))]
-impl LateClock {
-    fn start() -> Self {
-        Self
-    }
-
-    fn late(&mut self) -> Option<Duration> {
-        let _ = LATE;
-        None
-    }
-}
-
-/// The parking lot of a model: one queue for everybody.
-#[cfg(any(loom, shuttle))]
-mod modelled_lot {
-    use std::time::Duration;
-
-    use crate::sys::checker;
-    use crate::sys::lock::{Condvar, Unranked};
-
-    checker::lazy_static! {
-        static ref LOT: (Unranked<()>, Condvar) = (Unranked::new(()), Condvar::new());
-    }
-
-    /// `parking_lot_core::park`.
-    pub(super) fn park(validate: impl FnOnce() -> bool) {
-        let mut queue = LOT.0.lock();
-        if validate() {
-            LOT.1.wait_for(&mut queue, Duration::ZERO);
-        }
-    }
-
-    /// `parking_lot_core::unpark_all`.
-    pub(super) fn unpark_all() {
-        let _queue = LOT.0.lock();
-        LOT.1.notify_all();
-    }
-}
-
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use super::*;
-
-    fn reads(word: &LockWord) -> bool {
-        word.try_read(|| false) == Read::Taken
-    }
-
-    fn read(word: &LockWord) {
-        if !reads(word) {
-            assert_eq!(word.wait_to_read(|| false, &mut |_| ()), Read::Taken);
-        }
-    }
-
-    fn write(word: &LockWord, cycle: u32) -> u32 {
-        let taken = word.try_write(cycle);
-        taken.unwrap_or_else(|| word.wait_to_write(|| word.try_write(cycle), &mut |_| ()))
-    }
-
-    /// There is one heap.
-    const NOBODYS: fn(u32) -> bool = |_| false;
-
-    fn flags(word: &LockWord) -> u64 {
-        word.0.load(Ordering::Relaxed) & (WRITER | PARKED | WAITING | FORGOTTEN)
-    }
-
-    /// Waits until a thread has said that it waits to write.
-    fn await_a_waiting_writer(word: &LockWord) {
-        while flags(word) & (WAITING | PARKED) != WAITING | PARKED {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn a_reader_stays_out_while_a_writer_waits_unless_it_is_in_already() {
-        let w = LockWord::new();
-        read(&w);
-        std::thread::scope(|s| {
-            s.spawn(|| {
-                write(&w, 1);
-                w.unlock_write();
-            });
-            await_a_waiting_writer(&w);
-            assert_eq!(w.try_read(|| false), Read::Refused);
-            assert_eq!(w.try_read(|| true), Read::Taken);
-            w.unlock_read();
-            assert_eq!(
-                w.begin_mark(5, NOBODYS),
-                MarkView::Shared,
-                "a marker never stays out"
-            );
-            w.finish_mark(5);
-            let late = s.spawn(|| {
-                read(&w);
-                w.unlock_read();
-            });
-            w.unlock_read();
-            late.join().expect("the writer lets it in");
-        });
-        assert_eq!(flags(&w) & !PARKED, 0, "nobody waits any more");
-        assert!(reads(&w));
-    }
-
-    #[test]
-    fn readers_that_overlap_do_not_keep_a_writer_out() {
-        let w = LockWord::new();
-        let (written, reads) = (AtomicBool::new(false), AtomicU64::new(0));
-        std::thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| {
-                    while !written.load(Ordering::Relaxed) {
-                        read(&w);
-                        reads.fetch_add(1, Ordering::Relaxed);
-                        // Longer than a wake-up takes, so that there is always one of the four inside.
-                        std::thread::sleep(Duration::from_millis(2));
-                        w.unlock_read();
-                    }
-                });
-            }
-            while reads.load(Ordering::Relaxed) < 8 {
-                std::thread::yield_now();
-            }
-            write(&w, 1);
-            w.unlock_write();
-            written.store(true, Ordering::Relaxed);
-        });
-    }
-
-    #[test]
-    fn a_full_count_of_readers_leaves_markers_their_room() {
-        let w = LockWord::new();
-        w.forget_readers(READERS_MAX as u32 - 1);
-        assert!(reads(&w));
-        assert_eq!(w.try_read(|| true), Read::Full);
-        assert_eq!(w.wait_to_read(|| true, &mut |_| ()), Read::Full);
-        for _ in 0..MARKERS / MARKER {
-            assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Shared);
-            assert_eq!(w.try_write(7), None);
-        }
-        for _ in 0..MARKERS / MARKER {
-            w.finish_mark(7);
-            assert_eq!(w.try_write(7), None);
-        }
-        assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Logged);
-        w.unlock_read();
-        assert!(reads(&w));
-        assert_eq!(flags(&w), 0, "no count has run into its neighbour");
-    }
-
-    #[test]
-    fn what_is_forgotten_stays_so_when_its_cycle_comes_round_again() {
-        let w = LockWord::new();
-        assert_eq!(w.try_write(7), Some(0));
-        assert_eq!(w.begin_look(7, true, NOBODYS), LookView::Written);
-        assert_eq!(w.begin_look(7, false, NOBODYS), LookView::Forgotten);
-        assert_eq!(w.begin_look(8, true, NOBODYS), LookView::Forgotten);
-        assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Logged);
-        assert_eq!(w.begin_mark(8, NOBODYS), MarkView::Forgotten);
-        assert_eq!(w.begin_mark(7, NOBODYS), MarkView::Forgotten);
-        assert_eq!(w.begin_look(7, true, NOBODYS), LookView::Forgotten);
-        assert!(w.try_write(9).is_none() && !reads(&w));
-    }
-
-    #[test]
-    fn a_writer_that_gives_up_lets_the_readers_in() {
-        let w = LockWord::new();
-        read(&w);
-        let gave_up = std::panic::catch_unwind(|| {
-            w.wait_to_write(|| w.try_write(1), &mut |waited| {
-                assert!(waited.is_zero(), "late")
-            });
-        });
-        assert!(gave_up.is_err(), "after a second");
-        assert!(reads(&w));
-        w.unlock_read();
-        w.unlock_read();
-        assert_eq!(w.try_write(1), Some(0));
-    }
-
-    #[test]
-    fn writers_exclude_readers_and_each_other() {
-        let w = LockWord::new();
-        assert_eq!(w.try_write(3), Some(0));
-        assert!(!reads(&w) && w.try_write(3).is_none());
-        w.unlock_write();
-        assert!(reads(&w) && reads(&w));
-        assert!(w.try_write(3).is_none());
-        w.unlock_read();
-        w.unlock_read();
-        assert_eq!(w.try_write(4), Some(3), "the last logged cycle");
-    }
-
-    #[test]
-    fn a_marker_sees_the_four_cases() {
-        let w = LockWord::new();
-        assert_eq!(w.begin_mark(5, NOBODYS), MarkView::Shared);
-        assert!(reads(&w) && w.try_write(5).is_none());
-        w.finish_mark(5);
-        assert_eq!(w.begin_mark(5, NOBODYS), MarkView::Logged);
-        assert_eq!(w.begin_mark(6, NOBODYS), MarkView::Shared);
-        w.finish_mark(6);
-        w.unlock_read();
-        assert_eq!(w.try_write(7), Some(6));
-        assert_eq!(
-            w.begin_mark(7, NOBODYS),
-            MarkView::Logged,
-            "the writer has logged"
-        );
-        assert_eq!(
-            w.begin_mark(8, NOBODYS),
-            MarkView::Forgotten,
-            "no guard lives that long"
-        );
-    }
-
-    #[test]
-    fn another_heaps_writer_is_left_out_as_long_as_it_has_its_number() {
-        let w = LockWord::new();
-        assert_eq!(w.try_write(7), Some(0));
-        let is_7 = |number| number == 7;
-        assert_eq!(w.begin_mark(8, is_7), MarkView::Foreign);
-        for busy in [false, true] {
-            assert_eq!(w.begin_look(8, busy, is_7), LookView::Written);
-        }
-        // The other heap has gone on to 9.
-        assert_eq!(w.begin_look(8, true, |n| n == 9), LookView::Forgotten);
-        assert_eq!(w.begin_mark(8, |n| n == 9), MarkView::Forgotten);
-        assert_eq!(w.begin_look(8, true, is_7), LookView::Forgotten, "for ever");
-    }
-
-    #[test]
-    fn who_looks_keeps_mutators_out_and_lets_markers_in() {
-        let w = LockWord::new();
-        assert_eq!(w.try_write(3), Some(0));
-        w.unlock_write();
-        assert_eq!(w.try_write_to_look(3), Some(Taken::Whole));
-        w.unlock_write();
-        for refuses in [true, false] {
-            assert_eq!(w.try_write_to_look(7), Some(Taken::ToLook));
-            assert!(!reads(&w) && w.try_write(3).is_none());
-            assert!(w.try_write_to_look(7).is_none());
-            assert!(!w.may_be_held(Kind::Read) && !w.may_be_held(Kind::Write));
-            assert_eq!(w.begin_look(4, true, |_| true), LookView::Shared);
-            w.finish_look();
-            if refuses {
-                w.unlock_look();
-                assert!(reads(&w));
-                w.unlock_read();
-                assert_eq!(w.begin_mark(3, NOBODYS), MarkView::Logged, "as it was");
-            } else {
-                assert_eq!(w.begin_mark(4, |_| true), MarkView::Shared);
-                w.finish_mark(4);
-                assert_eq!(w.has_looked(7), 4);
-                assert!(w.may_be_held(Kind::Write));
-                assert_eq!(w.begin_mark(4, |n| n == 7), MarkView::Foreign);
-                w.unlock_write();
-            }
-        }
-        assert_eq!(w.begin_mark(4, |_| true), MarkView::Shared, "given back");
-        w.finish_mark(4);
-        assert_eq!(flags(&w), 0);
-    }
-
-    #[test]
-    fn waiting_writers_and_readers_get_their_turn() {
-        let w = LockWord::new();
-        let inside = AtomicBool::new(false);
-        std::thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| {
-                    for i in 0..2000 {
-                        if i % 3 == 0 {
-                            read(&w);
-                            assert!(!inside.load(Ordering::Relaxed));
-                            w.unlock_read();
-                        } else {
-                            write(&w, 1);
-                            assert!(!inside.swap(true, Ordering::Relaxed));
-                            std::thread::yield_now();
-                            inside.store(false, Ordering::Relaxed);
-                            w.unlock_write();
-                        }
-                    }
-                });
-            }
-        });
-    }
-}
+mod tests;
 
 #[cfg(all(test, loom))]
 mod models;

@@ -109,7 +109,8 @@ impl Content {
         }
     }
 
-    /// `GcLock::write` with a mutator of another heap, and a write, unless what is in the lock is of the first heap.
+    /// `GcLock::write` with a mutator of another heap, and a write, unless what is in the lock is
+    /// of the first heap.
     fn write_from(&self, number: u32) {
         match self.word.try_write_to_look(number) {
             Some(Taken::Whole) => {}
@@ -139,7 +140,8 @@ fn neutral() -> Arc<Content> {
     })
 }
 
-/// Another heap's mutator looks whether it may write, and may not. A marker that comes meanwhile still reports the content.
+/// Another heap's mutator looks whether it may write, and may not. A marker that comes meanwhile
+/// still reports the content.
 #[test]
 fn loom_lock_a_look_hides_nothing() {
     explore(3, |order| {
@@ -174,7 +176,8 @@ fn loom_lock_a_look_under_the_writers_bit_fails() {
     });
 }
 
-/// Another heap's mutator writes to what is nobody's, beside a marker and a verifier that do not stop it.
+/// Another heap's mutator writes to what is nobody's, beside a marker and a verifier that do not
+/// stop it.
 #[test]
 fn loom_lock_another_heaps_writer_is_left_out() {
     explore(2, |order| {
@@ -202,8 +205,8 @@ fn loom_lock_another_heaps_writer_taken_for_forgotten_fails() {
     });
 }
 
-/// The other heap has a stop between two of its writes: the second one has another number, which nobody who has asked for
-/// the first one must take for gone.
+/// The other heap has a stop between two of its writes: the second one has another number, which
+/// nobody who has asked for the first one must take for gone.
 #[test]
 fn loom_lock_another_heap_goes_on_during_a_mark() {
     explore(3, |order| {
@@ -241,8 +244,8 @@ fn loom_lock_another_heap_goes_on_during_a_look() {
     });
 }
 
-/// First write of a cycle against a marker: the old content is always reported, by one of them, and nobody reads
-/// what the writer writes.
+/// First write of a cycle against a marker: the old content is always reported, by one of them, and
+/// nobody reads what the writer writes.
 fn first_write_against_marker(log: Log) {
     explore(3, move |order| {
         let lock = content();
@@ -293,7 +296,8 @@ fn loom_lock_write_against_two_markers() {
     });
 }
 
-/// Whoever parks is woken: by a reader, a writer or a marker that leaves. A lost wake-up would be a deadlock.
+/// Whoever parks is woken: by a reader, a writer or a marker that leaves. A lost wake-up would be a
+/// deadlock.
 #[test]
 fn loom_lock_wakes_who_waits() {
     explore(2, |order| {
@@ -309,7 +313,8 @@ fn loom_lock_wakes_who_waits() {
     });
 }
 
-/// A reader comes twice while a writer waits, and another reader comes from outside: nobody waits for ever.
+/// A reader comes twice while a writer waits, and another reader comes from outside: nobody waits
+/// for ever.
 #[test]
 fn loom_lock_reader_inside_against_a_waiting_writer() {
     explore(2, |order| {
@@ -325,7 +330,8 @@ fn loom_lock_reader_inside_against_a_waiting_writer() {
     });
 }
 
-/// Readers have forgotten all the guards there may be. Two markers still have their shares, and a writer stays out.
+/// Readers have forgotten all the guards there may be. Two markers still have their shares, and a
+/// writer stays out.
 #[test]
 fn loom_lock_markers_at_a_full_count() {
     explore(2, |order| {
