@@ -26,6 +26,8 @@ use std::sync::Arc;
 pub(crate) use listed::count_from;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use listed::{are_several, enlist, heap_of, is_anothers, next_number, withdraw};
+#[cfg(all(any(fuzzing, feature = "internals"), any(loom, shuttle)))]
+pub(crate) use modelled::count_from;
 #[cfg(any(loom, shuttle))]
 pub(crate) use modelled::{are_several, enlist, heap_of, is_anothers, next_number, withdraw};
 
@@ -181,4 +183,6 @@ mod modelled {
     pub(crate) fn is_anothers(_: u32, _: u32) -> bool {
         false
     }
+    #[cfg(any(fuzzing, feature = "internals"))]
+    pub(crate) fn count_from(_: u32) {}
 }
