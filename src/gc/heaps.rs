@@ -180,11 +180,6 @@ mod modelled {
     pub(crate) fn next_number(_: usize, before: u32, first: u32) -> u32 {
         before.wrapping_add(1).max(first)
     }
-    /// A model's heap counts by itself, from 0; no model asks for anything else.
-    #[cfg(any(fuzzing, feature = "internals"))]
-    pub(crate) fn count_from(number: u32) {
-        unreachable!("a model counts its cycles from {number}");
-    }
     pub(crate) fn is_anothers(_: u32, _: u32) -> bool {
         false
     }
