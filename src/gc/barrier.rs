@@ -37,8 +37,8 @@
 //!   of what they give out: the whole of its type. Roots are asked for their heap, when they are made
 //!   and when they are used. What is behind an object of the own heap came there with the brand that its
 //!   mutator had: `alloc` and its relatives ask for it (`BrandedBy`), and an open frame or lock takes no
-//!   other, if the type is invariant (`tests/ui/fail/static_brand_pushed.rs`). If that brand was `'static`, the first case holds: the mutator
-//!   was a leaked one of this very heap. `Frame::new` alone takes a value that is branded `'static` from
+//!   other, if the type is invariant (`tests/ui/fail/static_brand_pushed.rs`). If that brand was
+//!   `'static`, the first case holds: the mutator was a leaked one of this very heap. `Frame::new` alone takes a value that is branded `'static` from
 //!   any mutator, and so it looks through the value ([`Collector::assert_all_own`]).
 //!
 //! One cycle may still end after the leak: the one that had begun before it. Whatever its heap had at its
