@@ -347,7 +347,7 @@ where
     #[inline]
     fn trace(&self, _: &mut Tracer<'_>) {}
     /// The buffer of an owned text, or of a list of numbers. What else may be owned cannot be seen from here without calling
-    /// its [`Borrow`](std::borrow::Borrow), which may be the user's, and another answer each time. [O7]
+    /// its [`Borrow`](std::borrow::Borrow), which may be the user's, and another answer each time. `[O7]`
     fn external_bytes(&self) -> usize {
         match self {
             Cow::Owned(owned) => buffer_of(owned).unwrap_or(0),
