@@ -32,8 +32,16 @@ pub(crate) fn buffers_of_the_dead_do_not_count() {
 pub(crate) fn garbage_waits_for_a_late_thread() {
     const ROUNDS: usize = 10;
     const LOOKS: u32 = 5;
+    const LINKS: usize = 200_000;
     let heap = Heap::builder().gogc(Some(100)).build().expect("a heap");
     let (end, allocated) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // A list is marked link by link. Without it a whole cycle would fit into one safepoint of the late
+    // thread on an idle machine, and the other one would never be met while marking runs.
+    let list = {
+        let m = heap.attach().expect("attached");
+        let links = (0..LINKS).fold(None, |next, _| Some(m.alloc(Link(next, [0; 6]))));
+        m.root(links.expect("not empty"))
+    };
     std::thread::scope(|s| {
         s.spawn(|| {
             let mut m = heap.attach().expect("attached");
@@ -70,7 +78,11 @@ pub(crate) fn garbage_waits_for_a_late_thread() {
         drop(m);
         assert!(most <= 3 * MIB, "{most} bytes past the goal");
     });
+    drop(list);
 }
+
+#[derive(Trace)]
+struct Link<'gc>(Option<Gc<'gc, Link<'gc>>>, [u64; 6]);
 
 #[derive(Trace)]
 struct Turn(GcLock<u64>);
