@@ -31,16 +31,21 @@ pub(crate) fn buffers_of_the_dead_do_not_count() {
 /// still for one when others have its processor.
 pub(crate) fn garbage_waits_for_a_late_thread() {
     const ROUNDS: usize = 10;
-    const LOOKS: u32 = 5;
+    // Shorter, together, than a stall in which the collector makes no progress: then the other thread
+    // goes on, a little at a time.
+    const LOOKS: u32 = 3;
     const LINKS: usize = 200_000;
     let heap = Heap::builder().gogc(Some(100)).build().expect("a heap");
     let (end, allocated) = (AtomicBool::new(false), AtomicUsize::new(0));
     // A list is marked link by link. Without it a whole cycle would fit into one safepoint of the late
     // thread on an idle machine, and the other one would never be met while marking runs.
     let list = {
-        let m = heap.attach().expect("attached");
+        let mut m = heap.attach().expect("attached");
         let links = (0..LINKS).fold(None, |next, _| Some(m.alloc(Link(next, [0; 6]))));
-        m.root(links.expect("not empty"))
+        let list = m.root(links.expect("not empty"));
+        // The goal follows from what lives.
+        m.collect();
+        list
     };
     std::thread::scope(|s| {
         s.spawn(|| {
