@@ -123,6 +123,7 @@ impl Mutator {
     }
 
     #[track_caller]
+    #[inline]
     fn assert_same_heap(&self, heap: usize) {
         assert!(
             heap == self.collector().id,
