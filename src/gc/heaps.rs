@@ -19,8 +19,9 @@
 //! it was ([`is_anothers`]). A heap gets its next number while its mutators are stopped; until then
 //! those of them that hold a lock have the number that is listed.
 
-use crate::gc::collector::Collector;
 use std::sync::Arc;
+
+use crate::gc::collector::Collector;
 
 #[cfg(all(any(fuzzing, feature = "internals"), not(any(loom, shuttle))))]
 pub(crate) use listed::count_from;
@@ -96,6 +97,7 @@ mod listed {
     pub(crate) fn count_from(number: u32) {
         NUMBERS.lock().last = number;
     }
+
     /// Whether the list has more than one. Written under its lock.
     static SEVERAL: AtomicBool = AtomicBool::new(false);
 

@@ -206,10 +206,12 @@ fn loom_lock_another_heaps_writer_taken_for_forgotten_fails() {
 }
 
 /// The other heap has a stop between two of its writes: the second one has another number, which
-/// nobody who has asked for the first one must take for gone.
-#[test]
-fn loom_lock_another_heap_goes_on_during_a_mark() {
-    explore(3, |order| {
+/// nobody who has asked for the first one must take for gone. `beside` looks at the lock meanwhile,
+/// and is given who says whether a number is a heap's.
+fn another_heap_goes_on(
+    beside: impl Fn(&Content, &dyn Fn(u32) -> bool) -> u64 + Send + Sync + Copy + 'static,
+) {
+    explore(3, move |order| {
         let lock = neutral();
         let number = Arc::new(Unranked::new(FOREIGN));
         let (here, there) = (lock.clone(), lock);
@@ -220,28 +222,20 @@ fn loom_lock_another_heap_goes_on_during_a_mark() {
                 *number.lock() = NEXT;
                 here.write_from(NEXT);
             },
-            move || there.mark_beside(|n| *is_now.lock() == n),
+            move || beside(&there, &|n| *is_now.lock() == n),
         );
     });
+}
+
+#[test]
+fn loom_lock_another_heap_goes_on_during_a_mark() {
+    another_heap_goes_on(|lock, is_now| lock.mark_beside(is_now));
 }
 
 /// The same for a verifier.
 #[test]
 fn loom_lock_another_heap_goes_on_during_a_look() {
-    explore(3, |order| {
-        let lock = neutral();
-        let number = Arc::new(Unranked::new(FOREIGN));
-        let (here, there) = (lock.clone(), lock);
-        let is_now = number.clone();
-        order.race(
-            move || {
-                here.write_from(FOREIGN);
-                *number.lock() = NEXT;
-                here.write_from(NEXT);
-            },
-            move || there.look_beside(|n| *is_now.lock() == n),
-        );
-    });
+    another_heap_goes_on(|lock, is_now| lock.look_beside(is_now));
 }
 
 /// First write of a cycle against a marker: the old content is always reported, by one of them, and
