@@ -46,6 +46,9 @@ use support::{PATIENCE, child_within, duration, is_child};
 
 /// How often each fault must be caught.
 const ROUNDS: usize = 3;
+/// How often a round is tried. Where threads race, a program may meet the fault on one machine and not on the next: what
+/// it missed is a column of the table. A protection that no program tests is missed each time.
+const TRIES: usize = 4;
 /// What a program may take to catch a fault, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 /// What a timed program runs for when nothing is broken.
@@ -358,21 +361,39 @@ fn verdict(status: Option<ExitStatus>, text: &str) -> Option<String> {
     Some(told.chars().take(110).collect())
 }
 
-/// The fault is caught in every one of the rounds; returns by what, and the longest time.
-fn catch(fault: Fault, program: &str) -> Result<(String, Duration), String> {
-    let mut longest = Duration::ZERO;
-    let mut told = String::new();
+/// How a fault was caught.
+struct Caught {
+    told: String,
+    longest: Duration,
+    misses: usize,
+}
+
+/// The fault is caught in every one of the rounds.
+fn catch(fault: Fault, program: &str) -> Result<Caught, String> {
+    let mut caught = Caught {
+        told: String::new(),
+        longest: Duration::ZERO,
+        misses: 0,
+    };
     for round in 0..ROUNDS {
-        let start = Instant::now();
-        let what = format!("{fault:?}/{program}");
-        let (status, text) = child_within("broken_on_purpose", &what, PATIENCE);
-        longest = longest.max(start.elapsed());
-        match verdict(status, &text) {
-            Some(verdict) => told = verdict,
-            None => return Err(format!("round {round}, {status:?}: {text}")),
+        let mut tries = 0;
+        loop {
+            let start = Instant::now();
+            let what = format!("{fault:?}/{program}");
+            let (status, text) = child_within("broken_on_purpose", &what, PATIENCE);
+            caught.longest = caught.longest.max(start.elapsed());
+            if let Some(told) = verdict(status, &text) {
+                caught.told = told;
+                break;
+            }
+            caught.misses += 1;
+            tries += 1;
+            if tries == TRIES {
+                return Err(format!("round {round}, {tries} tries, {status:?}: {text}"));
+            }
         }
     }
-    Ok((told, longest))
+    Ok(caught)
 }
 
 #[test]
@@ -385,14 +406,20 @@ fn every_fault_is_caught() {
     }
     let start = Instant::now();
     let mut missed = Vec::new();
-    println!("| fault | caught by | after (ms) | how |\n|---|---|---|---|");
+    println!("| fault | caught by | misses | after (ms) | how |\n|---|---|---|---|---|");
     for (fault, program) in TABLE {
         match catch(*fault, program) {
-            Ok((told, time)) => {
-                println!("| {fault:?} | {program} | {} | {told} |", time.as_millis());
+            Ok(caught) => {
+                let Caught {
+                    told,
+                    longest,
+                    misses,
+                } = caught;
+                let ms = longest.as_millis();
+                println!("| {fault:?} | {program} | {misses} | {ms} | {told} |");
             }
             Err(text) => {
-                println!("| {fault:?} | NOT by {program} | | |");
+                println!("| {fault:?} | NOT by {program} | | | |");
                 missed.push(format!("{fault:?} was not caught by {program}: {text}"));
             }
         }

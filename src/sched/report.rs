@@ -193,7 +193,18 @@ impl Shared {
         };
         drop(gs);
         if sabotage::is_on(Fault::BystandersTold) {
-            thread::sleep(Duration::from_millis(50));
+            // Until there is one: the fault must be there to be found.
+            let mut looks = 0;
+            while looks < 200
+                && self
+                    .mains
+                    .lock()
+                    .iter()
+                    .all(|main| among.contains(&main.g()))
+            {
+                thread::sleep(Duration::from_millis(1));
+                looks += 1;
+            }
             for main in &*self.mains.lock() {
                 main.tell(report.clone());
             }
