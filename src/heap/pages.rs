@@ -217,6 +217,7 @@ impl PageHeap {
             base: PageId(base),
             free,
             released,
+            given: 0,
         })
     }
 

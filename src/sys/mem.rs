@@ -74,6 +74,13 @@ impl Reservation {
         self.space.want_huge_pages(self.skip + from, len);
     }
 
+    /// Puts memory behind `from .. from + len` (bytes from the base, multiples of [`os_page`],
+    /// committed) by one system call, in place of a page fault for each page. Where the OS cannot,
+    /// the memory comes by page faults as ever.
+    pub(crate) fn populate(&self, from: usize, len: usize) {
+        self.space.populate(self.skip + from, len);
+    }
+
     /// Gives the memory behind `from .. from + len` (bytes from the base, multiples of [`os_page`]) back to the OS; false
     /// when the OS refuses. The addresses stay ours, and the next write to one brings memory again. What they read as
     /// until then: see [`RELEASED_READS_ZERO`].
@@ -317,6 +324,31 @@ mod tests {
             // SAFETY: as above.
             assert_eq!(unsafe { p.read() }, 7);
         }
+    }
+
+    /// The control is the part that nobody asked for. A kernel that does not know the call has no memory there either.
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn memory_is_behind_what_was_populated_and_behind_nothing_else() {
+        let r = Reservation::new(8 << 20).expect("8 MiB of address space");
+        r.commit(r.len()).expect("memory");
+        let page = os_page();
+        let are_there = |from: usize, pages: usize| {
+            let mut there = vec![0_u8; pages];
+            let at = r.base().wrapping_add(from).cast();
+            // SAFETY: `there` has a byte for each page of the range, which is mapped [M1].
+            let answer = unsafe { libc::mincore(at, pages * page, there.as_mut_ptr()) };
+            assert_eq!(answer, 0);
+            there.iter().filter(|&&is| is & 1 != 0).count()
+        };
+        assert_eq!(are_there(0, 64), 0);
+        r.populate(8 * page, 16 * page);
+        let all = are_there(8 * page, 16);
+        let is_unknown = std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
+        assert!(all == 16 || (is_unknown && all == 0), "{all} of 16 pages");
+        assert_eq!((are_there(0, 8), are_there(24 * page, 40)), (0, 0));
+        // SAFETY: [M1] committed, and inside the space, which nobody else uses.
+        assert_eq!(unsafe { r.base().wrapping_add(8 * page).read() }, 0);
     }
 
     #[test]

@@ -212,6 +212,29 @@ impl Space {
         Ok(())
     }
 
+    /// Puts memory behind `from .. from + len` by one system call; all of it is committed. The call
+    /// is Linux's (madvise(2), `MADV_POPULATE_WRITE`, since 5.14); an older kernel is asked once.
+    pub(crate) fn populate(&self, from: usize, len: usize) {
+        debug_assert!(from + len <= self.committed());
+        #[cfg(all(target_os = "linux", not(any(miri, loom, shuttle))))]
+        {
+            use std::sync::atomic::AtomicBool;
+            static IS_UNKNOWN: AtomicBool = AtomicBool::new(false);
+            // Relaxed (both): a hint.
+            if IS_UNKNOWN.load(Ordering::Relaxed) {
+                return;
+            }
+            let at = self.start().wrapping_add(from).cast();
+            // SAFETY: [M1] a range of ours; the advice changes no byte of it.
+            let refused = unsafe { libc::madvise(at, len, libc::MADV_POPULATE_WRITE) } != 0;
+            if refused && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+                IS_UNKNOWN.store(true, Ordering::Relaxed);
+            }
+        }
+        #[cfg(not(all(target_os = "linux", not(any(miri, loom, shuttle)))))]
+        let _ = len;
+    }
+
     /// Asks for huge pages in `from .. from + len`, all of it committed. A refusal costs speed only.
     pub(crate) fn want_huge_pages(&self, from: usize, len: usize) {
         debug_assert!(from + len <= self.committed());

@@ -36,7 +36,7 @@ impl MHeap {
         };
         let head = run.at.0;
         if run.released > 0 {
-            self.back_pages(run.released, grown);
+            self.put_memory_behind(&run, grown, cache);
         }
         let span = self.span(head);
         // Relaxed (all three): published by `birth`'s Release.
@@ -59,6 +59,26 @@ impl MHeap {
         self.span_bytes
             .fetch_add(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
         Ok(head)
+    }
+
+    /// Counts the run's released pages as backed, for which the arena grew by `grown` pages.
+    ///
+    /// A mutator is about to fill a short run: that one gets its memory now, and with it what
+    /// follows it in the mutator's cache. A long one gets it as it is written, because it may be
+    /// zeros that nobody touches.
+    #[cold]
+    fn put_memory_behind(&self, run: &PageRun, grown: u32, cache: Option<&MCache>) {
+        let Some(cache) = cache.filter(|_| run.pages < CACHED_PAGES) else {
+            return self.back_pages(run.released, grown);
+        };
+        let ahead = match &mut *cache.pages.borrow_mut() {
+            Some(pages) => pages.back_after(run),
+            None => 0,
+        };
+        self.back_pages(run.released + ahead, grown);
+        let from = (run.at.0 as usize) << PAGE_SHIFT;
+        let len = ((run.pages + ahead) as usize) << PAGE_SHIFT;
+        self.arena.populate(from, len);
     }
 
     /// Gives the pages of a dead span back. The caller holds the span's sweep claim and has cleared
