@@ -1,4 +1,4 @@
-//! Objects of variable length: slices, `str`, and `GcArray`, which a thin pointer leads to.
+//! Objects of variable length: slices, `str`, and `GcArray`, which a thin pointer can address.
 
 use std::alloc::Layout;
 use std::any::TypeId;
@@ -18,8 +18,9 @@ use crate::sys::sabotage::{self, Fault};
 
 /// A heap object of variable length behind a thin pointer: a header and `len` items.
 ///
-/// In memory: the length (8 bytes), the header, the items. Made by [`Mutator::alloc_array`]. Because the pointer is one
-/// word, it fits a [`GcCell`](crate::GcCell), which a slice does not.
+/// The object holds the length (8 bytes), then the header, then the items. [`Mutator::alloc_array`]
+/// makes it. Its pointer is one word, so it fits a [`GcCell`](crate::GcCell); the pointer to a
+/// slice does not.
 ///
 /// # Examples
 /// ```
@@ -37,10 +38,10 @@ use crate::sys::sabotage::{self, Fault};
 /// # Ok::<(), greywave::AttachError>(())
 /// ```
 pub struct GcArray<H, T> {
-    /// Only ever behind a `Gc`, which knows where the rest is.
+    /// An array exists only behind a `Gc`; the header and the items follow it in memory.
     len: usize,
     content: PhantomData<(H, T)>,
-    /// Shared only inside the heap.
+    /// Only the heap may share an array between threads.
     not_shared: PhantomData<*mut ()>,
 }
 
@@ -54,7 +55,8 @@ impl<'gc, H: Trace, T: Trace> Gc<'gc, GcArray<H, T>> {
     #[must_use]
     pub fn header(self) -> &'gc H {
         let head = self.start().wrapping_add(Array::<H, T>::HEAD).cast::<H>();
-        // SAFETY: [O2] initialised before the array was given out; alive for `'gc`.
+        // SAFETY: [O2] the header was initialised before the array was given out; it lives for
+        // `'gc`.
         unsafe { &*head }
     }
 
@@ -62,10 +64,10 @@ impl<'gc, H: Trace, T: Trace> Gc<'gc, GcArray<H, T>> {
     #[inline]
     #[must_use]
     pub fn items(self) -> &'gc [T] {
-        // SAFETY: 1. an array of this type.
+        // SAFETY: 1. the pointer is to an array of this type.
         let len = unsafe { Array::<H, T>::len_at(self.start()) };
         let first = self.start().wrapping_add(Array::<H, T>::ITEMS).cast::<T>();
-        // SAFETY: [O2] `len` items are initialised; alive for `'gc`.
+        // SAFETY: [O2] `len` items are initialised; they live for `'gc`.
         unsafe { std::slice::from_raw_parts(first, len) }
     }
 }
@@ -78,19 +80,19 @@ impl<H, T> fmt::Debug for GcArray<H, T> {
     }
 }
 
-// SAFETY: an array is never moved out from behind its `Gc`, and its span's class traces it by `Array`'s functions; this
-// is called for no value. 4. true.
+// SAFETY: an array is never moved out from behind its `Gc`, and its span's class traces it by
+// `Array`'s functions; nobody calls this function. 4. the constant follows from `H` and `T`.
 unsafe impl<H: Trace, T: Trace> Trace for GcArray<H, T> {
     const NEEDS_TRACE: bool = H::NEEDS_TRACE || T::NEEDS_TRACE;
     fn trace(&self, _: &mut Tracer<'_>) {}
 }
 
-// SAFETY: only the brands of header and items change.
+// SAFETY: only the brands of the header and the items change.
 unsafe impl<'b, H: Rebrand<'b>, T: Rebrand<'b>> Rebrand<'b> for GcArray<H, T> {
     type To = GcArray<H::To, T::To>;
 }
 
-/// Items written so far; dropped if writing the next one panics.
+/// The items written so far. They are dropped if making the next one panics.
 struct Written<T> {
     first: *mut T,
     len: usize,
@@ -100,7 +102,7 @@ impl<T> Written<T> {
     /// Writes `len` items.
     ///
     /// # Safety
-    /// 1. There is room for `len` items from `first` on, which nobody else has.
+    /// 1. `first` points to room for `len` items, which nobody else uses.
     unsafe fn write_all(first: *mut T, len: usize, mut item: impl FnMut(usize) -> T) {
         let mut written = Self { first, len: 0 };
         for i in 0..len {
@@ -109,26 +111,28 @@ impl<T> Written<T> {
             unsafe { first.wrapping_add(i).write(value) };
             written.len = i + 1;
         }
-        // Complete: the object's own length takes over.
+        // All items are written: from now on the object's own length counts them.
         written.len = 0;
     }
 }
 
 impl<T> Drop for Written<T> {
     fn drop(&mut self) {
-        // SAFETY: `len` items were written; the object's own length is still 0, so nobody else drops them.
+        // SAFETY: `len` items were written; the object's own length is still 0, so nobody else
+        // drops them.
         unsafe { std::ptr::slice_from_raw_parts_mut(self.first, self.len).drop_in_place() }
     }
 }
 
 impl Mutator {
-    /// Allocates a slice of `len` items, item `i` made by `f(i)`.
+    /// Allocates a slice of `len` items; `f(i)` makes item `i`.
     ///
-    /// `f` may allocate. If it panics, the items made so far are dropped. For scanned or dropped items the object has one
-    /// word more, for its length.
+    /// `f` may allocate. If it panics, the items made so far are dropped. If the items are traced
+    /// or have a destructor, the object has one more word, which holds its length.
     ///
     /// # Panics
-    /// When `f` does. An exhausted reservation ends the process; see [`try_alloc_slice`](Self::try_alloc_slice).
+    /// If `f` panics. If the heap has no room, the process ends; see
+    /// [`try_alloc_slice`](Self::try_alloc_slice).
     ///
     /// # Examples
     /// ```
@@ -147,10 +151,11 @@ impl Mutator {
         }
     }
 
-    /// As [`alloc_slice`](Self::alloc_slice), but an exhausted reservation is an error; `f` is not called then.
+    /// Does what [`alloc_slice`](Self::alloc_slice) does, but returns an error if the heap has no
+    /// room. It does not call `f` then.
     ///
     /// # Errors
-    /// [`AllocError`] when the slice does not fit into the reservation.
+    /// [`AllocError`] if the heap has no room for the slice.
     pub fn try_alloc_slice<'m, T>(
         &'m self,
         len: usize,
@@ -161,7 +166,7 @@ impl Mutator {
     {
         if len == 0 {
             let nothing = NonNull::slice_from_raw_parts(self.nowhere::<T>(), 0);
-            // SAFETY: no object is needed for no items.
+            // SAFETY: zero items need no object.
             return Ok(unsafe { Gc::from_raw(nothing) });
         }
         let layout = Slice::<T>::layout(len);
@@ -174,17 +179,17 @@ impl Mutator {
         let first = at.cast::<T>();
         let len_word = Slice::<T>::TYPED.then(|| Slice::<T>::len_word(at, fresh.slot));
         if let Some(word) = len_word {
-            // SAFETY: [O2] the slot's last word; nothing is initialised yet.
+            // SAFETY: [O2] this is the slot's last word; no item is initialised yet.
             unsafe { word.write(0) };
         }
-        // SAFETY: 1. a fresh slot with room for the layout.
+        // SAFETY: 1. the slot is fresh and has room for the layout.
         unsafe { Written::write_all(first, len, f) };
         if let Some(word) = len_word {
-            // SAFETY: [O2] now they are.
+            // SAFETY: [O2] all items are initialised now.
             unsafe { word.write(len) };
         }
         let slice = NonNull::slice_from_raw_parts(self.non_null(first), len);
-        // SAFETY: 1. initialised. 2. fresh.
+        // SAFETY: 1. the object is initialised. 2. it is fresh.
         let gc = unsafe { Gc::from_raw(slice) };
         self.note_external(self.born::<[T]>(&gc));
         Ok(gc)
@@ -193,7 +198,8 @@ impl Mutator {
     /// Allocates a copy of `text`.
     ///
     /// # Panics
-    /// Never; an exhausted reservation ends the process. See [`try_alloc_str`](Self::try_alloc_str).
+    /// Never. If the heap has no room, the process ends; see
+    /// [`try_alloc_str`](Self::try_alloc_str).
     #[must_use]
     pub fn alloc_str<'m>(&'m self, text: &str) -> Gc<'m, str> {
         match self.try_alloc_str(text) {
@@ -202,10 +208,10 @@ impl Mutator {
         }
     }
 
-    /// As [`alloc_str`](Self::alloc_str), but an exhausted reservation is an error.
+    /// Does what [`alloc_str`](Self::alloc_str) does, but returns an error if the heap has no room.
     ///
     /// # Errors
-    /// [`AllocError`] when the text does not fit into the reservation.
+    /// [`AllocError`] if the heap has no room for the text.
     pub fn try_alloc_str<'m>(&'m self, text: &str) -> Result<Gc<'m, str>, AllocError<()>> {
         let bytes = if text.is_empty() {
             NonNull::slice_from_raw_parts(self.nowhere::<u8>(), 0)
@@ -216,22 +222,22 @@ impl Mutator {
                 Slice::<u8>::INFO,
                 TypeId::of::<[u8]>(),
             )?;
-            // SAFETY: a fresh slot with room for the text.
+            // SAFETY: the slot is fresh and has room for the text.
             unsafe { at.copy_from_nonoverlapping(text.as_ptr(), text.len()) };
             NonNull::slice_from_raw_parts(self.non_null(at), text.len())
         };
         let raw = bytes.as_ptr() as *mut str;
-        // SAFETY: derived from a pointer that is not null.
+        // SAFETY: the pointer comes from one that is not null.
         let raw = unsafe { NonNull::new_unchecked(raw) };
-        // SAFETY: 1. initialised with UTF-8. 2. fresh.
+        // SAFETY: 1. the object is initialised with UTF-8. 2. it is fresh.
         Ok(unsafe { Gc::from_raw(raw) })
     }
 
-    /// Allocates a [`GcArray`]: `header` and `len` items, item `i` made by `f(i)`.
+    /// Allocates a [`GcArray`]: `header`, and `len` items, of which `f(i)` makes item `i`.
     ///
     /// # Panics
-    /// When `f` does; the header and the items made so far are dropped. An exhausted reservation ends the process; see
-    /// [`try_alloc_array`](Self::try_alloc_array).
+    /// If `f` panics; the header and the items made so far are dropped. If the heap has no room,
+    /// the process ends; see [`try_alloc_array`](Self::try_alloc_array).
     pub fn alloc_array<'m, H, T>(
         &'m self,
         header: H,
@@ -248,10 +254,11 @@ impl Mutator {
         }
     }
 
-    /// As [`alloc_array`](Self::alloc_array), but an exhausted reservation is an error; `f` is not called then.
+    /// Does what [`alloc_array`](Self::alloc_array) does, but returns an error if the heap has no
+    /// room. It does not call `f` then.
     ///
     /// # Errors
-    /// [`AllocError`] with the header, when the array does not fit into the reservation.
+    /// [`AllocError`] with the header, if the heap has no room for the array.
     pub fn try_alloc_array<'m, H, T>(
         &'m self,
         header: H,
@@ -262,7 +269,7 @@ impl Mutator {
         H: Collect + BrandedBy<'m>,
         T: Collect + BrandedBy<'m>,
     {
-        // Before a slot is taken: see `try_alloc`.
+        // This call may unwind, so it comes before a slot is taken, as in `try_alloc`.
         let external = self.born(&header);
         let at = match self.list_slot(
             Array::<H, T>::layout(len),
@@ -277,8 +284,9 @@ impl Mutator {
             }
         };
         let first = at.wrapping_add(Array::<H, T>::ITEMS).cast::<T>();
-        // Should `f` panic, the slot holds an array of no items, whose header is dropped with the object.
-        // SAFETY: inside the fresh slot, which nobody else has.
+        // If `f` panics, the slot holds an array of no items; its header is dropped with the
+        // object.
+        // SAFETY: the place is inside the fresh slot, which nobody else has.
         unsafe {
             at.wrapping_add(Array::<H, T>::HEAD)
                 .cast::<H>()
@@ -287,12 +295,12 @@ impl Mutator {
         // SAFETY: [O2] no item is initialised yet.
         unsafe { at.cast::<usize>().write(0) };
         self.note_external(external);
-        // SAFETY: 1. a fresh slot with room for the layout.
+        // SAFETY: 1. the slot is fresh and has room for the layout.
         unsafe { Written::write_all(first, len, f) };
-        // SAFETY: [O2] now all are.
+        // SAFETY: [O2] all items are initialised now.
         unsafe { at.cast::<usize>().write(len) };
         let array = self.non_null(at.cast::<GcArray<H, T>>());
-        // SAFETY: 1. initialised. 2. fresh.
+        // SAFETY: 1. the object is initialised. 2. it is fresh.
         let gc = unsafe { Gc::from_raw(array) };
         self.note_external(self.born(gc.items()));
         Ok(gc)
@@ -302,7 +310,7 @@ impl Mutator {
         NonNull::new(at).unwrap_or_else(|| self.nowhere())
     }
 
-    /// A fresh slot for a list of that layout.
+    /// Takes a fresh slot for a list with this layout.
     fn list_slot(
         &self,
         layout: Option<Layout>,

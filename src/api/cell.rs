@@ -12,10 +12,11 @@ use crate::gc::barrier::{Change, before_store};
 use crate::object::trace::{Rebrand, Trace, Tracer};
 use crate::sys::sabotage::{self, Fault};
 
-/// An edge as the marker and other mutators see it.
+/// An edge, which the marker and other mutators read while its mutator writes to it.
 struct Edge<'gc, T> {
     to: AtomicPtr<T>,
-    /// Invariant in the brand and in `T`, and neither `Send` nor `Sync`: what one alias stores, another loads.
+    /// The type is invariant in the brand and in `T`, because what one alias stores another loads.
+    /// It is neither `Send` nor `Sync`.
     brand: PhantomData<(Cell<&'gc T>, *mut T)>,
 }
 
@@ -36,7 +37,7 @@ impl<'gc, T> Edge<'gc, T> {
 
     #[inline(always)]
     fn load(&self) -> *mut T {
-        // Acquire: pairs with the Release of whoever stored it: what it points to is initialised.
+        // Acquire: pairs with the Release of the store; what the pointer addresses is initialised.
         self.to.load(Ordering::Acquire)
     }
 
@@ -45,7 +46,7 @@ impl<'gc, T> Edge<'gc, T> {
         gc(self.load())
     }
 
-    /// The barrier: the edge is about to change from `old()` to `new`.
+    /// Runs the write barrier: the edge is about to change from `old()` to `new`.
     #[inline(always)]
     #[track_caller]
     fn before_store(&self, mu: &Mutator, old: impl FnOnce() -> *mut T, new: *mut T) {
@@ -69,15 +70,16 @@ fn raw<T>(to: Option<Gc<'_, T>>) -> *mut T {
 }
 
 fn gc<'gc, T>(at: *mut T) -> Option<Gc<'gc, T>> {
-    // SAFETY: 1. 2. an edge of a live object holds null or a `Gc` of the same brand, whose object the edge keeps.
+    // SAFETY: 1. 2. an edge of a live object holds null or a `Gc` of the same brand, and the edge
+    // keeps that object alive.
     NonNull::new(at).map(|at| unsafe { Gc::from_raw(at) })
 }
 
 /// One mutable, nullable edge to another object.
 ///
-/// Reads and writes are atomic (Acquire and Release), so a race on it is memory-safe: a reader sees one of the values
-/// written. A write tells the collector what it overwrites while marking runs; otherwise it costs a predicted branch
-/// more than a plain store.
+/// Reads and writes are atomic (Acquire and Release), so a race is memory-safe: a reader gets one
+/// of the values that were written. While marking runs, a write reports the old value to the
+/// collector; at other times it costs a predicted branch more than a plain store.
 ///
 /// # Examples
 /// ```
@@ -101,28 +103,29 @@ fn gc<'gc, T>(at: *mut T) -> Option<Gc<'gc, T>> {
 pub struct GcCell<'gc, T>(Edge<'gc, T>);
 
 impl<'gc, T> GcCell<'gc, T> {
-    /// An edge to nothing.
+    /// Makes an edge that leads nowhere.
     #[must_use]
     pub const fn null() -> Self {
         Self(Edge::null())
     }
 
-    /// An edge to `to`, or to nothing.
+    /// Makes an edge to `to`, or one that leads nowhere.
     #[must_use]
     pub fn new(to: Option<Gc<'gc, T>>) -> Self {
         Self(Edge::new(to))
     }
 
-    /// What the edge leads to. O(1): one load.
+    /// Returns the object that the edge leads to. O(1): one load.
     #[inline(always)]
     pub fn get(&self) -> Option<Gc<'gc, T>> {
         self.0.get()
     }
 
-    /// Makes the edge lead to `to`: a `Gc`, or `None`. O(1): one store, and the barrier while marking runs.
+    /// Makes the edge lead to `to`, a `Gc` or `None`. O(1): one store, and the write barrier while
+    /// marking runs.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If this edge or `to` belongs to another heap than `mu`; the edge is then unchanged.
     #[inline(always)]
     #[track_caller]
     pub fn set(&self, mu: &Mutator, to: impl Into<Option<Gc<'gc, T>>>) {
@@ -137,16 +140,17 @@ impl<'gc, T> GcCell<'gc, T> {
         self.0.to.store(to, Ordering::Release);
     }
 
-    /// Makes the edge lead to `to` and returns what it led to. O(1), atomic.
+    /// Makes the edge lead to `to`, and returns what it led to before. O(1), atomic.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If this edge or `to` belongs to another heap than `mu`; the edge is then unchanged.
     #[track_caller]
     pub fn swap(&self, mu: &Mutator, to: impl Into<Option<Gc<'gc, T>>>) -> Option<Gc<'gc, T>> {
         let to = raw(to.into());
         let mut old = self.0.load();
         loop {
-            // Shading after the exchange would leave grey in a buffer that was already asked for.
+            // The barrier comes first: the collector may have emptied this buffer for the last time
+            // before the exchange, and a pointer shaded after that would stay in it.
             self.0.before_store(mu, || old, to);
             // AcqRel: as in `set` and `get`. Acquire on failure: the value is shaded next.
             match self
@@ -166,7 +170,8 @@ impl<'gc, T> GcCell<'gc, T> {
     /// What the edge leads to, if that is not `current`.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If this edge, `current` or `new` belongs to another heap than `mu`; the edge is then
+    /// unchanged.
     #[track_caller]
     pub fn compare_exchange(
         &self,
@@ -175,9 +180,9 @@ impl<'gc, T> GcCell<'gc, T> {
         new: Option<Gc<'gc, T>>,
     ) -> Result<Option<Gc<'gc, T>>, Option<Gc<'gc, T>>> {
         let (current, new) = (raw(current), raw(new));
-        // Too much is shaded if the exchange fails; that is harmless.
+        // If the exchange fails, the barrier has shaded an object too many. That is harmless.
         self.0.before_store(mu, || current, new);
-        // AcqRel: as in `set` and `get`. Acquire on failure: the value is given out.
+        // AcqRel: as in `set` and `get`. Acquire on failure: the caller gets the value.
         self.0
             .to
             .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
@@ -192,7 +197,8 @@ impl<T> Default for GcCell<'_, T> {
     }
 }
 
-/// An edge that is written once: late initialisation, cycles of immutable objects.
+/// An edge that is written at most once. It serves late initialisation and cycles of otherwise
+/// immutable objects.
 ///
 /// # Examples
 /// ```
@@ -215,30 +221,31 @@ impl<T> Default for GcCell<'_, T> {
 pub struct GcOnce<'gc, T>(Edge<'gc, T>);
 
 impl<'gc, T> GcOnce<'gc, T> {
-    /// An edge to be written.
+    /// Makes an edge that has not been written.
     #[must_use]
     pub const fn empty() -> Self {
         Self(Edge::null())
     }
 
-    /// What the edge leads to, if it has been written. O(1).
+    /// Returns the object that the edge leads to, if it has been written. O(1).
     #[inline(always)]
     pub fn get(&self) -> Option<Gc<'gc, T>> {
         self.0.get()
     }
 
-    /// Writes the edge. O(1), atomic. Nothing is lost, so nothing is shaded.
+    /// Writes the edge. O(1), atomic. The edge loses no old value, so nothing is shaded.
     ///
     /// # Errors
-    /// `to`, if the edge has been written before.
+    /// `to`, if the edge was written before.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If this edge or `to` belongs to another heap than `mu`; the edge is then unchanged.
     #[track_caller]
     pub fn set(&self, mu: &Mutator, to: Gc<'gc, T>) -> Result<(), Gc<'gc, T>> {
         let new = raw(Some(to));
         self.0.before_store(mu, ptr::null_mut, new);
-        // Release: publishes what `to` points to; pairs with `Edge::load`. Relaxed on failure: nothing is read.
+        // Release: publishes what `to` points to; pairs with `Edge::load`. Relaxed on failure:
+        // nothing is read.
         match self
             .0
             .to
@@ -258,7 +265,8 @@ impl<T> Default for GcOnce<'_, T> {
 
 macro_rules! edge_traits {
     ($($name:ident)*) => { $(
-        // SAFETY: 1. the edge is reported. 2. 3. an atomic. 4. true. 5. 6. nothing else.
+        // SAFETY: 1. the edge is reported. 2. 3. it is an atomic. 4. the constant is true. 5. 6. it
+        // does nothing else.
         unsafe impl<T> Trace for $name<'_, T> {
             #[inline(always)]
             fn trace(&self, tracer: &mut Tracer<'_>) {
@@ -275,7 +283,7 @@ macro_rules! edge_traits {
         }
 
         impl<T> fmt::Debug for $name<'_, T> {
-            /// Shows whether the edge leads somewhere, not where: graphs have cycles.
+            /// Shows only whether the edge leads somewhere, because graphs have cycles.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(stringify!($name))?;
                 f.write_str(if self.0.load().is_null() { "(null)" } else { "(..)" })

@@ -1,4 +1,5 @@
-//! How a heap is made: builder calls first, then the environment, then defaults.
+//! The settings of a heap. A call on the builder overrides the environment, which overrides the
+//! defaults.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,19 +17,20 @@ use crate::sys::mem::HUGE_PAGE;
 use crate::sys::space::{self, Asked, Refused};
 use crate::sys::thread;
 
-/// The largest default reservation; address space only.
+/// The largest default reservation. It is address space only.
 const DEFAULT_RESERVATION: usize = 256 << 30;
-/// The smallest default one. Who can do with less says so.
+/// The smallest default reservation. A program that can do with less sets its own.
 const MIN_DEFAULT: usize = 16 << 20;
-/// What a process may address, to judge how much of it is left: 47 bits on x86-64 and most others.
+/// The address space of a process, from which the builder computes how much is left: 47 bits on
+/// x86-64 and on most other systems.
 const ADDRESS_SPACE: u64 = 1 << 47;
-/// A heap takes at most such a part of the address space that other heaps have left: so the first 250 heaps get 256 GiB, the
-/// next 250 half of that, and so on; the two thousandth has 2 GiB.
+/// A heap takes at most 1/`SHARE` of the address space that other heaps have left. So the first 250
+/// heaps get 256 GiB each, the next 250 get half of that, and so on; heap number 2000 gets 2 GiB.
 const SHARE: u64 = 256;
-/// Address space that a new heap leaves to the rest of the process: the stack of its own thread, arenas of malloc (64 MiB
-/// a thread with glibc), a buffer.
+/// The address space that a new heap leaves to the rest of the process: the stack of its own
+/// thread, the arenas of malloc (64 MiB a thread with glibc), and a reserve.
 const TO_SPARE: u64 = 256 << 20;
-/// What a thread's stack may take.
+/// The address space that a thread's stack may take.
 const STACK: usize = 16 << 20;
 /// The longest time without a cycle (Go's `forcegcperiod`).
 const PERIOD: Duration = Duration::from_secs(120);
@@ -39,13 +41,13 @@ const MAX_RESERVATION: usize = (1 << 26) * PAGE_SIZE;
 
 /// Settings of a heap that is to be made.
 ///
-/// A call here wins over the environment, which is read by [`build`](Self::build):
+/// A call here overrides the environment, which [`build`](Self::build) reads:
 ///
 /// | variable | value | default |
 /// |---|---|---|
 /// | `GOGC` | growth in percent before the next cycle, or `off` | 100 |
-/// | `GOMEMLIMIT` | bytes, with `KiB`, `MiB`, `GiB` or `TiB` if you like, `auto` ([`memory_limit_from_container`](HeapBuilder::memory_limit_from_container)), or `off` | off |
-/// | `GOMAXPROCS` | processors the collector may use | all |
+/// | `GOMEMLIMIT` | bytes with or without a unit (`KiB`, `MiB`, `GiB`, `TiB`), `auto` ([`memory_limit_from_container`](HeapBuilder::memory_limit_from_container)), or `off` | off |
+/// | `GOMAXPROCS` | the processors that the collector may use | all |
 /// | `GREYWAVE` | comma list of `stress=1`, `verify=1`, `poison=1`, `hugepages=1`, `gcstoptheworld=1`, `gctrace=1`, `quiet=1` | none |
 ///
 /// # Examples
@@ -93,15 +95,18 @@ impl fmt::Debug for HeapBuilder {
 }
 
 impl HeapBuilder {
-    /// The heap may grow by `percent` of what lives before a cycle should be over; `None`: no limit by growth.
+    /// Sets the growth in percent: a cycle should end before the heap has grown by `percent` of
+    /// what was live after the last cycle. `None` sets no such limit.
     ///
-    /// Low values cost processor time, high ones memory. Default 100: twice what lives, at least 4 MiB.
+    /// A low value costs processor time, a high one costs memory. The default is 100: the heap may
+    /// grow to twice what is live, and always to 4 MiB.
     pub fn gogc(mut self, percent: Option<u32>) -> Self {
         self.gogc = Some(percent);
         self
     }
 
-    /// A soft limit on the memory of the heap, in bytes; `u64::MAX`: none (the default).
+    /// Sets a soft limit on the memory of the heap, in bytes. `u64::MAX` means no limit, which is
+    /// the default.
     ///
     /// Near the limit cycles run more often, whatever `gogc` says.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
@@ -109,53 +114,65 @@ impl HeapBuilder {
         self
     }
 
-    /// Sets [`memory_limit`](Self::memory_limit) to nine tenths of the memory limit of the container that the process
-    /// runs in (Linux cgroups, version 1 or 2); no limit if there is none. The last tenth is for memory outside the heap.
+    /// Sets [`memory_limit`](Self::memory_limit) to nine tenths of the memory limit of the
+    /// container that the process runs in (Linux cgroups, version 1 or 2). If the container has
+    /// none, neither has the heap. The last tenth is for memory outside the heap.
     pub fn memory_limit_from_container(mut self) -> Self {
         self.memory_limit = Some(container_limit());
         self
     }
 
-    /// A hard limit on the pages that hold objects, in bytes, rounded up to whole pages of 8 KiB; none by default.
+    /// Sets a hard limit on the pages that hold objects, in bytes, rounded up to whole pages of 8
+    /// KiB. By default there is none.
     ///
-    /// An allocation that would pass it fails as if the reservation were exhausted: `try_alloc` returns an error, `alloc`
-    /// ends the process with a message. It is also a soft limit, if a lower one is not set, so that cycles run before it
-    /// is reached. A cycle cannot run inside an allocation: whoever gets the error can reach a safepoint, or
-    /// [`collect`](crate::Mutator::collect), and try again.
+    /// An allocation that would pass the limit fails as if the reservation were exhausted:
+    /// `try_alloc` returns an error, and `alloc` ends the process with a message. The hard limit
+    /// also serves as the soft limit, unless a lower one is set, so cycles run before the heap
+    /// reaches it. No cycle can run inside an allocation. A caller that gets the error can reach a
+    /// safepoint, or call [`collect`](crate::Mutator::collect), and try again.
     pub fn hard_limit(mut self, bytes: u64) -> Self {
         self.hard_limit = Some(bytes);
         self
     }
 
-    /// The longest time without a cycle; one begins then even if nothing was allocated. Default: 2 minutes.
+    /// Sets the longest time between cycles. When it is over a cycle begins, even if nothing was
+    /// allocated. The default is 2 minutes.
     pub fn period(mut self, period: Duration) -> Self {
         self.period = Some(period);
         self
     }
 
-    /// Address space for objects, in bytes, from 2 MiB to 512 GiB; rounded up to 2 MiB. It is a hard limit on the heap.
+    /// Sets the address space for objects, in bytes, from 2 MiB to 512 GiB, rounded up to 2 MiB. It
+    /// is a hard limit on the heap.
     ///
-    /// Default: 256 GiB, or less if the process has many heaps (each takes at most a 256th of what is left) or a limit: then a
-    /// half of what is left at most, and 16 MiB at least. Address space is not memory: it is neither readable nor writable, is
-    /// in no core dump, and counts for no limit but `RLIMIT_AS`, until objects need it; then 1 to 64 MiB at a time.
+    /// The default is 256 GiB. It is less if the process has many heaps (each takes at most a 256th
+    /// of what is left), or if the process has a limit on its address space; the heap then takes at
+    /// most half of what is left, and at least 16 MiB.
+    ///
+    /// Address space is not memory. Before objects need it, it is neither readable nor writable, is
+    /// in no core dump, and counts for no limit but `RLIMIT_AS`. The heap commits it in steps of 1
+    /// to 64 MiB.
     pub fn reservation(mut self, bytes: usize) -> Self {
         self.reservation = Some(bytes);
         self
     }
 
-    /// Processors that the collector may use, at least 1. Default: all this process may use.
+    /// Sets how many processors the collector may use, at least 1. By default it may use all that
+    /// the process may use.
     pub fn workers(mut self, processors: usize) -> Self {
         self.workers = Some(processors);
         self
     }
 
-    /// Runs a whole cycle at every safepoint, and asks for one at every slow allocation. For tests: very slow.
+    /// Runs a whole cycle at every safepoint, and requests one at every slow allocation. This is
+    /// for tests; it is very slow.
     pub fn stress(mut self, on: bool) -> Self {
         self.stress = Some(on);
         self
     }
 
-    /// After each marking, marks again in a simple way and compares; a missed object ends the process with a report.
+    /// After each marking, marks again in a simple way and compares. If an object was missed, the
+    /// process ends with a report.
     pub fn verify(mut self, on: bool) -> Self {
         self.verify = Some(on);
         self
@@ -167,16 +184,17 @@ impl HeapBuilder {
         self
     }
 
-    /// Asks the OS for huge pages behind large heaps (Linux: `madvise`).
+    /// Asks the OS for huge pages behind large heaps (Linux: `madvise`). The default is not to ask.
     ///
-    /// Marking a heap of some hundred MiB gets up to a tenth faster; an allocation that is first to touch a huge page
-    /// can take milliseconds, because the kernel clears 2 MiB and may compact memory first. Default: no.
+    /// Huge pages make marking a heap of some hundred MiB up to a tenth faster. But the first
+    /// allocation that touches a huge page can take milliseconds, because the kernel clears 2 MiB
+    /// and may compact memory first.
     pub fn huge_pages(mut self, on: bool) -> Self {
         self.huge_pages = Some(on);
         self
     }
 
-    /// Marks with the world stopped: for telling a bug of concurrency from another.
+    /// Marks while the world is stopped. This tells whether a bug comes from concurrent marking.
     pub fn stop_the_world(mut self, on: bool) -> Self {
         self.stop_the_world = Some(on);
         self
@@ -184,9 +202,10 @@ impl HeapBuilder {
 
     /// Writes no warnings to standard error.
     ///
-    /// By default the heap writes one line there when a thread has kept the collector waiting for 1 s, or something else
-    /// goes wrong for which there is no error to return, and again after 2, 4, 8 .. s. Where
-    /// [`on_event`](Self::on_event) is set, that gets the events, and no line is written.
+    /// By default the heap writes a line there when a thread has delayed the collector for 1 s, or
+    /// when something else goes wrong that no returned error can report; it repeats the line after
+    /// 2, 4, 8 .. s. If [`on_event`](Self::on_event) is set, its sink gets the events, and the heap
+    /// writes no line.
     ///
     /// # Examples
     /// ```
@@ -198,7 +217,8 @@ impl HeapBuilder {
         self
     }
 
-    /// Calls `sink` with each [`Event`], on the collector's thread. It must not wait for a mutator of this heap.
+    /// Calls `sink` with each [`Event`], on the collector's thread. `sink` must not wait for a
+    /// mutator of this heap.
     ///
     /// # Examples
     /// ```
@@ -223,17 +243,19 @@ impl HeapBuilder {
         self
     }
 
-    /// Calls `sink` with a line of text for each cycle (without a line feed), on the collector's thread, whatever
-    /// `GREYWAVE` says. The line is the one that `gctrace=1` writes to standard error:
+    /// Calls `sink` with a line of text for each cycle (without a line feed), on the collector's
+    /// thread, whatever `GREYWAVE` says. It is the line that `gctrace=1` writes to standard error:
     ///
     /// ```text
     /// gc 7 @1.234s 2%: 0.021+4.2+0.010 ms clock, 0.042+0.13/2.1/0.000+0.019 ms cpu, 41->42->20 MB, 44 MB goal, 0 MB external, 2 P
     /// ```
     ///
-    /// Cycle; age of the heap; share of all processors that marking has taken since then; wall time of the first stop,
-    /// of concurrent marking, of the other stops; processor time of the first stop, of assists / background workers /
-    /// workers on idle processors, of the other stops; heap when marking began, when it ended, and marked; the goal
-    /// (`-`: none); bytes that objects own outside the heap; processors; `(forced)` if somebody asked for the cycle.
+    /// The fields are: the number of the cycle; the age of the heap; the share of all processors
+    /// that marking has taken since then; the wall time of the first stop, of concurrent marking
+    /// and of the other stops; the processor time of the first stop, of assists / background
+    /// workers / workers on idle processors, and of the other stops; the heap when marking began,
+    /// when it ended, and what was marked; the goal (`-` if there is none); the bytes that objects
+    /// own outside the heap; the processors; and `(forced)` if a program requested the cycle.
     pub fn trace_to(mut self, sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.trace = Some(Arc::new(sink));
         self
@@ -242,13 +264,13 @@ impl HeapBuilder {
     /// Makes the heap.
     ///
     /// # Errors
-    /// [`ConfigError`] if a setting or a variable cannot be read, the address space cannot be had, or the OS refuses the
-    /// collector's thread.
+    /// [`ConfigError`] if a setting or a variable cannot be read, if there is not enough address
+    /// space, or if the OS refuses the collector's thread.
     pub fn build(self) -> Result<Heap, ConfigError> {
         self.build_with(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
     }
 
-    /// [`build`](Self::build) with an environment of the caller's.
+    /// Does what [`build`](Self::build) does, with an environment that the caller supplies.
     pub(crate) fn build_with(
         self,
         var: impl Fn(&str) -> Option<String>,
@@ -306,7 +328,7 @@ impl HeapBuilder {
         let collector = Collector::new(heap, settings);
         collector.start().map_err(|e| {
             let message = "the collector's thread cannot be started";
-            // The system says "try again" whatever it lacks.
+            // The system says "try again" whatever resource it lacks.
             match space::is_left(STACK) {
                 Ok(()) => ConfigError::refused(message.to_owned(), e),
                 Err(none) => {
@@ -335,7 +357,8 @@ fn reserve(asked: Option<usize>, options: Options) -> Result<MHeap, ConfigError>
     let largest = default_reservation(space::reserved());
     let mut bytes = largest;
     loop {
-        // Who cannot have what it wanted takes a half of what is left at most: others will want some.
+        // A heap that cannot have the size it wanted takes at most half of what is left, because
+        // the rest of the process will want some.
         let beside = if bytes < largest { bytes as u64 } else { 0 };
         match reserve_and_spare(bytes, beside, options) {
             Ok(heap) => return Ok(heap),
@@ -348,17 +371,18 @@ fn reserve(asked: Option<usize>, options: Options) -> Result<MHeap, ConfigError>
     }
 }
 
-/// What a heap reserves by default when other heaps have `taken` bytes.
+/// The default reservation of a heap, if other heaps have `taken` bytes.
 fn default_reservation(taken: u64) -> usize {
     let share = ADDRESS_SPACE.saturating_sub(taken) / SHARE;
     let power = share.checked_ilog2().map_or(0, |bits| 1_u64 << bits);
     (power as usize).clamp(MIN_DEFAULT, DEFAULT_RESERVATION)
 }
 
-/// A heap of `bytes`, if the process keeps `beside` bytes of address space and enough to live on.
+/// Makes a heap of `bytes`, if the process keeps `beside` bytes of address space, and enough for
+/// its other needs.
 fn reserve_and_spare(bytes: usize, beside: u64, options: Options) -> Result<MHeap, Refused> {
     let heap = MHeap::new(bytes, options)?;
-    // Under a limit that is tight itself, a part of it has to do.
+    // If the process has a tight limit, the reserve is a quarter of that limit.
     let to_spare = space::address_limit().map_or(TO_SPARE, |limit| TO_SPARE.min(limit / 4));
     space::is_left(to_spare.max(beside) as usize)?;
     Ok(heap)
@@ -399,7 +423,7 @@ fn gogc_from(value: &str) -> Option<Option<u32>> {
     }
 }
 
-/// How often the scheduler's line is wanted, and where it goes.
+/// How often the scheduler writes its trace line, and where to.
 #[cfg(feature = "sched")]
 pub(crate) fn scheduler_trace_from_environment()
 -> Result<Option<(Duration, TraceSink)>, ConfigError> {
@@ -411,7 +435,7 @@ pub(crate) fn scheduler_trace_from_environment()
     Ok((!every.is_zero()).then(|| (every, to_standard_error())))
 }
 
-/// What `GOMAXPROCS` says.
+/// The value of `GOMAXPROCS`.
 #[cfg(feature = "sched")]
 pub(crate) fn processors_from_environment() -> Result<Option<usize>, ConfigError> {
     let var = |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
@@ -422,7 +446,7 @@ fn processors_from(value: &str) -> Option<usize> {
     value.parse().ok().filter(|n| (1..=4096).contains(n))
 }
 
-/// Nine tenths of the container's limit, or no limit.
+/// Nine tenths of the container's limit, or `u64::MAX` if the container has none.
 fn container_limit() -> u64 {
     cgroup::memory_limit().map_or(u64::MAX, |limit| limit / 10 * 9)
 }
@@ -458,7 +482,7 @@ struct Debug {
     stop_the_world: bool,
     gctrace: bool,
     quiet: bool,
-    /// A line of the scheduler's every so many milliseconds; 0: none.
+    /// The scheduler writes a line each time so many milliseconds have passed; 0 means never.
     schedtrace: u32,
 }
 
@@ -547,7 +571,7 @@ mod tests {
         let sizes: Vec<usize> = (0..2500)
             .map(|_| {
                 let bytes = default_reservation(taken);
-                // The tables take a 28th beside it.
+                // The heap's tables take another 28th.
                 taken += bytes as u64 + bytes as u64 / 28;
                 bytes
             })

@@ -1,14 +1,14 @@
-//! Which mutator this thread has, and what is noted when the thread ends with it.
+//! The mutator of this thread, and what the library records when the thread ends while it has one.
 //!
-//! **Claim.** [`current`] names a mutator of this thread that is registered, or none, at every
-//! moment, also in the last destructors of the thread. It is set when a mutator is attached or a
-//! section begins, and taken back when the mutator is dropped or the section ends; the end of the
-//! thread does not touch it, since a mutator that was not dropped stays registered
-//! (`gc/lost.rs`). So a `Root` that a destructor drops after everything else still finds the record
-//! that it is to use, and `attach` refuses a second licence.
+//! **Claim.** At every moment, even in the last destructors of the thread, [`current`] returns a
+//! registered mutator of this thread, or none. `attach` and the begin of a section set it; dropping
+//! the mutator and the end of the section clear it. The end of the thread leaves it alone, because
+//! a mutator that was not dropped stays registered (`gc/lost.rs`). So a `Root` that a destructor
+//! drops after everything else still finds its record, and `attach` refuses a second licence.
 //!
-//! The cell has no destructor, so it can be read at any time. [`Farewell`] has one, which notes the
-//! departure. It may run before a user's thread-local that holds the mutator, and drops it then.
+//! The cell has no destructor, so it can be read at any time. [`Farewell`] has a destructor, which
+//! records that the mutator has departed. It may run before a user's thread-local that holds the
+//! mutator; the mutator is then dropped after its departure.
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -23,16 +23,16 @@ use crate::sys::sabotage::{self, Fault};
 pub(crate) struct Current {
     pub(crate) mutator: MutatorRef,
     pub(crate) collector: *const Collector,
-    /// Whether it runs; a blocked one's record is not the thread's to touch.
+    /// Whether the mutator runs. The thread must not touch the record of a blocked one.
     pub(crate) running: bool,
-    /// Whether it is the thread's own, not a P's.
+    /// Whether the mutator is the thread's own and not a P's.
     pub(crate) is_attached: bool,
 }
 
 impl Current {
-    /// Where it was attached, or its runtime built.
+    /// Where the mutator was attached, or where its runtime was built.
     pub(crate) fn attached_at(&self) -> &'static Location<'static> {
-        // SAFETY: 1. see the module's head. 2. what never changes.
+        // SAFETY: 1. see the head of this file. 2. the field never changes.
         unsafe { self.mutator.get() }.attached_at
     }
 }
@@ -42,10 +42,10 @@ thread_local! {
     static FAREWELL: Farewell = const { Farewell };
 }
 
-/// This thread's mutator, if it has one.
+/// Returns this thread's mutator, if it has one.
 pub(crate) fn current() -> Option<Current> {
-    // Where the system has no thread-locals of its own, the cell is gone at the end of a thread:
-    // then nothing is known of a mutator.
+    // On systems without native thread-locals the cell is gone at the end of a thread; this
+    // function then returns none.
     CURRENT.try_with(Cell::get).unwrap_or(None)
 }
 
@@ -53,12 +53,12 @@ pub(crate) fn set_current(current: Option<Current>) {
     let _ = CURRENT.try_with(|c| c.set(current));
 }
 
-/// Says that this thread's mutator runs, or is blocked.
+/// Records whether this thread's mutator runs or is blocked.
 pub(crate) fn set_running(running: bool) {
     set_current(current().map(|current| Current { running, ..current }));
 }
 
-/// The thread ends.
+/// Runs when the thread ends.
 struct Farewell;
 
 impl Drop for Farewell {
@@ -66,7 +66,7 @@ impl Drop for Farewell {
         let Some(current) = current().filter(|c| c.is_attached) else {
             return;
         };
-        // SAFETY: the mutator was not dropped, so its handle keeps the collector.
+        // SAFETY: the mutator was not dropped, so its handle keeps the collector alive.
         let collector = unsafe { &*current.collector };
         if sabotage::is_on(Fault::LostMutatorDetached) {
             collector.detach(current.mutator);
@@ -77,11 +77,13 @@ impl Drop for Farewell {
     }
 }
 
-/// From now on the end of this thread is noted, if its mutator has not been dropped by then.
+/// Makes sure that the end of this thread is recorded if the thread has not dropped its mutator by
+/// then.
 pub(crate) fn watch_exit(collector: &Collector, mutator: MutatorRef) {
     let is_watched = FAREWELL.try_with(|_| ()).is_ok();
-    // In a destructor that runs after the farewell the end is not noted; waits find it out where the
-    // system tells of ended threads. Elsewhere the mutator has departed from the beginning.
+    // A mutator that is attached in a destructor after the farewell is not recorded at the end of
+    // its thread. Where the system tells of ended threads, a wait for the mutator finds the end.
+    // Elsewhere the mutator counts as departed from the beginning.
     if !is_watched && OsThread::current().has_ended().is_none() {
         collector.note_departure(mutator);
     }

@@ -6,9 +6,10 @@ use std::fmt;
 use crate::gc::brake::NoRoom;
 use crate::heap::mheap::Shortage;
 
-/// Why a heap could not be made: a setting that cannot be read, or memory or a thread that the OS refuses.
+/// Says why a heap could not be made: a setting cannot be read, or the OS refuses memory or a
+/// thread.
 ///
-/// The message names the thing, the value and what is allowed.
+/// The message names the thing, the value, and what is allowed.
 #[derive(Debug)]
 pub struct ConfigError {
     message: String,
@@ -16,7 +17,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// `name` has the value `value`, which is not what is `allowed`.
+    /// Makes the error for a setting `name` whose `value` is not one of the `allowed` ones.
     pub(crate) fn unreadable(name: &str, value: &str, allowed: &str) -> Self {
         Self {
             message: format!("{name} is {value:?}; allowed: {allowed}"),
@@ -48,14 +49,15 @@ impl Error for ConfigError {
     }
 }
 
-/// Why a thread could not be attached.
+/// Says why a thread could not be attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// This thread has a mutator already, of this heap or another. Two licences on one thread would let one pass a
-    /// safepoint while the other's `Gc`s live.
+    /// The thread already has a mutator, of this heap or another. With two licences, one could pass
+    /// a safepoint while `Gc`s of the other live.
     AlreadyAttached,
-    /// This is a collector's thread, in the middle of an object's `Drop`: what it would wait for waits for it.
+    /// The thread is a collector's, which is running an object's `Drop`. An attach may have to wait
+    /// for the collector, which waits for this thread.
     InDrop,
 }
 
@@ -70,11 +72,12 @@ impl fmt::Display for AttachError {
 
 impl Error for AttachError {}
 
-/// The heap's reservation or hard limit is exhausted, or the system refuses memory; the value that was to be allocated
-/// comes back.
+/// Says that the heap has no room: its reservation or its hard limit is exhausted, or the system
+/// refuses memory. The error returns the value that could not be allocated.
 ///
-/// Its text says what lived when the last cycle ended. If that is much less than the heap may use, the thread has
-/// allocated too much since its last safepoint: no cycle can begin before the next one.
+/// The message says how much was live when the last cycle ended. If that is much less than the heap
+/// may use, then the thread has allocated too much since its last safepoint, because no cycle can
+/// begin before its next one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AllocError<T> {
     value: T,
@@ -87,12 +90,12 @@ impl<T> AllocError<T> {
         Self { value, bytes, told }
     }
 
-    /// The value that could not be allocated.
+    /// Returns the value that could not be allocated.
     pub fn into_inner(self) -> T {
         self.value
     }
 
-    /// Bytes that were asked for.
+    /// Returns the number of bytes that were requested.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -166,7 +169,8 @@ impl<T> fmt::Display for AllocError<T> {
 
 impl<T> Error for AllocError<T> {}
 
-/// A broken invariant of the heap, in words: a bug in this crate, or in somebody's `unsafe` code.
+/// A broken invariant of the heap, described in words. It points to a bug in this crate or in other
+/// `unsafe` code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyError(String);
 

@@ -1,4 +1,4 @@
-//! Memory outside the heap that belongs to objects inside it.
+//! Memory outside the heap that is owned by objects inside it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,11 +7,13 @@ use crate::api::mutator::Mutator;
 use crate::gc::collector::Collector;
 use crate::object::trace::{Rebrand, Trace, Tracer};
 
-/// Bytes outside the heap that count towards its goal and its memory limit while this value lives.
+/// Counts bytes outside the heap towards its goal and its memory limit, as long as this value
+/// lives.
 ///
-/// For what an object owns and the collector cannot see: a texture, a memory map, a buffer of another library. Put it
-/// into the object, and the bytes are counted until the object is dropped; cycles start earlier for them. Standard
-/// containers in a [`GcLock`](crate::GcLock) or in an object's fields are counted without this.
+/// Use it for memory that an object owns and the collector cannot see: a texture, a memory map, a
+/// buffer of another library. Put the value into the object; the bytes then count until the object
+/// is dropped, and cycles start earlier because of them. The containers of `std` are counted
+/// without it, in an object's fields and in a [`GcLock`](crate::GcLock).
 ///
 /// # Examples
 /// ```
@@ -34,12 +36,12 @@ use crate::object::trace::{Rebrand, Trace, Tracer};
 pub struct External {
     collector: Arc<Collector>,
     bytes: usize,
-    /// What the heap's books have of it.
+    /// The part of `bytes` that the heap counts.
     counted: u64,
 }
 
 impl External {
-    /// The bytes that are counted.
+    /// Returns the number of bytes that were requested.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -47,7 +49,7 @@ impl External {
 
     /// Counts `bytes` instead of what was counted before. O(1).
     ///
-    /// All that a heap counts together ends at 2^62 bytes: what would be more counts nothing.
+    /// A heap counts at most 2^62 bytes in total; what exceeds that does not count.
     pub fn resize(&mut self, bytes: usize) {
         let wanted = bytes as u64;
         self.bytes = bytes;
@@ -56,7 +58,7 @@ impl External {
         } else {
             let less = self.counted - wanted;
             self.counted = wanted;
-            // At most 2^62.
+            // The difference is at most 2^62.
             self.collector.add_external(-less.cast_signed());
         }
         self.collector.ask_if_due();
@@ -65,7 +67,7 @@ impl External {
 
 impl Drop for External {
     fn drop(&mut self) {
-        // At most 2^62.
+        // The amount is at most 2^62.
         self.collector.add_external(-self.counted.cast_signed());
     }
 }
@@ -78,20 +80,21 @@ impl fmt::Debug for External {
     }
 }
 
-// SAFETY: 1, 3, 4, 6. no `Gc` inside. 2. the collector is shared by its own locks and atomics; its last `Arc` may go on
-// any thread. 5. does nothing.
+// SAFETY: 1, 3, 4, 6. there is no `Gc` inside. 2. the collector's own locks and atomics protect it;
+// any thread may drop its last `Arc`. 5. `trace` does nothing.
 unsafe impl Trace for External {
     const NEEDS_TRACE: bool = false;
     fn trace(&self, _: &mut Tracer<'_>) {}
 }
 
-// SAFETY: 1, 2. no brand.
+// SAFETY: 1, 2. the type has no brand.
 unsafe impl Rebrand<'_> for External {
     type To = Self;
 }
 
 impl Mutator {
-    /// Counts `bytes` outside the heap towards its goal and limit until the result is dropped. O(1); may ask for a cycle.
+    /// Counts `bytes` outside the heap towards its goal and limit until the result is dropped.
+    /// O(1). The call may request a cycle.
     #[must_use = "the bytes are counted while the result lives"]
     pub fn external(&self, bytes: usize) -> External {
         let mut external = External {

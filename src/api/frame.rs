@@ -1,4 +1,4 @@
-//! `Frame`: a mutable rooted value owned by Rust code.
+//! `Frame`: a mutable rooted value that Rust code owns.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,10 +12,12 @@ use crate::gc::frames::{FrameHeader, scan_before_open};
 use crate::object::trace::{At, Collect, LockView, Rebrand, Trace, Tracer};
 use crate::sys::sabotage::{self, Fault};
 
-/// A mutable rooted value, such as a virtual machine's operand stack: everything it holds is alive.
+/// A mutable rooted value, such as the operand stack of a virtual machine. A frame keeps everything
+/// in it alive.
 ///
-/// `T` is written with the brand `'static`. [`enter`](Self::enter) opens it with a mutator's brand; while it is open,
-/// pushing and popping are the value's own operations, without a barrier. It can be sent to another thread.
+/// `T` is written with the brand `'static`. [`enter`](Self::enter) opens the frame with a mutator's
+/// brand. While it is open, the program changes the value with the value's own methods, and no
+/// write barrier runs. A frame can be sent to another thread.
 ///
 /// # Examples
 /// ```
@@ -36,7 +38,7 @@ use crate::sys::sabotage::{self, Fault};
 /// # Ok::<(), greywave::AttachError>(())
 /// ```
 pub struct Frame<T> {
-    /// The box; freed by the frame table.
+    /// The box, which the frame table frees.
     at: NonNull<FrameBox<T>>,
     collector: Arc<Collector>,
     owns: PhantomData<T>,
@@ -48,18 +50,20 @@ struct FrameBox<T> {
     value: T,
 }
 
-// SAFETY: the value is reached through `enter` only, on a thread with a mutator of the heap; `Trace` makes its parts fit
-// for any thread, and `Gc`s in it are valid on each.
+// SAFETY: only `enter` reaches the value, on a thread with a mutator of the heap; `Trace` makes its
+// parts fit for any thread, and the `Gc`s in it are valid on each.
 unsafe impl<T> Send for Frame<T> {}
 
 impl<T> Frame<T>
 where
     T: Collect + 'static,
 {
-    /// Roots `value`. In a process with several heaps it is looked through, O(value); else O(1).
+    /// Roots `value`. If the process has several heaps, the call visits the whole value, O(value);
+    /// otherwise it is O(1).
     ///
     /// # Panics
-    /// If something in it is of another heap than `mu`: a `Gc<'static, _>` may be.
+    /// If the value holds an object of another heap than `mu`, which is possible for a `Gc<'static,
+    /// _>`.
     #[must_use]
     #[track_caller]
     pub fn new(mu: &Mutator, value: T) -> Self {
@@ -78,9 +82,10 @@ where
     }
 
     unsafe fn trace(header: NonNull<FrameHeader>, tracer: &mut Tracer<'_>) {
-        // SAFETY: the header is the first field of a box of this type; [F2] the scan is claimed.
+        // SAFETY: the header is the first field of a box of this type; [F2] the caller has claimed
+        // the scan.
         let value = unsafe { &raw const (*header.cast::<FrameBox<T>>().as_ptr()).value };
-        // SAFETY: as above: shared access while nobody changes it.
+        // SAFETY: as above: nobody changes the value during this shared access.
         let value = unsafe { &*value };
         value.trace(tracer);
     }
@@ -90,7 +95,8 @@ where
         drop(unsafe { Box::from_raw(header.cast::<FrameBox<T>>().as_ptr()) });
     }
 
-    /// Opens the frame. O(1), but for the first time in a cycle while marking runs: then its content is scanned.
+    /// Opens the frame. O(1), except that the first opening in a cycle while marking runs scans the
+    /// content.
     ///
     /// # Panics
     /// If the frame belongs to another heap than `mu`.
@@ -98,14 +104,14 @@ where
     #[inline]
     pub fn enter<'f, 'm>(&'f mut self, mu: &'m Mutator) -> FrameGuard<'f, 'm, T> {
         let header: NonNull<FrameHeader> = self.at.cast();
-        // SAFETY: the box is alive while the frame is.
+        // SAFETY: the box lives as long as the frame.
         mu.check_heap(unsafe { header.as_ref() }.heap());
         if mu.local().duty.marks() && !sabotage::is_on(Fault::FrameOpenedUnscanned) {
             scan_first(mu, header);
         }
-        // SAFETY: the box is alive while the frame is.
+        // SAFETY: the box lives as long as the frame.
         unsafe { header.as_ref() }.note_opening(mu.local().section.get());
-        // SAFETY: as above; only a place is computed.
+        // SAFETY: as above; the expression only computes an address.
         let value = unsafe { &raw mut (*self.at.as_ptr()).value };
         FrameGuard {
             value: value.cast(),
@@ -114,7 +120,7 @@ where
     }
 }
 
-/// [G4] The frame gives its value out with a section's brand, whatever brand it came with.
+/// [G4] The frame will give its value out with a section's brand, whatever brand it came with.
 #[cold]
 #[inline(never)]
 #[track_caller]
@@ -145,7 +151,7 @@ impl<T> fmt::Debug for Frame<T> {
     }
 }
 
-/// An open [`Frame`]. It borrows the mutator, so the frame is closed at every safepoint.
+/// An open [`Frame`]. The guard borrows the mutator, so the frame is closed at every safepoint.
 #[must_use = "the frame is closed at once otherwise"]
 pub struct FrameGuard<'f, 'm, T: Rebrand<'m>> {
     value: *mut At<'m, T>,
@@ -156,7 +162,8 @@ impl<'m, T: Rebrand<'m>> Deref for FrameGuard<'_, 'm, T> {
     type Target = At<'m, T>;
     #[inline]
     fn deref(&self) -> &At<'m, T> {
-        // SAFETY: [F2] the frame is open and borrowed by this guard alone; `Rebrand` makes the cast a change of brand.
+        // SAFETY: [F2] the frame is open, and only this guard borrows it; by `Rebrand` the cast
+        // changes only the brand.
         unsafe { &*self.value }
     }
 }
@@ -164,7 +171,8 @@ impl<'m, T: Rebrand<'m>> Deref for FrameGuard<'_, 'm, T> {
 impl<'m, T: Rebrand<'m>> DerefMut for FrameGuard<'_, 'm, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut At<'m, T> {
-        // SAFETY: as in `deref`; scanned in this cycle if marking runs, so changes need no barrier.
+        // SAFETY: as in `deref`. If marking runs, the frame was scanned in this cycle, so changes
+        // need no barrier.
         unsafe { &mut *self.value }
     }
 }

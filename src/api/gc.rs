@@ -10,20 +10,22 @@ use std::ptr::NonNull;
 
 use crate::object::trace::{Rebrand, RebrandTarget, Trace, Tracer};
 
-/// A pointer to an object in the heap: one word (two for slices, `str` and trait objects), `Copy`, and as cheap to follow
-/// as a reference.
+/// A pointer to an object in the heap. It is `Copy`, one word long (two for slices, `str` and trait
+/// objects), and as cheap to follow as a reference.
 ///
-/// It lives as long as the borrow of the [`Mutator`](crate::Mutator) that it came from; to keep the object longer, put the
-/// pointer into another object, or make a [`Root`](crate::Root).
+/// It is valid while the [`Mutator`](crate::Mutator) that it came from is borrowed. To keep the
+/// object longer, store the pointer in another object, or make a [`Root`](crate::Root).
 ///
-/// Comparison, hashing and formatting go by value, as with `Box`; [`ptr_eq`](Gc::ptr_eq) compares addresses.
+/// Comparison, hashing and formatting use the object's value, as with `Box`. [`ptr_eq`](Gc::ptr_eq)
+/// compares addresses.
 #[allow(
     explicit_outlives_requirements,
     reason = "with the bound written out, `dyn Trait` in a field means `dyn Trait + 'gc`"
 )]
 pub struct Gc<'gc, T: ?Sized + 'gc> {
     at: NonNull<T>,
-    /// Covariant in both, as a reference is; `NonNull` makes it neither `Send` nor `Sync`.
+    /// The type is covariant in both parameters, as a reference is; `NonNull` makes it neither
+    /// `Send` nor `Sync`.
     brand: PhantomData<&'gc T>,
 }
 
@@ -37,11 +39,13 @@ impl<T: ?Sized> Clone for Gc<'_, T> {
 impl<T: ?Sized> Copy for Gc<'_, T> {}
 
 impl<'gc, T: ?Sized> Gc<'gc, T> {
-    /// A pointer to the object at `at`.
+    /// Makes a pointer to the object at `at`.
     ///
     /// # Safety
-    /// 1. An initialised object of the thread's heap, or a zero-sized one, is at `at`. 2. It is not freed during `'gc`:
-    ///    it is reachable, or fresh, and `'gc` ends before the mutator's next safepoint.
+    /// 1. `at` is the address of an initialised object of the thread's heap, or of a zero-sized
+    ///    one.
+    /// 2. The object is not freed during `'gc`: it is reachable or fresh, and `'gc` ends before the
+    ///    mutator's next safepoint.
     #[inline(always)]
     pub(crate) unsafe fn from_raw(at: NonNull<T>) -> Self {
         Self {
@@ -55,13 +59,13 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
         self.at
     }
 
-    /// The object's address, for the marker.
+    /// Returns the object's address, for the marker.
     #[inline(always)]
     pub(crate) fn address(self) -> usize {
         self.at.as_ptr().cast::<u8>().expose_provenance()
     }
 
-    /// The object, for as long as the pointer lives. O(1).
+    /// Returns the object, with the lifetime of the pointer. O(1).
     ///
     /// # Examples
     /// ```
@@ -77,25 +81,27 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
         reason = "it returns the longer lifetime, which `AsRef` cannot"
     )]
     pub fn as_ref(self) -> &'gc T {
-        // SAFETY: `from_raw`'s clauses: alive for `'gc`. [G3] plain fields do not change; cells are atomics or locked.
+        // SAFETY: by the clauses of `from_raw` the object lives for `'gc`. [G3] its plain fields do
+        // not change, and its cells are atomics or locked.
         unsafe { self.at.as_ref() }
     }
 
-    /// Whether both point to the same object. O(1).
+    /// Returns whether both point to the same object. O(1).
     #[inline]
     #[must_use]
     pub fn ptr_eq(self, other: Self) -> bool {
         std::ptr::addr_eq(self.at.as_ptr(), other.at.as_ptr())
     }
 
-    /// The object's address. It stays the same for the object's life. O(1).
+    /// Returns the object's address, which never changes. O(1).
     #[inline]
     #[must_use]
     pub fn as_ptr(self) -> *const T {
         self.at.as_ptr()
     }
 
-    /// The same object, seen as another type; `view` must return its argument's address.
+    /// Returns a pointer to the same object as another type; `view` must return its argument's
+    /// address.
     #[doc(hidden)]
     pub fn unsize_with<U: ?Sized + 'gc>(self, view: impl FnOnce(&'gc T) -> &'gc U) -> Gc<'gc, U> {
         let seen = view(self.as_ref());
@@ -103,19 +109,22 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
             std::ptr::addr_eq(seen, self.as_ptr()),
             "unsize! must not change the address"
         );
-        // `seen` may reach less than the object: a `GcArray` seen as itself is its length and nothing behind it. So the new
-        // pointer takes its metadata from `seen`, and its address, with all that it may reach, from the old one.
+        // `seen` may cover less than the object: a `GcArray` that is viewed as itself covers only
+        // its length. So the new pointer takes its metadata from `seen`, and its address and
+        // provenance from the old pointer.
         let mut whole = NonNull::from(seen);
         let first_word = (&raw mut whole).cast::<NonNull<u8>>();
-        // SAFETY: a pointer, thin or wide, has at least one word, and any word may be read as a number.
+        // SAFETY: a pointer, thin or wide, has at least one word, and any word may be read as a
+        // number.
         let address = unsafe { first_word.cast::<usize>().read() };
         assert!(
             address == self.at.as_ptr().cast::<u8>().addr(),
             "the first word of a pointer is its address"
         );
-        // SAFETY: as above; the same address is written.
+        // SAFETY: as above; the write stores the address that was there.
         unsafe { first_word.write(self.at.cast()) };
-        // SAFETY: 1. the same object; its type is known to its span, not to the pointer. 2. the same lifetime.
+        // SAFETY: 1. it is the same object; the span knows its type, the pointer does not. 2. the
+        // lifetime is the same.
         unsafe { Gc::from_raw(whole) }
     }
 }
@@ -150,10 +159,10 @@ macro_rules! unsize {
     };
 }
 
-/// Says that `Gc`s to a trait object may be rooted and be parameters of generic heap types.
+/// Allows `Gc`s to a trait object to be rooted, and to be parameters of generic heap types.
 ///
-/// A trait object type is named without a brand, so what it points to may hold `Gc`s of any; only pointers to it are
-/// rebranded. The trait must not have a lifetime parameter of its own.
+/// The type of a trait object has no brand, so the object may hold `Gc`s of any brand; only the
+/// pointer to it is rebranded. The trait must not have a lifetime parameter of its own.
 ///
 /// # Examples
 /// ```
@@ -181,7 +190,8 @@ macro_rules! unsize {
 #[macro_export]
 macro_rules! dyn_target {
     (dyn $name:path) => {
-        // SAFETY: only the trait object's lifetime bound changes, which is not part of its layout or metadata.
+        // SAFETY: only the lifetime bound of the trait object changes, which is not part of its
+        // layout or metadata.
         unsafe impl<'a, 'b> $crate::__private::RebrandTarget<'b> for dyn $name + 'a {
             type Target = dyn $name + 'b;
         }
@@ -208,8 +218,8 @@ impl<T: ?Sized> Borrow<T> for Gc<'_, T> {
     }
 }
 
-// SAFETY: 1. the pointer itself is reported. 2. 3. a pointer is shared by copying; the object keeps its own contract.
-// 4. true. 5. 6. nothing else.
+// SAFETY: 1. the pointer itself is reported. 2. 3. a pointer is shared by copying; the object keeps
+// its own contract. 4. the constant is true. 5. 6. it does nothing else.
 unsafe impl<T: ?Sized> Trace for Gc<'_, T> {
     #[inline(always)]
     fn trace(&self, tracer: &mut Tracer<'_>) {
@@ -217,7 +227,7 @@ unsafe impl<T: ?Sized> Trace for Gc<'_, T> {
     }
 }
 
-// SAFETY: only the brand and what it brands change.
+// SAFETY: only the brand, and what carries it, changes.
 unsafe impl<'b, T> Rebrand<'b> for Gc<'_, T>
 where
     T: ?Sized + RebrandTarget<'b>,

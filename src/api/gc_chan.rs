@@ -16,21 +16,23 @@ use crate::sched::chan::{
     BYTES_OF_TOKENS, Receiver, SendError, Sender, TryRecvError, TrySendError, chan, chan_of_tokens,
 };
 
-/// What senders and receivers wait for: one token for each place that is free, one for each item.
+/// The tokens that senders and receivers wait for: one for each free place, and one for each item.
 struct Tokens {
     free: (Sender<()>, Receiver<()>),
     filled: (Sender<()>, Receiver<()>),
 }
 
-/// A bounded channel of objects, which is itself an object: what is in it is kept by the collector, without roots, and a
-/// channel that nobody can reach is collected with everything in it.
+/// A bounded channel of objects, which is itself an object in the heap. The collector keeps the
+/// items alive, without roots. If nobody can reach the channel any more, it is collected with
+/// everything in it.
 ///
-/// A `Gc` does not live across an `.await`, so the waiting ends of it take closures: [`send`](Root::send) makes the object
-/// when there is room for it, [`recv`](Root::recv) looks at it in the section in which it arrives. Inside a section there
-/// are [`try_send`](Self::try_send) and [`try_recv`](Self::try_recv).
+/// A `Gc` cannot live across an `.await`, so the operations that wait take closures.
+/// [`send`](Root::send) makes the object once there is room for it. [`recv`](Root::recv) shows the
+/// item to its closure, in the section in which it arrives. Inside a section, use
+/// [`try_send`](Self::try_send) and [`try_recv`](Self::try_recv).
 ///
-/// Items come out in the order in which they went in. A send costs two operations of a [`chan`] and a write
-/// of a [`GcLock`]; the first write in a cycle costs O(items in the channel).
+/// Items come out in the order in which they went in. A send costs two operations of a [`chan`] and
+/// a write of a [`GcLock`]; the first write in a cycle costs O(items in the channel).
 ///
 /// # Examples
 /// ```
@@ -68,11 +70,12 @@ pub struct GcChan<'gc, T> {
 }
 
 impl<'gc, T> GcChan<'gc, T> {
-    /// A channel with room for `capacity` items, to be moved into the heap with [`Mutator::alloc`]. O(`capacity`).
+    /// Makes a channel with room for `capacity` items. [`Mutator::alloc`] moves it into the heap.
+    /// O(`capacity`).
     ///
     /// # Panics
-    /// If `capacity` is 0: an item that waits in a sender would need a root. Use [`chan`] and a [`Root`] for a meeting of
-    /// both sides.
+    /// If `capacity` is 0, because an item that waits in a sender would need a root. If both sides
+    /// must meet, use [`chan`] and a [`Root`].
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         assert!(
@@ -89,13 +92,13 @@ impl<'gc, T> GcChan<'gc, T> {
         }
     }
 
-    /// Puts `item` in, if there is room.
+    /// Puts `item` into the channel, if there is room.
     ///
     /// # Errors
     /// The item, if there is no room or the channel is closed.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If the channel or the item belongs to another heap than `mu`; the channel is then unchanged.
     #[track_caller]
     pub fn try_send(&self, mu: &Mutator, item: Gc<'gc, T>) -> Result<(), TrySendError<Gc<'gc, T>>> {
         self.items.assert_own(mu);
@@ -110,13 +113,13 @@ impl<'gc, T> GcChan<'gc, T> {
         }
     }
 
-    /// Takes the oldest item out.
+    /// Takes the oldest item out of the channel.
     ///
     /// # Errors
-    /// If there is none now, or will be none any more.
+    /// If the channel is empty, or empty and closed.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If the channel belongs to another heap than `mu`; it is then unchanged.
     #[track_caller]
     pub fn try_recv(&self, mu: &Mutator) -> Result<Gc<'gc, T>, TryRecvError> {
         self.items.assert_own(mu);
@@ -125,36 +128,38 @@ impl<'gc, T> GcChan<'gc, T> {
         self.take(mu, filled).ok_or(TryRecvError::Empty)
     }
 
-    /// Ends the channel: nothing more goes in, what is in it can be received. Closing twice does nothing more.
+    /// Closes the channel: it accepts no more items, and what is in it can be received. A second
+    /// call does nothing.
     pub fn close(&self) {
         self.tokens.close();
     }
 
-    /// Whether it was closed.
+    /// Returns whether the channel was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.tokens.filled.0.is_closed()
     }
 
-    /// The number of items in it, at some moment during the call.
+    /// Returns the number of items in the channel at some moment during the call.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tokens.filled.0.len()
     }
 
-    /// Whether nothing is in it, at some moment during the call.
+    /// Returns whether the channel was empty at some moment during the call.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The room that it was made with, in items.
+    /// Returns the number of items that the channel was made for.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.tokens.filled.0.capacity()
     }
 
-    /// The caller has a token of a free place, which goes back if the lock is refused.
+    /// Puts `item` into the list. `place` is the token of a free place, which goes back if the lock
+    /// is refused.
     #[track_caller]
     fn put(
         &self,
@@ -165,8 +170,9 @@ impl<'gc, T> GcChan<'gc, T> {
         let mut items = self.items.write(mu);
         items.push_back(item);
         place.use_up();
-        // There is room for as many tokens as there are places. Under the lock, so that a receiver finds the item; but what
-        // its waker does may need the lock.
+        // The channel has room for as many tokens as it has places. The token is sent under the
+        // lock, so that the receiver finds the item; but the receiver's waker may need the lock, so
+        // it runs later.
         let Ok(waker) = self.tokens.filled.0.try_send_quietly(()) else {
             items.pop_back();
             return Err(SendError(item));
@@ -178,7 +184,8 @@ impl<'gc, T> GcChan<'gc, T> {
         Ok(())
     }
 
-    /// The caller has a token of an item, which goes back if the lock is refused.
+    /// Takes the oldest item from the list. `filled` is the token of an item, which goes back if
+    /// the lock is refused.
     #[track_caller]
     fn take(&self, mu: &Mutator, filled: Token<'_>) -> Option<Gc<'gc, T>> {
         let mut items = self.items.write(mu);
@@ -192,14 +199,15 @@ impl<'gc, T> GcChan<'gc, T> {
     }
 }
 
-/// For how many items a channel keeps room, however few are in it.
+/// The number of items for which a channel always keeps room.
 const KEPT: usize = 1024;
 
-/// What a channel owns outside the heap besides its items' places, in bytes. Channels of tokens have no buffers.
+/// The bytes that a channel owns outside the heap, besides the places of its items. The channels of
+/// tokens have no buffers.
 const OWN_BYTES: usize = size_of::<Tokens>() + 2 * BYTES_OF_TOKENS + 6 * size_of::<usize>();
 
-/// A token that goes back if what it was taken for does not happen: `make` panics, there is no section to be had, or the lock
-/// of the items is refused.
+/// A token that goes back unless it is used up: `make` may panic, no section may be available, or
+/// the lock of the items may be refused.
 struct Token<'a>(&'a Sender<()>);
 
 impl Token<'_> {
@@ -211,23 +219,25 @@ impl Token<'_> {
 
 impl Drop for Token<'_> {
     fn drop(&mut self) {
-        // There is room: it was taken out.
+        // There is room, because this token was taken out.
         let _ = self.0.try_send(());
     }
 }
 
 impl Tokens {
     fn close(&self) {
-        // An error says that it is closed already.
+        // An error means that the channel is closed already.
         let _ = self.free.0.close();
         let _ = self.filled.0.close();
     }
 }
 
 impl<T: Collect> Root<GcChan<'static, T>> {
-    /// Waits for room, then has `make` make the object, in a section as of [`with`], and puts it in.
+    /// Waits for room, calls `make` in a section (see [`with`]), and puts the object that it
+    /// returns into the channel.
     ///
-    /// Dropping the future before it is ready sends nothing; `make` has not been called then.
+    /// If the future is dropped before it is ready, nothing has been sent, and `make` has not been
+    /// called.
     ///
     /// # Errors
     /// If the channel is closed. `make` may have been called or not.
@@ -247,9 +257,10 @@ impl<T: Collect> Root<GcChan<'static, T>> {
         })
     }
 
-    /// Waits for an item and gives it to `look`, in a section as of [`with`]; `None` when the channel is closed and empty.
+    /// Waits for an item and passes it to `look`, in a section (see [`with`]). Returns `None` if
+    /// the channel is closed and empty.
     ///
-    /// Dropping the future before it is ready takes nothing.
+    /// If the future is dropped before it is ready, it has taken nothing.
     pub async fn recv<R, F>(&self, look: F) -> Option<R>
     where
         F: for<'m> FnOnce(&'m Mutator, Gc<'m, At<'m, T>>) -> R,
@@ -264,7 +275,7 @@ impl<T: Collect> Root<GcChan<'static, T>> {
         })
     }
 
-    /// As [`GcChan::close`], in a section of its own.
+    /// Does what [`GcChan::close`] does, in a section of its own.
     pub fn close(&self) {
         self.tokens().close();
     }
@@ -274,8 +285,8 @@ impl<T: Collect> Root<GcChan<'static, T>> {
     }
 }
 
-// SAFETY: 1. every edge is in `items`. 2. to 4. as for the lock; the tokens hold no `Gc` and are shared by themselves.
-// 5. and 6. as for the lock. 7. to the lock.
+// SAFETY: 1. every edge is in `items`. 2. to 4. as for the lock; the tokens hold no `Gc` and
+// protect themselves. 5. and 6. as for the lock. 7. the lock measures itself.
 unsafe impl<T> Trace for GcChan<'_, T> {
     fn trace(&self, tracer: &mut Tracer<'_>) {
         self.items.trace(tracer);
@@ -285,19 +296,20 @@ unsafe impl<T> Trace for GcChan<'_, T> {
         external_bytes(self)
     }
 
-    /// The lock keeps an account of the items' places, which come and go; the tokens are the same at birth and at death.
+    /// The lock's account covers the places of the items, whose number changes. The tokens are the
+    /// same at birth and at death.
     fn count_external(&self, how: &Counting<'_>) -> usize {
         self.items.count_external(how).saturating_add(OWN_BYTES)
     }
 }
 
-// SAFETY: 1. and 2. the lock's brand changes, as `GcLock`, `VecDeque` and `Gc` change theirs.
+// SAFETY: 1. and 2. only the lock's brand changes, as `GcLock`, `VecDeque` and `Gc` change theirs.
 unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for GcChan<'_, T> {
     type To = GcChan<'b, T::To>;
 }
 
 impl<T> fmt::Debug for GcChan<'_, T> {
-    /// Shows how much is in it, not what: graphs have cycles.
+    /// Shows how many items the channel holds, but not the items, because graphs have cycles.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GcChan")
             .field("len", &self.len())
@@ -312,7 +324,8 @@ mod tests {
     use super::*;
     use crate::Heap;
 
-    /// A channel that is never quite empty does not keep the room of its peak, in memory or in the heap's books.
+    /// A channel that is never quite empty gives back the room of its peak, in memory and in the
+    /// heap's books.
     #[test]
     fn one_item_that_stays_does_not_keep_the_room_of_a_crowd() {
         const CROWD: usize = 100 * KEPT;
@@ -328,7 +341,7 @@ mod tests {
         assert!(external_bytes(&*channel) <= empty + KEPT * size_of::<usize>());
     }
 
-    /// Making one costs the same whatever its capacity, and its memory follows what is in it.
+    /// Making a channel costs the same whatever its capacity, and its memory follows its content.
     #[test]
     fn a_channel_of_any_capacity_follows_its_content() {
         const CROWD: usize = 10 * KEPT;

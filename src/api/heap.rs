@@ -1,4 +1,4 @@
-//! The heap's handle.
+//! `Heap`, the handle to a heap.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,11 +14,12 @@ use crate::gc::collecting::{as_collecting_thread, collecting_for};
 use crate::gc::collector::Collector;
 use crate::sys::sync::{AtomicU64, Ordering};
 
-/// A garbage-collected heap: a shared handle, cheap to clone.
+/// A garbage-collected heap. The value is a shared handle, which is cheap to clone.
 ///
-/// Objects are allocated through a [`Mutator`], which [`with`](Heap::with) lends to a closure, and
-/// [`attach`](Heap::attach) gives to a thread for as long as it likes. The heap goes when the last handle and the last
-/// mutator are gone; every object that needs it is dropped then.
+/// A thread allocates objects through a [`Mutator`]. [`with`](Heap::with) lends one to a closure,
+/// and [`attach`](Heap::attach) gives one to a thread for as long as it likes. The heap ends when
+/// the last handle and the last mutator are dropped; the destructors of all remaining objects run
+/// then.
 ///
 /// # Examples
 /// ```
@@ -39,10 +40,10 @@ pub struct Heap {
 }
 
 impl fmt::Debug for Heap {
-    /// Its number in this process, and its size.
+    /// Shows the heap's number in this process, and its size.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let collector = self.collector();
-        // Relaxed (both): figures.
+        // Relaxed (both): statistics only.
         let heap_bytes = collector.gauges.heap_live.load(Ordering::Relaxed);
         let goal_bytes = collector.gauges.goal.load(Ordering::Relaxed);
         f.debug_struct("Heap")
@@ -53,7 +54,7 @@ impl fmt::Debug for Heap {
     }
 }
 
-/// Shared by handles and mutators; the last one ends the collector.
+/// What handles and mutators share. Dropping the last one ends the collector.
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) collector: Arc<Collector>,
@@ -63,7 +64,8 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let collector = &self.collector;
         if collecting_for() == collector.id {
-            // Inside an object's drop, on the collector's own thread: it finishes the sweep and drops the rest itself.
+            // This drop runs inside an object's destructor, on the collector's own thread. That
+            // thread finishes the sweep and drops the remaining objects itself.
             collector.shut_down_from_inside();
             return;
         }
@@ -79,10 +81,11 @@ impl Default for Heap {
 }
 
 impl Heap {
-    /// A heap with the environment's settings; see [`HeapBuilder`] for them.
+    /// Makes a heap with the settings of the environment; see [`HeapBuilder`].
     ///
     /// # Panics
-    /// If [`HeapBuilder::build`] returns an error: a variable that cannot be read, no address space, no thread.
+    /// If [`HeapBuilder::build`] returns an error: a variable cannot be read, or there is no
+    /// address space or no thread.
     #[must_use]
     #[track_caller]
     #[allow(
@@ -96,7 +99,7 @@ impl Heap {
         }
     }
 
-    /// Settings for a new heap.
+    /// Returns the settings for a new heap.
     pub fn builder() -> HeapBuilder {
         HeapBuilder::default()
     }
@@ -115,17 +118,19 @@ impl Heap {
         &self.handle.collector
     }
 
-    /// Runs `f` with a mutator of this heap: attaches this thread for the call, or lends it its own mutator if that is of
-    /// this heap and in [`blocking`](Mutator::blocking).
+    /// Runs `f` with a mutator of this heap. The call attaches this thread until `f` returns. If
+    /// the thread has a mutator of this heap that is in [`blocking`](Mutator::blocking), the call
+    /// lends that one.
     ///
-    /// No pointer leaves: what is to live on is held by a [`Root`](crate::Root). Unlike a mutator of
-    /// [`attach`](Self::attach), this one cannot be forgotten or leaked. If `f` panics, the heap is left in order. It waits
-    /// while the world is stopped; some hundred nanoseconds to attach, some ten for a lent one. In a G,
-    /// `greywave::with` costs less.
+    /// No pointer can leave `f`; a [`Root`](crate::Root) holds what is to live on. Unlike a mutator
+    /// from [`attach`](Self::attach), this one cannot be forgotten or leaked. If `f` panics, the
+    /// heap is left in order. The call waits while the world is stopped. It takes some hundred
+    /// nanoseconds to attach, and some ten to lend. In a G, `greywave::with` costs less.
     ///
     /// # Panics
-    /// Where this thread would have two licences: it has a mutator of this heap that runs, or one of another heap (also in
-    /// a G's `with`). And inside an object's `Drop` on a collector's thread.
+    /// If this thread would have two licences: it has a running mutator of this heap, or a mutator
+    /// of another heap (which includes a G's `with`). Also inside an object's `Drop` on a
+    /// collector's thread.
     ///
     /// # Examples
     /// ```
@@ -133,7 +138,7 @@ impl Heap {
     ///
     /// let heap = Heap::new();
     /// let text = heap.with(|m| m.root(m.alloc_str("kept")));
-    /// // A thread that is attached and blocked gets its own mutator.
+    /// A thread that is attached and blocked gets its own mutator.
     /// let mut m = heap.attach()?;
     /// let length = m.blocking(|| heap.with(|m| text.get(m).len()));
     /// assert_eq!(length, 4);
@@ -170,17 +175,19 @@ impl Heap {
         Mutator::lend(self, lent, f)
     }
 
-    /// Makes this thread a mutator. Waits while the world is stopped.
+    /// Attaches this thread: gives it a mutator. Waits while the world is stopped.
     ///
-    /// Drop the mutator before the thread ends; [`with`](Self::with) sees to that. One that is forgotten or leaked is never
-    /// detached, since what it gave out may be in use for ever (`Box::leak` makes a `&'static Mutator`). While its thread
-    /// lives it is a thread without safepoints: the collector waits for it, and says so. When the thread has ended, the heap
-    /// frees nothing more and runs no cycle, hangs nobody, and grows up to its limits: see
-    /// [`Event::MutatorLost`](crate::Event::MutatorLost) and [`HeapStats::lost_mutators`].
+    /// Drop the mutator before the thread ends; [`with`](Self::with) ensures that. A mutator that
+    /// is forgotten or leaked is never detached, since what it gave out may stay in use for ever
+    /// (`Box::leak` makes a `&'static Mutator`). While its thread lives, it is a thread without
+    /// safepoints: the collector waits for it, and reports that. When the thread has ended, the
+    /// heap frees nothing more and runs no cycle. Nothing hangs, and the heap grows up to its
+    /// limits; see [`Event::MutatorLost`](crate::Event::MutatorLost) and
+    /// [`HeapStats::lost_mutators`].
     ///
     /// # Errors
-    /// [`AttachError::AlreadyAttached`] on a thread that has a mutator, of any heap; [`AttachError::InDrop`] inside an
-    /// object's `Drop` on a collector's thread.
+    /// [`AttachError::AlreadyAttached`] if the thread has a mutator, of any heap.
+    /// [`AttachError::InDrop`] inside an object's `Drop` on a collector's thread.
     #[track_caller]
     pub fn attach(&self) -> Result<Mutator, AttachError> {
         if current().is_some() {
@@ -192,12 +199,13 @@ impl Heap {
         Ok(Mutator::attach(self, Location::caller()))
     }
 
-    /// Runs a whole cycle that begins after this call, sweep included. For a thread that is not attached. Returns at once
-    /// if there can be no cycle, because a mutator is lost ([`Event::MutatorLost`](crate::Event::MutatorLost)).
+    /// Runs a whole cycle that begins after this call, with its sweep. It is for a thread that is
+    /// not attached. If no cycle is possible because a mutator is lost
+    /// ([`Event::MutatorLost`](crate::Event::MutatorLost)), it returns at once.
     ///
     /// # Panics
-    /// If this thread is attached: the cycle would wait for it. Use [`Mutator::collect`]. Also inside an object's `Drop`
-    /// on a collector's thread.
+    /// If this thread is attached, because the cycle would wait for it; use [`Mutator::collect`].
+    /// Also inside an object's `Drop` on a collector's thread.
     pub fn collect(&self) {
         assert!(
             !current().is_some_and(|c| c.running),
@@ -208,18 +216,18 @@ impl Heap {
         self.collector().wait_for_cycle(number);
     }
 
-    /// Figures of this moment. Stops nobody. O(span classes).
+    /// Returns the statistics of this moment. Stops no thread. O(span classes).
     #[must_use]
     pub fn stats(&self) -> HeapStats {
         let collector = self.collector();
-        // Who is lost by now is counted as such.
+        // This finds mutators that have been lost since the last look, so that they are counted.
         collector.look_for_lost();
         let people = collector.world.head_count();
         let memory = collector.heap.memory();
         let figures = collector.figures.lock().clone();
         let knobs = collector.pacing.knobs();
         let g = &collector.gauges;
-        // Relaxed (all): figures.
+        // Relaxed (all): statistics only.
         let bytes = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
         HeapStats {
             mutators: people.mutators,
@@ -293,39 +301,46 @@ impl Heap {
         sizes.into_values().collect()
     }
 
-    /// Gives the memory behind all free pages back to the OS, at once; returns the bytes. O(free memory).
+    /// Gives the memory behind all free pages back to the OS at once, and returns its size in
+    /// bytes. O(free memory).
     ///
-    /// What died since the last cycle is not free yet: [`collect`](Self::collect) before. The background does the same
-    /// slowly, and keeps what the next cycle will need.
+    /// Objects that died since the last cycle are not free yet, so call [`collect`](Self::collect)
+    /// first. The background scavenger does the same slowly, and keeps the memory that the next
+    /// cycle will need.
     pub fn release_free_memory(&self) -> u64 {
         self.collector().release_all_free()
     }
 
-    /// Sets the growth in percent before the next cycle should be over; `None` is off. Acts at once; returns the old
-    /// value.
+    /// Sets the growth in percent ([`HeapBuilder::gogc`]); `None` turns the limit off. The value
+    /// takes effect at once. Returns the old value.
     pub fn set_gogc(&self, percent: Option<u32>) -> Option<u32> {
         self.collector().set_gogc(percent)
     }
 
-    /// Sets the soft memory limit in bytes; `u64::MAX` is none. Acts at once; returns the old value.
+    /// Sets the soft memory limit in bytes; `u64::MAX` means no limit. The value takes effect at
+    /// once. Returns the old value.
     pub fn set_memory_limit(&self, bytes: u64) -> u64 {
         self.collector().set_limit(bytes)
     }
 
-    /// Stops the world and checks every invariant of the heap that can be looked at: page map, span states, bitmaps,
-    /// the page allocator, reachability, weak references, root slots. O(heap); for tests and debugging.
+    /// Stops the world and checks the heap's invariants: the page map, span states, bitmaps, the
+    /// page allocator, reachability, weak references, root slots. O(heap). It is for tests and
+    /// debugging.
     ///
-    /// On an attached thread its `Gc`s stay valid, but it must not hold a `GcLock` guard that another thread waits for.
+    /// If this thread is attached, its `Gc`s stay valid, but it must not hold a `GcLock` guard that
+    /// another thread waits for.
     ///
-    /// What a thread may be in the middle of writing is left out: this thread's, and that of threads that wait inside an
-    /// allocation or for their turn to verify. That is each [`GcLock`](crate::GcLock) that is held for writing, and each
-    /// [`Frame`](crate::Frame) that was opened since its thread's last safepoint at which it stopped or blocked.
-    /// [`HeapStats::verify_left_out`](crate::HeapStats::verify_left_out) says how many these were; on a thread that is not
-    /// attached, or right after [`Mutator::collect`](crate::Mutator::collect), with nobody else at work, none is.
+    /// The verifier leaves out what a thread may be in the middle of writing. Such a thread is this
+    /// one, or one that waits inside an allocation or for its turn to verify. What it may be
+    /// writing is each [`GcLock`](crate::GcLock) that is held for writing, and each
+    /// [`Frame`](crate::Frame) that was opened since the last safepoint at which its thread stopped
+    /// or blocked. [`HeapStats::verify_left_out`](crate::HeapStats::verify_left_out) says how many
+    /// were left out. None is, if nobody else is at work and the calling thread is not attached, or
+    /// has just called [`Mutator::collect`](crate::Mutator::collect).
     ///
     /// # Errors
-    /// The first broken invariant, in words. Or that the world cannot be stopped, because a thread that has not
-    /// dropped its mutator ends and may still run.
+    /// The first broken invariant, in words. Or a message that the world cannot be stopped, because
+    /// a thread ends that has not dropped its mutator, and that may still run.
     pub fn verify(&self) -> Result<(), VerifyError> {
         let me = current()
             .filter(|c| std::ptr::eq(c.collector, &raw const **self.collector()) && c.running);

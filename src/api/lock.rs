@@ -1,4 +1,4 @@
-//! `GcLock`: any Rust value that may change, inside the heap.
+//! `GcLock`: a value inside the heap that may change in any way.
 
 use std::cell::Cell;
 use std::fmt;
@@ -24,19 +24,26 @@ use crate::sys::thread::{is_on_this_stack, thread_local};
 
 /// A reader-writer lock around any traceable value: a `Vec`, a `HashMap`, an enum.
 ///
-/// The first write in a cycle reports the old content to the collector under the lock (snapshot at first write); after
-/// that the content may change freely, so ordinary containers are safe while a marker runs. That first write costs
-/// O(size of the content); keep a lock's content small, or split it. Waiting for the lock is not a safepoint.
+/// The first write in a cycle reports the old content to the collector while it holds the lock (a
+/// snapshot at first write). After that the content may change freely, so ordinary containers are
+/// safe while a marker runs. That first write costs O(size of the content), so keep the content of
+/// a lock small, or split it. Waiting for the lock is not a safepoint.
 ///
-/// A guard borrows the mutator, so no lock is held at a safepoint. A forgotten guard keeps the lock held, as with std.
+/// A guard borrows the mutator, so a thread holds no lock at a safepoint. A forgotten guard keeps
+/// its lock, as with `std`.
 ///
-/// **Who waits for whom.** A thread that would wait for itself (it writes where it reads or writes, or reads where it writes)
-/// gets a panic, if that is certain: for the last 32 guards that it has taken since its last safepoint, and for a lock on its
-/// stack. Else it waits, as it does for a lock that another thread's forgotten guard holds, or for a thread that waits for
-/// one of its own locks; a wait of a second is told ([`Event::SlowLock`](crate::Event::SlowLock)). A lock in a `Box`, a `Vec`
-/// or a map that an object owns is shared as the object is. A writer that waits keeps new readers out, so readers that
-/// overlap do not starve it; a thread that reads already may read once more. Who writes again and again has no advantage but
-/// speed over others that wait.
+/// **Waiting.**
+///
+/// - A thread would wait for itself if it writes where it reads or writes, or reads where it
+///   writes. The lock panics if that is certain. It is certain for the last 32 guards that the
+///   thread has taken since its last safepoint, and for a lock on the thread's stack.
+/// - In all other cases the thread waits. That includes a lock that another thread's forgotten
+///   guard holds, and a thread that waits for a lock of this one. A wait of a second is reported
+///   ([`Event::SlowLock`](crate::Event::SlowLock)).
+/// - A lock in a `Box`, a `Vec` or a map that an object owns is shared as the object is.
+/// - A waiting writer keeps new readers out, so overlapping readers cannot starve it. A thread that
+///   reads already may read once more. A thread that writes again and again has no advantage over
+///   waiting threads but its speed.
 ///
 /// # Examples
 /// ```
@@ -59,12 +66,13 @@ pub struct GcLock<T> {
     word: LockWord,
     books: Books,
     value: UnsafeCell<T>,
-    /// Neither `Send` nor `Sync`: it is shared only inside the heap, where `Trace` allows it.
+    /// The lock is neither `Send` nor `Sync`: only the heap may share it, where `Trace` allows
+    /// that.
     not_shared: PhantomData<*mut ()>,
 }
 
 impl<T: Trace> GcLock<T> {
-    /// A free lock around `value`.
+    /// Makes a free lock around `value`.
     #[cfg(not(loom))]
     pub const fn new(value: T) -> Self {
         Self {
@@ -75,7 +83,7 @@ impl<T: Trace> GcLock<T> {
         }
     }
 
-    /// A free lock around `value`; loom's parts cannot be made at compile time.
+    /// Makes a free lock around `value`; loom's parts cannot be made at compile time.
     #[cfg(loom)]
     pub fn new(value: T) -> Self {
         Self {
@@ -86,13 +94,14 @@ impl<T: Trace> GcLock<T> {
         }
     }
 
-    /// Takes a share, waiting while a writer holds the lock, or waits for it.
+    /// Takes the lock for reading. Waits while a writer holds the lock or waits for it.
     ///
-    /// A thread that holds a share of this lock gets another one also while a writer waits, so reads may nest.
+    /// A thread that already reads gets another guard even while a writer waits, so reads may nest.
     ///
     /// # Panics
-    /// If this thread holds the lock for writing: it would wait for itself. If 4,194,303 read guards of this lock have not been
-    /// given back, most of which a program must have forgotten.
+    /// If this thread holds the lock for writing, because it would wait for itself. If 4,194,303
+    /// read guards of this lock have not been given back; a program must have forgotten most of
+    /// them.
     #[inline]
     #[track_caller]
     pub fn read(&self) -> ReadGuard<'_, T> {
@@ -103,7 +112,8 @@ impl<T: Trace> GcLock<T> {
         self.read_guard()
     }
 
-    /// Takes a share, unless a writer holds the lock or waits for it, or there are too many shares (see [`read`](Self::read)).
+    /// Takes the lock for reading, unless a writer holds it or waits for it, or there are too many
+    /// read guards (see [`read`](Self::read)).
     #[inline]
     #[track_caller]
     pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
@@ -111,15 +121,16 @@ impl<T: Trace> GcLock<T> {
         (read == Read::Taken).then(|| self.read_guard())
     }
 
-    /// Takes the lock, waiting while somebody holds it. New readers stay out while it waits.
+    /// Takes the lock for writing. Waits while another thread holds it; new readers stay out
+    /// meanwhile.
     ///
-    /// In a process with several heaps the content of a lock that is not in the heap itself (it is in a `Box` or a `Vec`
-    /// that an object owns, or on a stack) is looked through for objects of another heap, once in a cycle: O(size of the
-    /// content).
+    /// If the process has several heaps, and the lock is not in the heap itself (it is in a `Box`
+    /// or a `Vec` that an object owns, or on a stack), then the call visits the content once in a
+    /// cycle to look for objects of another heap: O(size of the content).
     ///
     /// # Panics
-    /// If this thread holds the lock, for reading or for writing: it would wait for itself. If the lock, or what is in it,
-    /// is of another heap than `mu`; then nothing has been done.
+    /// If this thread holds the lock, for reading or for writing, because it would wait for itself.
+    /// If the lock or its content belongs to another heap than `mu`; the lock is then unchanged.
     #[inline]
     #[track_caller]
     pub fn write<'m>(&self, mu: &'m Mutator) -> WriteGuard<'_, 'm, T> {
@@ -130,10 +141,10 @@ impl<T: Trace> GcLock<T> {
         self.write_guard(mu, logged)
     }
 
-    /// Takes the lock if it is free.
+    /// Takes the lock for writing, if it is free.
     ///
     /// # Panics
-    /// If the lock is another heap's, as [`write`](Self::write).
+    /// If the lock or its content belongs to another heap than `mu`, as for [`write`](Self::write).
     #[inline]
     #[track_caller]
     pub fn try_write<'m>(&self, mu: &'m Mutator) -> Option<WriteGuard<'_, 'm, T>> {
@@ -141,7 +152,8 @@ impl<T: Trace> GcLock<T> {
         Some(self.write_guard(mu, logged))
     }
 
-    /// Takes the lock for writing, if it is free; returns the cycle in which its content was last logged.
+    /// Takes the lock for writing, if it is free. Returns the cycle in which its content was last
+    /// logged.
     #[inline(always)]
     #[track_caller]
     fn take(&self, mu: &Mutator) -> Option<u32> {
@@ -152,15 +164,16 @@ impl<T: Trace> GcLock<T> {
         }
     }
 
-    /// The same, unless the lock is another heap's. [G4] Its address tells, or what is in it; if that is nothing of a heap,
-    /// any heap's mutators may have it.
+    /// Does what [`take`](Self::take) does, unless the lock belongs to another heap. [G4] The
+    /// address of the lock shows its heap, or its content does. If neither leads to a heap, the
+    /// mutators of every heap may have the lock.
     #[inline(never)]
     #[track_caller]
     fn take_own(&self, mu: &Mutator) -> Option<u32> {
         let cycle = mu.local().cycle.get();
         let address = self.word.address();
         mu.collector().assert_own(address);
-        // What is in an own object is its own heap's concern.
+        // The lock is in an object of this heap, so its content is this heap's.
         if !T::NEEDS_TRACE || mu.collector().heap.offset_of(address).is_some() {
             return self.word.try_write(cycle);
         }
@@ -183,7 +196,7 @@ impl<T: Trace> GcLock<T> {
         mu.assert_own(self.word.address());
     }
 
-    /// A share is held.
+    /// Makes the guard of a lock that was taken for reading.
     #[inline]
     #[track_caller]
     fn read_guard(&self) -> ReadGuard<'_, T> {
@@ -191,12 +204,13 @@ impl<T: Trace> GcLock<T> {
         ReadGuard { lock: self }
     }
 
-    /// The lock is held for writing; its content was last logged in cycle `logged`.
+    /// Makes the guard of a lock that was taken for writing, whose content was last logged in cycle
+    /// `logged`.
     #[inline]
     #[track_caller]
     fn write_guard<'m>(&self, mu: &'m Mutator, logged: u32) -> WriteGuard<'_, 'm, T> {
         held_locks::took(self.word.address(), Kind::Write);
-        // First of all: from here on an unwinding gives the lock back.
+        // The guard comes first: from here on, unwinding gives the lock back.
         let mut guard = WriteGuard {
             lock: self,
             mu,
@@ -210,7 +224,7 @@ impl<T: Trace> GcLock<T> {
         {
             self.log(mu);
         }
-        // With the guard in hand: should a measure of the user's unwind, the lock is given back.
+        // The guard exists by now: if a user's measure unwinds, the guard gives the lock back.
         if std::mem::needs_drop::<T>() && self.books.counted().is_some() {
             guard.outermost_before = Some(outermost_bytes(self.content()));
         }
@@ -251,13 +265,13 @@ impl<T: Trace> GcLock<T> {
         self.word.wait_to_write(|| self.take(mu), watch)
     }
 
-    /// Whether this thread has a share, or may have one.
+    /// Whether this thread reads, or may read, the lock.
     #[cold]
     fn holds_a_share(&self) -> bool {
         held_locks::holding(self.word.address()) != Holding::No
     }
 
-    /// This thread is about to wait for the lock, or has waited for so long.
+    /// Watches a wait: this thread is about to wait for the lock, or has waited for `waited`.
     fn watch(&self, wanted: Kind, waited: Duration, here: &'static Location<'static>) {
         if waited.is_zero() {
             self.refuse_to_wait_for_itself(wanted, here);
@@ -266,7 +280,7 @@ impl<T: Trace> GcLock<T> {
         }
     }
 
-    /// Panics if nobody but this thread can give the lock back.
+    /// Panics if only this thread can give the lock back.
     fn refuse_to_wait_for_itself(&self, wanted: Kind, here: &'static Location<'static>) {
         let what = match wanted {
             Kind::Read => "read",
@@ -285,8 +299,9 @@ impl<T: Trace> GcLock<T> {
                     "GcLock::{what} at {here}: this thread holds the lock for {held}{since}, so it would wait for itself"
                 );
             }
-            // It is not `Sync`, and no object: no other thread reaches it. Of a lock elsewhere outside the heap, in a box of
-            // an object, that does not follow.
+            // The lock is not `Sync` and not in an object, so no other thread reaches it. That does
+            // not follow for a lock elsewhere outside the heap, such as in a box that an object
+            // owns.
             _ => assert!(
                 !(self.word.keeps_out(wanted) && is_on_this_stack(self.word.address())),
                 "GcLock::{what} at {here}: the lock is on this thread's stack, and so no other thread's, but a guard of it \
@@ -295,7 +310,7 @@ impl<T: Trace> GcLock<T> {
         }
     }
 
-    /// [L2]
+    /// [L2] Reports the content to the collector.
     #[cold]
     #[inline(never)]
     fn log(&self, mu: &Mutator) {
@@ -309,35 +324,38 @@ impl<T: Trace> GcLock<T> {
         self.word.forget_readers(guards);
     }
 
-    /// The content. Private: the caller holds the lock, or looks while nobody writes.
+    /// Returns the content. This is private: the caller holds the lock, or looks while nobody
+    /// writes.
     #[inline]
     fn content(&self) -> &T {
-        // SAFETY: [L1] held by the caller for as long as the reference is used.
+        // SAFETY: [L1] the caller holds the lock for as long as it uses the reference.
         self.value.with(|value| unsafe { &*value })
     }
 
-    /// Takes the value out of a lock that is not in the heap (yet).
+    /// Takes the value out of a lock that is not in the heap.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
 }
 
-/// Shared access to a [`GcLock`]'s content.
+/// Shared access to the content of a [`GcLock`].
 #[must_use = "the lock is given back at once otherwise"]
 pub struct ReadGuard<'a, T: Trace> {
     lock: &'a GcLock<T>,
 }
 
-/// Exclusive access to a [`GcLock`]'s content.
+/// Exclusive access to the content of a [`GcLock`].
 ///
-/// When it goes, the change in bytes that the content owns outside the heap is told to the pacer. For a container whose
-/// items own some (`Vec<String>`) the change of its own buffer is told at once; its items are visited once in as many writes
-/// as a fifth of them, or when it has doubled. So a write stays O(1) on average.
+/// When the guard is dropped, it reports to the pacer by how many bytes the content has changed
+/// that it owns outside the heap. If the items of a container own bytes as well (`Vec<String>`),
+/// the guard reports the change of the container's own buffer. It measures the items only when the
+/// container has doubled, or after a number of writes that is a fifth of the number of items. So a
+/// write is O(1) on average.
 #[must_use = "the lock is given back at once otherwise"]
 pub struct WriteGuard<'a, 'm, T: Trace> {
     lock: &'a GcLock<T>,
     mu: &'m Mutator,
-    /// What the outermost level of the content owned; nothing if no account is kept.
+    /// What the outermost level of the content owned; `None` if no account is open.
     outermost_before: Option<usize>,
 }
 
@@ -368,7 +386,8 @@ impl<T: Trace> Deref for WriteGuard<'_, '_, T> {
 impl<T: Trace> DerefMut for WriteGuard<'_, '_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: [L1] this guard is the only holder, and markers see that the content has been logged.
+        // SAFETY: [L1] this guard is the only holder, and markers see that the content has been
+        // logged.
         self.lock.value.with_mut(|value| unsafe { &mut *value })
     }
 }
@@ -376,7 +395,7 @@ impl<T: Trace> DerefMut for WriteGuard<'_, '_, T> {
 impl<T: Trace> Drop for WriteGuard<'_, '_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Also when a measure of the user's unwinds.
+        // This gives the lock back even if a user's measure unwinds.
         let _unlock = Unlock(&self.lock.word);
         if let Some(before) = self.outermost_before {
             let content = self.lock.content();
@@ -390,7 +409,7 @@ impl<T: Trace> Drop for WriteGuard<'_, '_, T> {
     }
 }
 
-/// Gives the lock back when it goes.
+/// Gives the lock back when it is dropped.
 struct Unlock<'a>(&'a LockWord);
 
 impl Drop for Unlock<'_> {
@@ -401,11 +420,12 @@ impl Drop for Unlock<'_> {
     }
 }
 
-/// Looks whether it may write; gives the lock back if it may not, or if the look unwinds.
+/// A thread that looks whether it may write. Dropping this gives the lock back: it may not write,
+/// or the look has unwound.
 struct Looks<'a>(&'a LockWord);
 
 impl Looks<'_> {
-    /// It may; returns the cycle in which the content was last logged.
+    /// The thread may write. Returns the cycle in which the content was last logged.
     #[allow(clippy::mem_forget, reason = "it has nothing but a reference")]
     fn end(self, cycle: u32) -> u32 {
         let word = self.0;
@@ -420,7 +440,7 @@ impl Drop for Looks<'_> {
     }
 }
 
-/// A thread has waited for a lock for so long.
+/// Reports that this thread has waited for a lock for `waited`.
 fn tell_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
     let event = Event::SlowLock {
         waited,
@@ -435,10 +455,10 @@ fn tell_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
     }
 }
 
-/// The `Debug` of a lock is running on this thread.
+/// Exists while the `Debug` of a lock runs on this thread.
 ///
-/// A graph of locks may have cycles, and more paths than atoms: so locks inside of locks are shown to a depth, and up to a number, and
-/// `(..)` stands for the others.
+/// A graph of locks may have cycles, and exponentially many paths. So locks inside locks are shown
+/// to a certain depth and up to a certain number, and `(..)` stands for the others.
 struct Showing;
 
 impl Showing {
@@ -468,7 +488,7 @@ impl Drop for Showing {
 }
 
 thread_local! {
-    /// How deep in locks this thread shows values, and how many it has shown.
+    /// At how many locks deep this thread shows values, and how many locks it has shown.
     static SHOWING: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
 }
 
@@ -485,8 +505,8 @@ impl<T: Trace + fmt::Debug> fmt::Debug for WriteGuard<'_, '_, T> {
 }
 
 impl<T: Trace + fmt::Debug> fmt::Debug for GcLock<T> {
-    /// Shows the content, or `<locked>`. Locks inside of it are shown four deep, and 64 in all; `(..)` stands for the others:
-    /// graphs have cycles.
+    /// Shows the content, or `<locked>`. Because graphs have cycles, locks inside the content are
+    /// shown four deep, and 64 in all; `(..)` stands for the others.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(_showing) = Showing::begin() else {
             return f.write_str("GcLock(..)");
@@ -504,9 +524,11 @@ impl<T: Trace + Default> Default for GcLock<T> {
     }
 }
 
-// SAFETY: 1. the content is visited, unless it has been logged in this cycle, or a verifier leaves it out. 2. the lock makes it shareable. 3. [L1]
-// [L2] [L4] who traces reads it under a share, or when nobody writes. 4. from the content. 5. the marker does not wait.
-// 6. nothing of its own. 7. to the content.
+// SAFETY: 1. the content is visited, unless it was logged in this cycle or a verifier leaves it
+// out. 2. the lock makes it shareable. 3. [L1] [L2] [L4] a tracer reads the content under a share,
+// or while nobody writes. 4. the constant is the content's. 5. the marker does not wait. 6. it does
+// nothing of its own.
+// 7. the content measures itself.
 unsafe impl<T: Trace> Trace for GcLock<T> {
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
 
@@ -516,7 +538,7 @@ unsafe impl<T: Trace> Trace for GcLock<T> {
         }
         match tracer.locks() {
             LockView::Shut => {}
-            // [L1] no guard lives beside the owner of the lock; one that was forgotten is none.
+            // [L1] No guard lives beside the owner of the lock; a forgotten guard is no reference.
             LockView::Owned => self.content().trace(tracer),
             LockView::Stopped { cycle, busy } => {
                 let is_anothers = |number| heaps::is_anothers(number, cycle);
@@ -547,20 +569,21 @@ unsafe impl<T: Trace> Trace for GcLock<T> {
         external_bytes(self)
     }
 
-    /// [O5]
+    /// [O5] The account of the lock decides what is counted.
     fn count_external(&self, how: &Counting<'_>) -> usize {
         if !std::mem::needs_drop::<T>() {
             return 0;
         }
         match how.purpose() {
             Purpose::Birth(_) => {
-                // The allocator has the lock for itself; a guard that was forgotten before is no reference any more.
+                // The allocator has the lock for itself; a guard that was forgotten before is no
+                // reference.
                 let content = self.content();
                 let all = content.count_external(&how.for_account());
                 self.books.open(all, outermost_bytes(content))
             }
             Purpose::Death(_) => self.books.close(),
-            // Anybody may ask, at any time, so the content is read under a share only.
+            // Any thread may ask at any time, so the content is read only under a share.
             Purpose::Look | Purpose::Outermost | Purpose::Account => match self.books.counted() {
                 Some(bytes) => bytes,
                 None => (self.try_read()).map_or(0, |content| content.count_external(how)),

@@ -1,28 +1,36 @@
-//! The account of a `GcLock`: what is counted for its content. [O5] of `object/counting.rs`.
+//! The account of a `GcLock`: the external bytes that are counted for its content. [O5] of
+//! `object/counting.rs`.
 //!
-//! The account is opened when the lock becomes a part of an object, and closed when the object is dropped. Before and after
-//! (on a stack, in a frame, in the content of another lock, which is measured as a whole) nothing is counted for it.
+//! The account is opened when the lock becomes part of an object, and closed when the object is
+//! dropped. A lock that is not part of an object has no account: one on a stack, in a frame, or in
+//! the content of another lock, which is measured as a whole.
 //!
-//! A write guard cannot know what its holder has changed: an item of a `Vec<String>` may have grown. To measure all items
-//! at each write would make a write O(size). So a guard measures the outermost level, which is O(1), and counts its
-//! change. All items are measured when the writes since the last time have paid for it: a write pays 1, and each 128 bytes
-//! by which the outermost level has changed pay 1 more; a measure costs 1 for each 128 bytes of it, that is, for each five
-//! strings. So a measure comes at the latest when the container has doubled, or after as many writes as a fifth of its
-//! items, and a write is O(1) on average, some five items. Between two measures the account may be wrong by what the
-//! writes since have changed inside items. What is given back at the end is what the account says, so no error stays.
+//! **Claim.** A write is O(1) on average, and the account is off by at most what the writes since
+//! the last measure have changed inside items.
+//!
+//! **Why.** A write guard cannot know what its holder has changed: an item of a `Vec<String>` may
+//! have grown. Measuring all items after each write would make a write O(size). So a guard measures
+//! only the outermost level, which is O(1), and counts its change. All items are measured once the
+//! writes since the last measure have paid for it. A write pays 1, and 1 more for each 128 bytes by
+//! which the outermost level has changed. A measure costs 1 for each 128 bytes of the outermost
+//! level, which are five strings. So a measure happens at the latest when the container has
+//! doubled, or after as many writes as a fifth of its items; on average a write measures about five
+//! items. At the end the account gives back exactly what it counted, so no error stays in the
+//! heap's books.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of the outermost level that cost one payment.
+/// The bytes of the outermost level that cost one payment.
 const UNIT: usize = 128;
 
-/// The account: bytes in the low 48 bits, what is still to be paid for the next measure in the high 16.
+/// The account: the low 48 bits hold the bytes, the high 16 what must still be paid for the next
+/// measure.
 #[derive(Debug)]
 pub(crate) struct Books(AtomicU64);
 
 const CLOSED: u64 = u64::MAX;
 const BYTES: u64 = (1 << 48) - 1;
-/// The greatest price, so that an open account is not taken for a closed one.
+/// The greatest price; it keeps an open account distinct from a closed one.
 const PRICE: usize = u16::MAX as usize - 1;
 
 impl Books {
@@ -30,10 +38,11 @@ impl Books {
         Self(AtomicU64::new(CLOSED))
     }
 
-    /// The bytes that are counted; nothing if the account is closed.
+    /// Returns the bytes that are counted, or `None` if the account is closed.
     #[inline]
     pub(crate) fn counted(&self) -> Option<usize> {
-        // Relaxed (here and below): a figure. Who changes it holds the lock for writing, or has the object for itself.
+        // Relaxed (here and below): statistics only. A thread that changes the account holds the
+        // lock for writing, or has the object for itself.
         match self.0.load(Ordering::Relaxed) {
             CLOSED => None,
             open => Some((open & BYTES) as usize),
@@ -46,21 +55,22 @@ impl Books {
         self.0.store(bytes | to_pay << 48, Ordering::Relaxed);
     }
 
-    /// Opens the account with `bytes`, of which the outermost level has `outermost`; returns what it holds.
+    /// Opens the account with `bytes`, of which the outermost level has `outermost`. Returns what
+    /// it holds.
     pub(crate) fn open(&self, bytes: usize, outermost: usize) -> usize {
         self.set(bytes, outermost / UNIT);
         self.counted().unwrap_or(0)
     }
 
-    /// Closes the account; returns what it held.
+    /// Closes the account and returns what it held.
     pub(crate) fn close(&self) -> usize {
         let counted = self.counted();
         self.0.store(CLOSED, Ordering::Relaxed);
         counted.unwrap_or(0)
     }
 
-    /// A write changed the outermost level from `before` to `after`; `all` measures everything. Returns by how much the
-    /// account has changed.
+    /// Counts a write that changed the outermost level from `before` to `after`; `all` measures
+    /// everything. Returns by how much the account has changed.
     #[inline]
     pub(crate) fn change(&self, before: usize, after: usize, all: impl FnOnce() -> usize) -> i64 {
         let word = self.0.load(Ordering::Relaxed);
@@ -93,7 +103,7 @@ mod tests {
         let books = Books::new();
         assert_eq!((books.counted(), books.change(0, 500, || 500)), (None, 0));
         assert_eq!(books.open(10_000, 1280), 10_000);
-        // Ten are to be paid.
+        // Ten payments are due.
         assert_eq!(books.change(1280, 1280, || unreachable!("not paid yet")), 0);
         assert_eq!(
             books.change(1280, 1408, || unreachable!("not paid yet")),
@@ -114,7 +124,7 @@ mod tests {
         let (mut visited, mut outermost) = (0, 0);
         let writes = 100_000;
         for write in 1..=writes {
-            // A map of strings, with an entry more each time.
+            // The map of strings has one more entry each time.
             let before = std::mem::replace(&mut outermost, write * 25);
             books.change(before, outermost, || {
                 visited += write;

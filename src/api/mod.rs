@@ -1,4 +1,4 @@
-//! What users hold.
+//! The public types.
 
 pub(crate) mod array;
 pub(crate) mod cell;

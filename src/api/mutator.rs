@@ -1,4 +1,4 @@
-//! The mutator: a thread's licence to touch the heap.
+//! `Mutator`: a thread's licence to use the heap.
 
 use std::any::TypeId;
 use std::marker::PhantomData;
@@ -26,14 +26,15 @@ use crate::sys::fatal::fatal_args;
 use crate::sys::os_thread::OsThread;
 use crate::sys::sabotage::{self, Fault};
 
-/// A thread's licence to touch the heap; a thread has at most one.
+/// A thread's licence to use the heap. A thread has at most one.
 ///
-/// A [`Gc`] is valid while the `&Mutator` it came from is borrowed. [`safepoint`](Self::safepoint), [`collect`](Self::collect)
-/// and [`blocking`](Self::blocking) take `&mut self`, so no `Gc` can be live across them: what is to survive is held by a
+/// A [`Gc`] is valid while the `&Mutator` that it came from is borrowed.
+/// [`safepoint`](Self::safepoint), [`collect`](Self::collect) and [`blocking`](Self::blocking) take
+/// `&mut self`, so no `Gc` can be live across them. What is to survive them is held by a
 /// [`Root`](crate::Root) or a [`Frame`](crate::Frame), or is reachable from one.
 ///
-/// A mutator that reaches no safepoint delays every collection, so call `safepoint` in loops. One that is never dropped
-/// ends collection for good: see [`Heap::attach`].
+/// A mutator that reaches no safepoint delays every collection, so call `safepoint` in loops. A
+/// mutator that is never dropped ends collection for good; see [`Heap::attach`].
 ///
 /// # Examples
 /// ```
@@ -63,7 +64,7 @@ pub struct Mutator {
     state: MutatorRef,
     heap: Heap,
     kind: Kind,
-    /// Neither `Send` nor `Sync`.
+    /// The type is neither `Send` nor `Sync`.
     not_shared: PhantomData<*mut ()>,
 }
 
@@ -72,10 +73,11 @@ pub struct Mutator {
 enum Kind {
     /// The thread's own.
     Attached,
-    /// A P's, on whichever thread that is.
+    /// A P's, on whichever thread the P is.
     #[cfg(feature = "sched")]
     OfProc,
-    /// Another name for the mutator of this thread, which is Blocked but for the life of this one.
+    /// A second value for the mutator of this thread, which is Blocked before and after the life of
+    /// this value.
     Lent,
 }
 
@@ -102,7 +104,8 @@ impl Mutator {
         mutator
     }
 
-    /// A P's mutator: Blocked but for the sections of the Gs that run on the P, on whichever thread that is.
+    /// Makes a P's mutator. It is Blocked except during the sections of the Gs that run on the P,
+    /// on whichever thread the P is.
     #[cfg(feature = "sched")]
     pub(crate) fn for_proc(heap: &Heap, built_at: &'static Location<'static>) -> Self {
         let collector = &heap.handle().collector;
@@ -116,7 +119,7 @@ impl Mutator {
         }
     }
 
-    /// A section of the G at `task` begins on this thread.
+    /// Begins a section of the G at `task` on this thread.
     #[cfg(feature = "sched")]
     pub(crate) fn enter_section(&mut self, thread: OsThread, task: usize) {
         self.state().note_section(thread, task);
@@ -130,7 +133,7 @@ impl Mutator {
         self.safepoint();
     }
 
-    /// The section ends.
+    /// Ends the section.
     #[cfg(feature = "sched")]
     pub(crate) fn leave_section(&mut self) {
         let (collector, state) = (self.collector(), self.state());
@@ -139,11 +142,13 @@ impl Mutator {
             .enter_blocked(state, &mut || collector.catch_up(state));
     }
 
-    /// Runs `f` with the mutator of this thread, which is of `heap` and Blocked in [`blocking`](Self::blocking).
+    /// Runs `f` with the mutator of this thread, which belongs to `heap` and is Blocked in
+    /// [`blocking`](Self::blocking).
     ///
-    /// The value that `blocking` has borrowed and the one that `f` gets are two, with one record; the first cannot be used
-    /// before `blocking` is back, so there is one licence at each moment. Nor can the two change places: `f` cannot reach
-    /// the first, nor any other mutator, since a thread has one.
+    /// The value that `blocking` has borrowed and the value that `f` gets share one record. The
+    /// first cannot be used before `blocking` returns, so at each moment there is one licence. The
+    /// two values cannot change places either: `f` can reach neither the first nor any other
+    /// mutator, since a thread has only one.
     pub(crate) fn lend<R>(heap: &Heap, lent: Current, f: impl FnOnce(&mut Self) -> R) -> R {
         let mut mutator = Self {
             state: lent.mutator,
@@ -153,11 +158,11 @@ impl Mutator {
         };
         mutator.enter();
         current::set_running(true);
-        // Its drop blocks it again, also when `f` panics.
+        // Dropping the value blocks the mutator again, even if `f` panics.
         f(&mut mutator)
     }
 
-    /// Blocked -> Running.
+    /// Moves the mutator from Blocked to Running.
     fn enter(&self) {
         held_locks::clear();
         let (collector, state) = (self.collector(), self.state());
@@ -169,8 +174,8 @@ impl Mutator {
 
     #[inline(always)]
     pub(crate) fn state(&self) -> &MutatorState {
-        // SAFETY: 1. registered until `self` is dropped. 2. `self` is not Send or Sync, so this is the mutator's thread;
-        // methods that may find it Blocked touch the word only.
+        // SAFETY: 1. it is registered until `self` is dropped. 2. `self` is neither Send nor Sync,
+        // so this is the mutator's thread; methods that may find it Blocked touch only the word.
         unsafe { self.state.get() }
     }
 
@@ -202,18 +207,19 @@ impl Mutator {
         self.heap.handle()
     }
 
-    /// The heap that this mutator belongs to. O(1).
+    /// Returns the heap that this mutator belongs to. O(1).
     #[must_use]
     pub fn heap(&self) -> &Heap {
         &self.heap
     }
 
-    // ---- safepoints ------------------------------------------------------------------------------------------
+    // ---- safepoints
+    // ------------------------------------------------------------------------------------------
 
-    /// A place where the collector may stop this thread for a phase change.
+    /// A place where the collector may stop this thread.
     ///
-    /// One relaxed load and a predicted branch when nothing is asked. No `Gc` can be live across it, which the borrow
-    /// checker proves:
+    /// If nothing is requested, this is one relaxed load and a predicted branch. No `Gc` can be
+    /// live across it, as the borrow checker proves:
     ///
     /// ```compile_fail,E0502
     /// # let heap = greywave::Heap::new();
@@ -235,7 +241,8 @@ impl Mutator {
         self.stop_and_catch_up();
         if self.state().word.asked().has(Request::Stall) {
             self.state().word.withdraw(Request::Stall);
-            // A P is not handed on: with another mutator on it the next G would only grow the heap further.
+            // The P is not handed off: with another mutator on it, the next G would only grow the
+            // heap further.
             self.collector().stall(self.state());
         }
         if self.collector().settings.stress {
@@ -252,19 +259,21 @@ impl Mutator {
         collector.catch_up(state);
     }
 
-    /// Runs a whole cycle that begins after this call; returns when its sweep is done.
+    /// Runs a whole cycle that begins after this call, and returns when its sweep is done.
     ///
-    /// Objects unreachable at the call are gone afterwards, and their drops have run. O(live heap). Returns at once if
-    /// there can be no cycle, because a mutator is lost ([`Event::MutatorLost`](crate::Event::MutatorLost)).
+    /// Objects that are unreachable at the call are gone afterwards, and their destructors have
+    /// run. O(live heap). If no cycle is possible because a mutator is lost
+    /// ([`Event::MutatorLost`](crate::Event::MutatorLost)), it returns at once.
     pub fn collect(&mut self) {
         let number = self.collector().want_cycle();
         let heap = self.heap.clone();
         self.blocking(|| heap.handle().collector.wait_for_cycle(number));
     }
 
-    /// Runs `f` as a blocked mutator: collections go on without this thread.
+    /// Runs `f` while this mutator is blocked: the collector does not wait for this thread
+    /// meanwhile.
     ///
-    /// For anything that may wait: a system call, a lock, a join. `f` cannot touch the heap.
+    /// Use it for anything that may wait: a system call, a lock, a join. `f` cannot use the heap.
     ///
     /// # Examples
     /// ```
@@ -273,7 +282,7 @@ impl Mutator {
     /// let read = m.blocking(|| std::fs::read("Cargo.toml"));
     /// ```
     pub fn blocking<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        /// Comes back also when `f` panics.
+        /// Enters the heap again, even if `f` panics.
         struct Back<'a>(&'a Mutator);
         impl Drop for Back<'_> {
             fn drop(&mut self) {
@@ -287,7 +296,7 @@ impl Mutator {
             .enter_blocked(state, &mut || collector.catch_up(state));
         current::set_running(false);
         let back = Back(self);
-        // A lent one is inside a `blocking` already: the P has been given away.
+        // A lent mutator is already inside a `blocking`, which has given the P away.
         #[cfg(feature = "sched")]
         if self.kind == Kind::OfProc {
             return crate::sched::blocking::without_proc(f, back);
@@ -297,26 +306,31 @@ impl Mutator {
         out
     }
 
-    // ---- allocation ------------------------------------------------------------------------------------------
+    // ---- allocation
+    // ------------------------------------------------------------------------------------------
 
     /// Moves `value` into the heap.
     ///
-    /// A few instructions when the mutator's cache has a slot. Never a safepoint; may mark a little for the collector.
+    /// If the mutator's cache has a slot, this takes a few instructions. An allocation is never a
+    /// safepoint. While marking runs it may mark a little.
     ///
-    /// The value's brand must be this mutator's ([`BrandedBy`](crate::BrandedBy)): a value branded `'static` could be rooted, come back branded
-    /// with a mutator's lifetime, and give out as `'static` what was stored through the other brand.
+    /// The value's brand must be this mutator's ([`BrandedBy`](crate::BrandedBy)). A value with the
+    /// brand `'static` could be rooted and come back with a mutator's brand; then what was stored
+    /// through that brand could be read as `'static`.
     ///
     /// # Panics
-    /// Never; when the reservation or the hard limit is exhausted, also after the end of the running cycle, the process
-    /// is aborted with a message. [`try_alloc`](Self::try_alloc) returns an error instead. A thread that allocates past the
-    /// heap's goal waits at its next safepoint; between two safepoints nothing but the limit stops it.
+    /// Never. If the reservation or the hard limit is exhausted, even after the running cycle has
+    /// ended, the process is aborted with a message; [`try_alloc`](Self::try_alloc) returns an
+    /// error instead. A thread that allocates past the heap's goal waits at its next safepoint.
+    /// Between two safepoints only the limit stops it.
     #[inline(always)]
     pub fn alloc<'m, T>(&'m self, value: T) -> Gc<'m, T>
     where
         T: Collect + BrandedBy<'m>,
     {
-        // Not through `try_alloc`: its error has the value, which would be built on the stack for it and copied from there
-        // (11 ns instead of 5 for four words).
+        // This does not go through `try_alloc`. The error of that function holds the value, so the
+        // compiler would build the value on the stack and copy it from there: 11 ns instead of 5
+        // for four words.
         let external = self.born(&value);
         match self.slot_for::<T>() {
             // SAFETY: as in `try_alloc`.
@@ -325,17 +339,19 @@ impl Mutator {
         }
     }
 
-    /// As [`alloc`](Self::alloc), but an exhausted reservation is an error.
+    /// Does what [`alloc`](Self::alloc) does, but returns an error if the heap has no room.
     ///
     /// # Errors
-    /// [`AllocError`] with the value, when its bytes do not fit into the reservation or the hard limit, even after the end
-    /// of the running cycle. A safepoint after it waits for another cycle; then it is worth trying again.
+    /// [`AllocError`] with the value, if its bytes do not fit into the reservation or the hard
+    /// limit, even after the running cycle has ended. The next safepoint waits for another cycle;
+    /// after that a new attempt may succeed.
     #[inline(always)]
     pub fn try_alloc<'m, T>(&'m self, value: T) -> Result<Gc<'m, T>, AllocError<T>>
     where
         T: Collect + BrandedBy<'m>,
     {
-        // Before a slot is taken: an implementation by hand may unwind, and a slot must not be left with nothing in it.
+        // This comes before a slot is taken: a user's implementation may unwind, and a slot must
+        // not be left without a value.
         let external = self.born(&value);
         let Some(at) = self.slot_for::<T>() else {
             if std::mem::needs_drop::<T>() {
@@ -343,30 +359,34 @@ impl Mutator {
             }
             return Err(AllocError::new(value, size_of::<T>(), self.no_room()));
         };
-        // SAFETY: a fresh slot of a `T`, and what was told of the value just now.
+        // SAFETY: the slot is fresh and fits a `T`; `external` was counted just now.
         Ok(unsafe { self.fill(at, value, external) })
     }
 
-    /// A slot for a `T`.
+    /// Takes a slot for a `T`.
     #[inline(always)]
     fn slot_for<T: Collect>(&self) -> Option<NonNull<T>> {
         match self.sized_slot::<T>() {
             Some(at) => Some(at),
-            // The same copy of the constant as the fast path looks for, or the next allocation would miss again.
+            // The slow path gets the same copy of the constant that the fast path looks for; with
+            // another copy the next allocation would miss again.
             None => self.sized_slot_slow::<T>(Sized_::<T>::INFO),
         }
     }
 
-    /// Makes the value, which owns `external` bytes outside the heap, the object at `at`.
+    /// Writes the value, which owns `external` bytes outside the heap, to `at`, which makes it an
+    /// object.
     ///
     /// # Safety
-    /// `at` is a fresh slot of this heap, of at least the size and alignment of `T`, which nobody else has.
+    /// `at` is a fresh slot of this heap, of at least the size and alignment of `T`, which nobody
+    /// else has.
     #[inline(always)]
     unsafe fn fill<'m, T>(&'m self, at: NonNull<T>, value: T, external: usize) -> Gc<'m, T> {
-        // SAFETY: the caller's part.
+        // SAFETY: by the clause above.
         unsafe { at.write(value) };
         self.note_external(external);
-        // SAFETY: initialised, and this heap's; valid until the next safepoint, which `'m` ends before.
+        // SAFETY: the object is initialised and belongs to this heap; it is valid until the next
+        // safepoint, and `'m` ends before that.
         unsafe { Gc::from_raw(at) }
     }
 
@@ -376,7 +396,7 @@ impl Mutator {
         out_of_memory(&AllocError::new((), bytes, self.no_room()))
     }
 
-    /// A slot for a `T` from the cache.
+    /// Takes a slot for a `T` from the cache.
     #[inline(always)]
     fn sized_slot<T: Trace>(&self) -> Option<NonNull<T>> {
         let cache = &self.local().cache;
@@ -409,7 +429,8 @@ impl Mutator {
             .and_then(|fresh| NonNull::new(self.pointer_to(fresh).cast()))
     }
 
-    /// Where objects without a size live: aligned as the arena is, or as they want.
+    /// The address of objects without a size: that of the arena, if that is aligned as they need,
+    /// or else a dangling one.
     pub(crate) fn nowhere<T>(&self) -> NonNull<T> {
         let base =
             NonNull::new(self.collector().heap.at(0).cast::<T>()).unwrap_or(NonNull::dangling());
@@ -420,14 +441,14 @@ impl Mutator {
         }
     }
 
-    /// Why an allocation found no room.
+    /// Says why an allocation found no room.
     #[cold]
     #[inline(never)]
     pub(crate) fn no_room(&self) -> NoRoom {
         self.collector().no_room(self.state())
     }
 
-    /// A slot, the slow way.
+    /// Takes a slot on the slow path.
     pub(crate) fn slot(&self, wanted: Wanted) -> Option<Fresh> {
         self.collector().alloc_slow(self.state(), wanted).ok()
     }
@@ -437,8 +458,8 @@ impl Mutator {
         heap.at(heap.offset_of(fresh.address).unwrap_or(0))
     }
 
-    /// What a value owns outside the heap, which is about to be an object or a part of one; to be told to
-    /// [`note_external`](Self::note_external) when it is.
+    /// Counts what a value owns outside the heap, when it is about to become an object or a part of
+    /// one. The caller passes the result to [`note_external`](Self::note_external) once it is one.
     #[inline(always)]
     pub(crate) fn born<T: ?Sized + Trace>(&self, value: &T) -> usize {
         if std::mem::needs_drop::<T>() {
@@ -450,7 +471,7 @@ impl Mutator {
         }
     }
 
-    /// There was no room for what had been [`born`](Self::born).
+    /// Undoes [`born`](Self::born) for a value that found no room.
     #[cold]
     #[inline(never)]
     pub(crate) fn unborn<T: ?Sized + Trace>(&self, value: &T) {
@@ -478,7 +499,7 @@ impl Drop for Mutator {
                     current::set_current(None);
                 }
             }
-            // The P goes, and its mutator is Blocked. Nobody's thread has it.
+            // The P ends and its mutator is Blocked. No thread has it.
             #[cfg(feature = "sched")]
             Kind::OfProc => self.collector().take_off_blocked(self.state),
             Kind::Lent => {
@@ -492,7 +513,8 @@ impl Drop for Mutator {
     }
 }
 
-/// The fixed class of a type without trace or drop; `None` for zero-sized and large ones.
+/// The size class of a type that is neither traced nor dropped; `None` for a zero-sized or large
+/// type.
 const fn plain_class<T>() -> Option<SizeClass> {
     if size_of::<T>() == 0 || size_of::<T>() > MAX_SMALL || align_of::<T>() > MAX_SMALL_ALIGN {
         return None;
@@ -507,7 +529,7 @@ const fn plain_slot<T>() -> usize {
     }
 }
 
-/// Ends the process: there is no value to return and nobody to tell.
+/// Ends the process, because there is no value to return.
 #[cold]
 #[inline(never)]
 pub(crate) fn out_of_memory<T>(error: &AllocError<T>) -> ! {

@@ -3,10 +3,12 @@
 use crate::api::mutator::Mutator;
 
 impl Mutator {
-    /// Whether the next [`safepoint`](Self::safepoint) has something to do. One relaxed load.
+    /// Returns whether the next [`safepoint`](Self::safepoint) has something to do. One relaxed
+    /// load.
     ///
-    /// `safepoint` needs the mutator for itself, so no pointer may be at hand. An interpreter that runs inside an open
-    /// [`Frame`](crate::Frame) polls with this instead, and leaves the frame only when it must:
+    /// `safepoint` borrows the mutator exclusively, so no pointer may be live. An interpreter that
+    /// runs inside an open [`Frame`](crate::Frame) polls with this function instead, and closes the
+    /// frame only when it must:
     ///
     /// ```
     /// use greywave::{Frame, Gc, Heap, Mutator};

@@ -1,7 +1,8 @@
-//! The derive macro's door: what the code that `#[derive(Trace)]` writes needs to name. Nothing here is for people.
+//! The names that the code of `#[derive(Trace)]` needs. They are not for people.
 //!
-//! The questions that it puts to the type checker are not here, where a path leads that a user may choose: they are functions
-//! of [`Tracer`](crate::Tracer) and of [`Brand`] (`object/questions.rs`).
+//! The questions that this code puts to the type checker are not here, because a user can choose
+//! where a path to this module leads. They are functions of [`Tracer`](crate::Tracer) and of
+//! [`Brand`] (`object/questions.rs`).
 
 pub use core;
 

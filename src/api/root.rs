@@ -1,4 +1,4 @@
-//! `Root` and `WeakRoot`: owned handles that keep an object, or know of it, across safepoints and threads.
+//! `Root` and `WeakRoot`: owned handles that refer to an object across safepoints and threads.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -12,10 +12,12 @@ use crate::gc::roots::RawRoot;
 use crate::object::trace::{Rebrand, RebrandTarget, TargetAt, Trace, Tracer};
 use crate::sys::sabotage::{self, Fault};
 
-/// Keeps an object alive until dropped. `'static`, `Send`, `Sync` and `Clone` (clones share a slot).
+/// Keeps an object alive until it is dropped. A root is `'static`, `Send`, `Sync` and `Clone`; its
+/// clones share a slot.
 ///
-/// Making or dropping one takes no lock but for one in 64. It may be dropped on any thread, also one that is not attached,
-/// and after its heap. What roots have taken outside the heap (16 bytes each) goes back when they have gone.
+/// To make or to drop a root takes no lock, except once in 64 times. A root may be dropped on any
+/// thread, even one that is not attached, and even after its heap. The memory of root slots (16
+/// bytes each, outside the heap) is given back after their roots are dropped.
 ///
 /// A root that is forgotten keeps its object for ever.
 ///
@@ -40,7 +42,7 @@ pub struct Root<T: ?Sized> {
     at: NonNull<T>,
 }
 
-/// A weak reference that lives outside the heap. `'static`, `Send`, `Sync` and `Clone`.
+/// A weak reference that lives outside the heap. It is `'static`, `Send`, `Sync` and `Clone`.
 ///
 /// See [`Mutator::root_weak`].
 pub struct WeakRoot<T: ?Sized> {
@@ -48,12 +50,12 @@ pub struct WeakRoot<T: ?Sized> {
     at: NonNull<T>,
 }
 
-/// Stands for the weak cell that a `WeakRoot` keeps.
+/// The type of the weak cell that a `WeakRoot` keeps.
 #[derive(Debug)]
 struct WeakAnchor;
 
-// SAFETY: a root is a number in a table of atomics and an address; the object is shareable by `Trace`'s contract, and
-// is reached only through a mutator.
+// SAFETY: a root is a number in a table of atomics, and an address. The object is shareable by
+// `Trace`'s contract, and only a mutator reaches it.
 unsafe impl<T: ?Sized> Send for Root<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized> Sync for Root<T> {}
@@ -65,20 +67,21 @@ unsafe impl<T: ?Sized> Sync for WeakRoot<T> {}
 /// Changes the brand in a pointer's type.
 fn rebrand<'b, T: ?Sized + RebrandTarget<'b>>(at: NonNull<T>) -> NonNull<T::Target> {
     const { assert!(size_of::<NonNull<T>>() == size_of::<NonNull<T::Target>>()) };
-    // SAFETY: `RebrandTarget`'s contract: the same type but for the brand, with the same metadata.
+    // SAFETY: by `RebrandTarget`'s contract only the brand of the type changes, and the metadata is
+    // the same.
     unsafe { std::mem::transmute_copy::<NonNull<T>, NonNull<T::Target>>(&at) }
 }
 
-/// The reverse: forgets a mutator's brand.
+/// Does the reverse: removes a mutator's brand.
 fn unbrand<T: ?Sized + RebrandTarget<'static>>(at: NonNull<T>) -> NonNull<T::Target> {
     rebrand::<T>(at)
 }
 
 impl Mutator {
-    /// Keeps the object across safepoints. O(1), no lock on the usual path.
+    /// Keeps the object alive across safepoints. O(1), usually without a lock.
     ///
     /// # Panics
-    /// If the object is another heap's: a `Gc<'static, _>` may be.
+    /// If the object belongs to another heap, which is possible for a `Gc<'static, _>`.
     #[track_caller]
     pub fn root<'m, T>(&'m self, gc: Gc<'m, T>) -> Root<T::Target>
     where
@@ -93,7 +96,7 @@ impl Mutator {
     /// Keeps a weak reference across safepoints.
     ///
     /// # Panics
-    /// As [`root`](Self::root).
+    /// If the reference belongs to another heap.
     #[track_caller]
     pub fn root_weak<'m, T>(&'m self, weak: Weak<'m, T>) -> WeakRoot<T::Target>
     where
@@ -140,7 +143,7 @@ impl Mutator {
 }
 
 impl<T: ?Sized> Root<T> {
-    /// The object. O(1): two loads.
+    /// Returns the object. O(1): two loads.
     ///
     /// # Panics
     /// If the root belongs to another heap than `mu`.
@@ -151,8 +154,9 @@ impl<T: ?Sized> Root<T> {
         T: RebrandTarget<'m>,
     {
         mu.check_heap(self.raw.heap());
-        // SAFETY: 1. the root's object, of this heap. 2. the root keeps it now; if the root goes, the object stays until
-        // a cycle that begins after this mutator's next safepoint.
+        // SAFETY: 1. the root's object belongs to this heap. 2. the root keeps it now; if the root
+        // is dropped, the object stays until a cycle that begins after this mutator's next
+        // safepoint.
         unsafe { Gc::from_raw(rebrand(self.at)) }
     }
 
@@ -162,7 +166,7 @@ impl<T: ?Sized> Root<T> {
         self.raw.forget_shares(clones);
     }
 
-    /// Whether both keep the same object. O(1).
+    /// Returns whether both keep the same object. O(1).
     #[must_use]
     pub fn ptr_eq(&self, other: &Self) -> bool {
         std::ptr::addr_eq(self.at.as_ptr(), other.at.as_ptr())
@@ -176,7 +180,7 @@ impl<T: ?Sized> WeakRoot<T> {
         self.cell.forget_clones(clones);
     }
 
-    /// The object, if it is alive. O(1).
+    /// Returns the object, if it is alive. O(1).
     ///
     /// # Panics
     /// If the root belongs to another heap than `mu`.
@@ -188,7 +192,7 @@ impl<T: ?Sized> WeakRoot<T> {
         self.weak(mu).upgrade(mu)
     }
 
-    /// Whether the object is known to be dead, as [`Weak::is_dead`]. O(1).
+    /// Returns whether the object is known to be dead, as [`Weak::is_dead`] does. O(1).
     ///
     /// # Panics
     /// If the root belongs to another heap than `mu`.
@@ -201,7 +205,7 @@ impl<T: ?Sized> WeakRoot<T> {
         self.weak(mu).is_dead()
     }
 
-    /// The weak reference itself.
+    /// Returns the weak reference itself.
     ///
     /// # Panics
     /// If the root belongs to another heap than `mu`.
@@ -219,11 +223,12 @@ impl<T: ?Sized> WeakRoot<T> {
 }
 
 impl<T: ?Sized> Clone for Root<T> {
-    /// O(1), one atomic increment.
+    /// O(1): one atomic increment.
     ///
     /// # Panics
-    /// Never; the process is aborted with a message when one root has more than 2^29 - 1 clones, most of which a program must have
-    /// forgotten (`mem::forget`), as with [`Arc`](std::sync::Arc).
+    /// Never. If one root has more than 2^29 - 1 clones, the process is aborted with a message, as
+    /// with [`Arc`](std::sync::Arc). A program must have forgotten most of these clones
+    /// (`mem::forget`).
     fn clone(&self) -> Self {
         Self {
             raw: ManuallyDrop::new(self.raw.share()),
@@ -243,7 +248,7 @@ impl<T: ?Sized> Clone for WeakRoot<T> {
 
 impl<T: ?Sized> Drop for Root<T> {
     fn drop(&mut self) {
-        // SAFETY: taken once, here; the field is not used again.
+        // SAFETY: the value is taken once, here, and the field is not used again.
         let raw = unsafe { ManuallyDrop::take(&mut self.raw) };
         let here = current().filter(|c| c.running);
         let Some(here) = here else {
@@ -254,10 +259,10 @@ impl<T: ?Sized> Drop for Root<T> {
         if collector.id != raw.heap() {
             return raw.release();
         }
-        // SAFETY: 1. this thread's mutator, registered. 2. it runs, on this thread.
+        // SAFETY: 1. it is this thread's mutator, which is registered. 2. it runs, on this thread.
         let state = unsafe { here.mutator.get() };
         let local = &state.local;
-        // The deletion barrier: the root is about to lose its object.
+        // This is the deletion barrier: the root is about to lose its object.
         if local.duty.marks() && !sabotage::is_on(Fault::RootDroppedUnshaded) {
             collector.shade_later(local, raw.target());
         }
@@ -269,13 +274,13 @@ impl<T: ?Sized> Drop for Root<T> {
 
 macro_rules! root_traits {
     ($($name:ident)*) => { $(
-        // SAFETY: 1. 4. a root's object is reported by the root table, so the root itself holds no edge. 2. Send + Sync.
-        // 3. 5. 6. nothing of its own.
+        // SAFETY: 1. 4. the root table reports the object, so the root itself holds no edge. 2. the
+        // type is Send and Sync. 3. 5. 6. it does nothing of its own.
         unsafe impl<T: ?Sized + 'static> Trace for $name<T> {
             const NEEDS_TRACE: bool = false;
             fn trace(&self, _: &mut Tracer<'_>) {}
         }
-        // SAFETY: no brand.
+        // SAFETY: the type has no brand.
         unsafe impl<T: ?Sized + 'static> Rebrand<'_> for $name<T> {
             type To = Self;
         }

@@ -1,4 +1,4 @@
-//! The runtime as users hold it: its builder, and what a G calls.
+//! `Runtime`, its builder, and the functions that a G calls.
 
 use std::any::Any;
 use std::fmt;
@@ -24,27 +24,29 @@ use crate::sys::clock::Moment;
 use crate::sys::lock::Unranked;
 use crate::sys::thread::{self, JoinHandle as Thread};
 
-/// Threads that exist at most, unless the builder says otherwise (Go's limit).
+/// The default for the most threads (Go's limit).
 const MAX_THREADS: usize = 10_000;
 /// How long dropping a runtime waits for its Gs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A P's mutator, which goes from thread to thread with the P.
+/// A P's mutator, which moves from thread to thread with the P.
 struct Host(Mutator);
 
 #[allow(
     clippy::non_send_fields_in_send_ty,
     reason = "what makes a mutator one thread's does not hold for a P's"
 )]
-// SAFETY: a P's mutator is Blocked whenever it changes hands, and the P's hand-over orders what its threads do; a
-// `Mutator` is otherwise not Send because its thread's own `Current` names it, which is set and taken back by `with`.
+// SAFETY: a P's mutator is Blocked whenever it changes threads, and the hand-over of the P orders
+// what its threads do. A `Mutator` is otherwise not Send because its thread's `Current` names it;
+// for a P's mutator `with` sets and clears that.
 unsafe impl Send for Host {}
 
-/// Runs Gs: futures, on as many threads as there are processors, that share a heap.
+/// Runs Gs, which are futures that share a heap, on as many threads as there are processors.
 ///
-/// A G is started with [`go`], or with [`Runtime::go`] from outside. It touches the heap in [`with`]. While it waits it costs
-/// the collector nothing: no pointer is held across an `.await`. Dropping the runtime drops the Gs that are left, as
-/// [`shutdown`](Self::shutdown) with a limit of 10 s does.
+/// [`go`] starts a G; [`Runtime::go`] does so from outside the runtime. A G uses the heap in
+/// [`with`]. A G that waits costs the collector nothing, because it holds no pointer across an
+/// `.await`. Dropping the runtime drops the remaining Gs, as [`shutdown`](Self::shutdown) with a
+/// limit of 10 s does.
 ///
 /// # Examples
 /// ```
@@ -99,19 +101,21 @@ pub struct RuntimeBuilder {
 }
 
 impl RuntimeBuilder {
-    /// How many Gs run at once: 1 to 4096. Default: the environment's `GOMAXPROCS`, else all processors.
+    /// Sets how many Gs run at once: 1 to 4096. The default is `GOMAXPROCS` from the environment,
+    /// or else all processors.
     pub fn procs(mut self, count: usize) -> Self {
         self.procs = Some(count);
         self
     }
 
-    /// The most threads, those in blocking calls included. At least `procs` + 1; default 10,000.
+    /// Sets the most threads, including those in blocking calls. It is at least `procs` + 1; the
+    /// default is 10,000.
     pub fn max_threads(mut self, count: usize) -> Self {
         self.max_threads = count;
         self
     }
 
-    /// When to look for deadlocks. Default: [`DeadlockPolicy::Auto`].
+    /// Sets when the runtime looks for deadlocks. The default is [`DeadlockPolicy::Auto`].
     pub fn deadlocks(mut self, policy: DeadlockPolicy) -> Self {
         self.deadlocks = policy;
         self
@@ -120,7 +124,8 @@ impl RuntimeBuilder {
     /// Starts the runtime.
     ///
     /// # Errors
-    /// [`ConfigError`] when a setting or `GOMAXPROCS` is out of range, or the OS refuses a thread or a poller.
+    /// [`ConfigError`] if a setting or `GOMAXPROCS` is out of range, or the OS refuses a thread or
+    /// a poller.
     #[track_caller]
     pub fn build(self) -> Result<Runtime, ConfigError> {
         let procs = match self.procs {
@@ -157,7 +162,7 @@ impl RuntimeBuilder {
         let watched = shared.clone();
         let monitor = thread::spawn("greywave-monitor".to_owned(), move || watched.run_monitor())
             .map_err(|e| {
-            // There is no G that it could wait for.
+            // There is no G yet that this could wait for.
             let _ = shared.shut_down(Duration::ZERO, &|| true);
             ConfigError::refused("the scheduler's thread cannot be started".to_owned(), e)
         })?;
@@ -170,7 +175,7 @@ impl RuntimeBuilder {
 }
 
 impl Runtime {
-    /// Settings for a runtime over `heap`.
+    /// Returns the settings for a runtime over `heap`.
     pub fn builder(heap: &Heap) -> RuntimeBuilder {
         RuntimeBuilder {
             heap: heap.clone(),
@@ -180,26 +185,29 @@ impl Runtime {
         }
     }
 
-    /// The heap that its Gs allocate in.
+    /// Returns the heap that the Gs of this runtime use.
     #[must_use]
     pub fn heap(&self) -> &Heap {
         &self.heap
     }
 
-    /// How many Gs run at once.
+    /// Returns how many Gs run at once.
     #[must_use]
     pub fn procs(&self) -> usize {
         self.shared.width
     }
 
-    /// Runs `future` as a G, the main one, and waits for its output. Other Gs go on when it has ended.
+    /// Runs `future` as a G, the main G, and waits for its output. Other Gs go on after it has
+    /// ended.
     ///
     /// # Errors
-    /// [`Deadlock`] when every G waits and nothing can wake them; see [`DeadlockPolicy`]. The main G is dropped then.
+    /// [`Deadlock`] if every G waits and nothing can wake one; see [`DeadlockPolicy`]. The main G
+    /// is then dropped.
     ///
     /// # Panics
-    /// When the main G panics, with what it panicked with; in a G outside [`blocking`](crate::blocking), and on a thread with a running mutator, which the
-    /// collector would wait for (wrap it in [`Mutator::blocking`]); when the runtime is shut down meanwhile.
+    /// If the main G panics, with the same payload. In a G, outside [`blocking`](crate::blocking).
+    /// On a thread with a running mutator, because the collector would wait for it (use
+    /// [`Mutator::blocking`]). If the runtime is shut down meanwhile.
     #[track_caller]
     #[allow(clippy::panic_in_result_fn, reason = "documented")]
     pub fn block_on<F>(&self, future: F) -> Result<F::Output, Deadlock>
@@ -218,50 +226,52 @@ impl Runtime {
         self.shared.block_on(future, Location::caller())
     }
 
-    /// Starts a G, from anywhere.
+    /// Starts a G. Any thread may call this.
     #[track_caller]
     pub fn go<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        // SAFETY: 1. 'static.
+        // SAFETY: 1. the future is 'static.
         unsafe { self.shared.spawn(future, None, Location::caller()) }
     }
 
-    /// The number of Gs that have not ended. O(procs), no G is stopped.
+    /// Returns the number of Gs that have not ended. O(procs); stops no G.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shared.registry.len()
     }
 
-    /// Whether no G is left.
+    /// Returns whether every G has ended.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Figures: who runs, who waits, how long a G waits for its turn. O(procs), nobody is stopped.
+    /// Returns statistics: how many Gs run and wait, and how long a G waits for its turn. O(procs);
+    /// stops no G.
     #[must_use]
     pub fn stats(&self) -> RuntimeStats {
         self.shared.stats()
     }
 
-    /// What every G does just now. O(Gs); none is stopped, so each entry is of a moment of its own.
+    /// Returns what every G does now. O(Gs). No G is stopped, so each entry shows a moment of its
+    /// own.
     #[must_use]
     pub fn dump(&self) -> Vec<GInfo> {
         self.shared.dump()
     }
 
-    /// Ends the runtime: Gs are dropped at their next await, threads are joined. Waits at most `limit` for Gs that run or
-    /// are in blocking calls.
+    /// Ends the runtime: drops each G at its next await, and joins the threads. Waits at most
+    /// `limit` for Gs that run or are in blocking calls.
     ///
-    /// Where its Gs would wait for this thread it does not wait for them: in a G of the runtime, in the drop of an object, and
-    /// on a thread with a running mutator that a collection waits for. It asks for the end, which a thread of its own sees to,
-    /// and returns.
+    /// The call does not wait if the Gs could be waiting for this thread: in a G of the runtime, in
+    /// an object's destructor, and on a thread with a running mutator that a collection waits for.
+    /// It then requests the end, which a separate thread carries out, and returns.
     ///
     /// # Errors
-    /// [`ShutdownError`] names those that had not ended by then; their threads end when they do.
+    /// [`ShutdownError`] names the Gs that had not ended in time; their threads end when they do.
     pub fn shutdown(self, limit: Duration) -> Result<(), ShutdownError> {
         self.end(limit)
     }
@@ -274,11 +284,12 @@ impl Runtime {
         let Some(result) = self.shared.shut_down(limit, &|| self.may_wait()) else {
             let shared = self.shared.clone();
             let body = move || {
-                // Those that do not end are left behind, as by a drop elsewhere.
+                // Gs that do not end are left behind, as when a runtime is dropped elsewhere.
                 let _ = shared.shut_down(PATIENCE, &|| true);
                 let _ = monitor.join();
             };
-            // Without a thread for it the Gs end all the same, and the runtime's threads sleep on.
+            // If no thread can be started, the Gs end all the same, and the runtime's threads sleep
+            // on.
             let _ = thread::spawn("greywave-end".to_owned(), body);
             let left = self.shared.dump();
             if left.is_empty() {
@@ -287,15 +298,15 @@ impl Runtime {
             let waited = Duration::from_nanos(start.elapsed_ns());
             return Err(ShutdownError::new(waited, left));
         };
-        // It sees that Ms are to end.
+        // The monitor sees that Ms are to end.
         let _ = monitor.join();
         result
     }
 
-    /// Whether this thread may wait for Gs: none of them can be waiting for it.
+    /// Whether this thread may wait for Gs, because none of them can be waiting for it.
     fn may_wait(&self) -> bool {
         let is_waited_for = current().filter(|c| c.running).is_some_and(|c| {
-            // SAFETY: 1. and 2. it is this thread's own, and runs; only the word is used.
+            // SAFETY: 1. and 2. it is this thread's own mutator, and runs; only the word is used.
             let asked = unsafe { c.mutator.get() }.word.asked();
             asked.is_waited_for()
         });
@@ -304,18 +315,18 @@ impl Runtime {
 }
 
 impl Drop for Runtime {
-    /// As [`shutdown`](Runtime::shutdown) with a limit of 10 s. Whom it waits for is told from 1 s on
-    /// ([`Event::SlowShutdown`](crate::Event::SlowShutdown)).
+    /// Does what [`shutdown`](Runtime::shutdown) does with a limit of 10 s. From 1 s on it reports
+    /// which Gs it waits for ([`Event::SlowShutdown`](crate::Event::SlowShutdown)).
     fn drop(&mut self) {
         let _ = self.end(PATIENCE);
     }
 }
 
-/// Starts a G; its result comes back through the handle. May be called in a G.
+/// Starts a G, and returns a handle to its result. A G may call this.
 ///
-/// The future runs on whichever thread is free, so it is `Send`: it cannot hold a [`Gc`](crate::Gc) across an `.await`,
-/// which is what makes a million of them cheap to collect around. A panic is caught, and given to whoever awaits the
-/// handle. Some 100 nanoseconds.
+/// The future runs on any thread that is free, so it must be `Send`. So it cannot hold a
+/// [`Gc`](crate::Gc) across an `.await`; therefore the collector has no work with a G that waits. A
+/// panic is caught and given to the G that awaits the handle. The call takes some 100 nanoseconds.
 ///
 /// # Panics
 /// Outside a runtime; use [`Runtime::go`] there.
@@ -328,7 +339,7 @@ where
     start(future, None, Location::caller())
 }
 
-/// As [`go`], for a G with a name, which reports of deadlocks and dumps show.
+/// Does what [`go`] does, for a G with a name, which reports of deadlocks and dumps show.
 ///
 /// # Panics
 /// Outside a runtime.
@@ -355,7 +366,7 @@ where
         let Some(worker) = worker else {
             panic!("go was called outside a runtime, at {spawned_at}: use Runtime::go");
         };
-        // SAFETY: 1. 'static.
+        // SAFETY: 1. the future is 'static.
         unsafe {
             worker
                 .shared()
@@ -364,14 +375,14 @@ where
     })
 }
 
-/// Gives a G the heap: `f` runs with the mutator of the P that the G runs on.
+/// Gives a G access to the heap: runs `f` with the mutator of the P that the G runs on.
 ///
-/// No pointer leaves: what is to live on is held by a [`Root`](crate::Root). A long section calls
-/// [`safepoint`](Mutator::safepoint), as any mutator does. Some 20 nanoseconds.
+/// No pointer can leave `f`; a [`Root`](crate::Root) holds what is to live on. A long section must
+/// call [`safepoint`](Mutator::safepoint), like any mutator. The call takes some 20 nanoseconds.
 ///
 /// # Panics
-/// Outside a G; inside another section, or on a thread with a mutator of its own: a thread has one licence to touch a
-/// heap. If `f` panics, the section is left in order.
+/// Outside a G. Inside another section, or on a thread with a mutator of its own, because a thread
+/// has at most one licence. If `f` panics, the section is left in order.
 ///
 /// # Examples
 /// A pointer cannot be held across an await:
@@ -401,7 +412,7 @@ pub fn with<R>(f: impl FnOnce(&mut Mutator) -> R) -> R {
     })
 }
 
-/// A stay in the heap, of a worker; dropping it is the way out.
+/// A worker's stay in the heap. Dropping it ends the section.
 struct Section<'a> {
     worker: &'a Worker,
     host: Option<Box<Host>>,
@@ -410,7 +421,8 @@ struct Section<'a> {
 impl<'a> Section<'a> {
     fn enter(worker: &'a Worker) -> Self {
         let own = worker.own().and_then(|own| own.host.take());
-        // Without a P, or while the P's mutator is with an M in a blocking call, a spare one does.
+        // If the M has no P, or the P's mutator is with an M in a blocking call, a spare mutator is
+        // used.
         let host = own.unwrap_or_else(|| worker.shared().take_host());
         let mut host = host.downcast::<Host>().ok();
         if let Some(host) = &mut host {

@@ -1,101 +1,106 @@
-//! Figures.
+//! The statistics of a heap.
 
 use std::fmt;
 
 use crate::gc::events::PauseSummary;
 use crate::gc::late::PendingRequest;
 
-/// Figures of a heap, taken without stopping anyone.
+/// Statistics of a heap, read without stopping any thread.
 ///
-/// Counts that mutators keep are told in steps (about 8 KiB a mutator and span class), so they lag by that much.
+/// Mutators report the counts that they keep in steps (about 8 KiB for each mutator and span
+/// class), so the statistics lag by that much.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapStats {
-    /// Mutators: attached threads, and those of runtimes' processors.
+    /// The number of mutators: attached threads, and the processors of runtimes.
     pub mutators: usize,
-    /// Of these, how many run user code.
+    /// How many of the mutators run user code.
     pub running_mutators: usize,
-    /// Of these, how many are lost: a thread has ended without dropping its mutator. While there is one, nothing is
-    /// collected.
+    /// How many of the mutators are lost: their threads ended without dropping them. While there is
+    /// one, nothing is collected.
     pub lost_mutators: usize,
-    /// What the collector waits for just now; `None`: for nobody.
+    /// What the collector waits for now; `None` if it waits for nobody.
     pub pending: Option<PendingRequest>,
-    /// Root slots in use: objects that [`Root`](crate::Root)s and [`WeakRoot`](crate::WeakRoot)s hold, where clones share
-    /// one. Those dropped on threads without a mutator count until the next cycle.
+    /// Root slots in use: objects that [`Root`](crate::Root)s and [`WeakRoot`](crate::WeakRoot)s
+    /// hold. Clones share a slot. Roots that were dropped on threads without a mutator count until
+    /// the next cycle.
     pub roots: u64,
-    /// [`Frame`](crate::Frame)s that exist.
+    /// The number of [`Frame`](crate::Frame)s.
     pub frames: u64,
     /// Cycles completed.
     pub cycles: u64,
-    /// Cycles that somebody asked for by `collect`.
+    /// Cycles that were requested by `collect`.
     pub forced_cycles: u64,
-    /// Bytes of objects that the last cycle marked.
+    /// Bytes of the objects that the last cycle marked.
     pub live_bytes: u64,
-    /// Bytes of objects allocated and not yet known to be dead, external bytes included; what the trigger looks at.
+    /// Bytes of objects that were allocated and are not known to be dead, with external bytes. The
+    /// trigger is compared with this.
     pub heap_bytes: u64,
-    /// The size at which the running or next cycle should end, in bytes; `u64::MAX` when nothing limits the heap.
+    /// The size at which the running or the next cycle should end, in bytes; `u64::MAX` if nothing
+    /// limits the heap.
     pub goal_bytes: u64,
-    /// The size at which the next cycle starts, in bytes.
+    /// The size at which the next cycle begins, in bytes.
     pub trigger_bytes: u64,
-    /// The soft memory limit, in bytes; `u64::MAX`: none.
+    /// The soft memory limit, in bytes; `u64::MAX` if there is none.
     pub memory_limit_bytes: u64,
-    /// GOGC in percent; `None`: off.
+    /// GOGC in percent; `None` if it is off.
     pub gogc: Option<u32>,
-    /// Set while more lives than the memory limit leaves room for.
+    /// Present while more is live than the memory limit leaves room for.
     pub unmet_limit: Option<UnmetLimit>,
     /// Bytes of pages in spans.
     pub span_bytes: u64,
-    /// Bytes of pages that are free and have memory behind them.
+    /// Bytes of free pages that have memory behind them.
     pub free_bytes: u64,
-    /// Bytes of pages that are free and were given back to the OS, or never touched.
+    /// Bytes of free pages that were given back to the OS or never touched.
     pub released_bytes: u64,
-    /// Bytes of pages with memory behind them: spans and free ones. The OS may hold less, never more.
+    /// Bytes of pages that have memory behind them, in spans or free. The OS may hold less, but
+    /// never more.
     pub mapped_bytes: u64,
     /// Bytes of the bitmaps and page tables for what is mapped.
     pub metadata_bytes: u64,
-    /// Bytes of address space reserved.
+    /// Bytes of the reserved address space.
     pub reserved_bytes: u64,
-    /// Bytes of slots ever handed out.
+    /// Bytes of all slots that were ever handed out.
     pub allocated_bytes: u64,
-    /// Bytes of slots ever found dead and swept.
+    /// Bytes of all slots that were ever found dead and swept.
     pub freed_bytes: u64,
     /// Bytes that objects own outside the heap, as far as known.
     pub external_bytes: u64,
     /// Objects whose `Drop` has run.
     pub objects_dropped: u64,
-    /// Of these, how many panicked.
+    /// How many of these drops panicked.
     pub drop_panics: u64,
-    /// Frames and locks that the last verification has left out, because a thread might have been in the middle of writing to
-    /// them; see [`Heap::verify`](crate::Heap::verify).
+    /// The frames and locks that the last verification left out, because a thread might have been
+    /// writing to them; see [`Heap::verify`](crate::Heap::verify).
     pub verify_left_out: u64,
-    /// Bytes of spans that the last cycle has left to be swept; 0 when the sweep is over.
+    /// Bytes of spans that are still to be swept; 0 when the sweep is over.
     pub sweep_debt_bytes: u64,
-    /// Wall time of the last marking, in nanoseconds.
+    /// The wall time of the last marking, in nanoseconds.
     pub mark_time_ns: u64,
-    /// Wall time of all markings, in nanoseconds.
+    /// The wall time of all markings, in nanoseconds.
     pub total_mark_ns: u64,
-    /// Processor time that background workers have taken from the program, in nanoseconds.
+    /// The processor time that background workers have taken from the program, in nanoseconds.
     pub background_ns: u64,
-    /// Processor time of assists, in nanoseconds.
+    /// The processor time of assists, in nanoseconds.
     pub assist_ns: u64,
-    /// Processor time of workers that used idle processors, in nanoseconds.
+    /// The processor time of workers that used idle processors, in nanoseconds.
     pub idle_ns: u64,
-    /// Whether collection takes so much time that assists have ceased.
+    /// Whether collection takes so much time that the limiter has turned assists off.
     pub limiting: bool,
-    /// The last stop of the world, in nanoseconds.
+    /// The length of the last stop of the world, in nanoseconds.
     pub last_pause_ns: u64,
-    /// All stops, from the request to the restart.
+    /// The lengths of all stops, from the request to the restart.
     pub pauses: PauseSummary,
-    /// All stops, from the request until the last mutator reached a safepoint.
+    /// How long all stops took from the request until the last mutator reached a safepoint.
     pub stopping: PauseSummary,
-    /// Objects by size, smallest first; sizes that were never used are left out.
+    /// Objects by size, smallest first, without the sizes that were never used.
     pub by_size: Vec<SizeStats>,
 }
 
 /// A memory limit that cannot be met; see [`HeapStats::unmet_limit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnmetLimit {
-    /// Bytes that live or cannot be given back.
+    /// The bytes that are live or cannot be given back.
     pub needed_bytes: u64,
     /// The limit, in bytes.
     pub limit_bytes: u64,
@@ -111,48 +116,50 @@ impl fmt::Display for UnmetLimit {
     }
 }
 
-/// Objects of one slot size. Runs of slots are counted as a mutator takes them.
+/// Statistics of the objects of one slot size. A run of slots is counted when a mutator takes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SizeStats {
-    /// Bytes of a slot; 0 stands for large objects, whose sizes differ.
+    /// The bytes of a slot; 0 stands for large objects, whose sizes differ.
     pub slot_bytes: usize,
-    /// Objects ever allocated.
+    /// Objects that were ever allocated.
     pub allocated_objects: u64,
-    /// Their bytes.
+    /// Bytes of these objects.
     pub allocated_bytes: u64,
-    /// Objects ever found dead and swept.
+    /// Objects that were ever found dead and swept.
     pub freed_objects: u64,
-    /// Their bytes.
+    /// Bytes of these objects.
     pub freed_bytes: u64,
 }
 
-/// What kind of figure a [`Metric`] is.
+/// Says how the value of a [`Metric`] changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Goes up only.
+    /// It only rises.
     Counter,
-    /// Goes up and down.
+    /// It rises and falls.
     Gauge,
 }
 
-/// One figure with its name, as exporters want it.
+/// One statistic with its name, in the form that exporters need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Metric {
-    /// Such as `greywave_live_bytes`: the field of [`HeapStats`], with its unit at the end.
+    /// The name, such as `greywave_live_bytes`: the field of [`HeapStats`], with the unit at its
+    /// end.
     pub name: &'static str,
-    /// Counter or gauge.
+    /// Whether it is a counter or a gauge.
     pub kind: MetricKind,
-    /// The value; counts above 2^53 are rounded.
+    /// The value. Counts above 2^53 are rounded.
     pub value: f64,
 }
 
 impl HeapStats {
-    /// All figures that are one number, in a fixed order; bounds that are none are left out.
+    /// Returns all statistics that are one number, in a fixed order, without the limits that are
+    /// not set.
     ///
     /// # Examples
-    /// The text format of Prometheus:
+    /// This program writes the text format of Prometheus:
     /// ```
     /// # let heap = greywave::Heap::new();
     /// use std::fmt::Write;

@@ -10,9 +10,11 @@ use crate::api::mutator::{Mutator, out_of_memory};
 use crate::gc::weak::{Upgrade, WeakCell};
 use crate::object::trace::{Rebrand, RebrandTarget, Trace, Tracer};
 
-/// A reference that does not keep its object alive. `Copy`, two words (three for slices, `str` and trait objects).
+/// A reference that does not keep its object alive. It is `Copy` and two words long (three for
+/// slices, `str` and trait objects).
 ///
-/// [`ptr_eq`](Weak::ptr_eq) says of two whether they were made from the same object, also after its death.
+/// [`ptr_eq`](Weak::ptr_eq) tells whether two references were made from the same object, even after
+/// its death.
 ///
 /// # Examples
 /// ```
@@ -50,10 +52,10 @@ impl<T: ?Sized> Clone for Weak<'_, T> {
 impl<T: ?Sized> Copy for Weak<'_, T> {}
 
 impl<'gc, T: ?Sized> Gc<'gc, T> {
-    /// A weak reference to the object. Allocates a cell of 16 bytes.
+    /// Makes a weak reference to the object. Allocates a cell of 16 bytes.
     ///
     /// # Panics
-    /// If the object is of another heap than `mu`.
+    /// If the object belongs to another heap than `mu`.
     #[must_use]
     #[track_caller]
     pub fn downgrade(self, mu: &Mutator) -> Weak<'gc, T> {
@@ -63,10 +65,10 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
         }
     }
 
-    /// As [`downgrade`](Self::downgrade), but an exhausted reservation is an error.
+    /// Does what [`downgrade`](Self::downgrade) does, but returns an error if the heap has no room.
     ///
     /// # Errors
-    /// [`AllocError`] when the cell does not fit into the reservation.
+    /// [`AllocError`] if the heap has no room for the cell.
     ///
     /// # Panics
     /// As [`downgrade`](Self::downgrade).
@@ -80,7 +82,7 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
         let Some(cell) = NonNull::new(mu.pointer_to(fresh).cast::<WeakCell>()) else {
             return Err(AllocError::new((), size_of::<WeakCell>(), mu.no_room()));
         };
-        // SAFETY: a fresh slot of 16 bytes at a multiple of 16.
+        // SAFETY: the slot is fresh, has 16 bytes, and its address is a multiple of 16.
         unsafe {
             cell.write(WeakCell::new(self.address(), collector.weak.ended()));
         };
@@ -93,7 +95,7 @@ impl<'gc, T: ?Sized> Gc<'gc, T> {
 }
 
 impl<'gc, T: ?Sized> Weak<'gc, T> {
-    /// A weak reference through a cell that a root keeps.
+    /// Makes a weak reference through a cell that a root keeps.
     ///
     /// # Safety
     /// 1. `cell` is a live weak cell of the thread's heap, made for the object at `at`.
@@ -105,10 +107,10 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
         }
     }
 
-    /// The object, if it is alive. O(1), no lock.
+    /// Returns the object, if it is alive. O(1), no lock.
     ///
     /// # Panics
-    /// If the reference is of another heap than `mu`.
+    /// If the reference belongs to another heap than `mu`.
     #[track_caller]
     pub fn upgrade(self, mu: &'gc Mutator) -> Option<Gc<'gc, T>> {
         mu.assert_own(self.cell.as_ptr().addr());
@@ -140,16 +142,19 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
                 Upgrade::Again => {}
             }
         }
-        // SAFETY: 1. the cell names the object it was made for. 2. alive: marked, shaded, or not cleared while no cycle
-        // runs; it is freed only after a cycle that begins after this mutator's next safepoint.
+        // SAFETY: 1. the cell names the object it was made for. 2. the object is alive: it is
+        // marked or shaded, or no cycle runs and the cell is not cleared. It is freed only after a
+        // cycle that begins after this mutator's next safepoint.
         Some(unsafe { Gc::from_raw(self.at) })
     }
 
-    /// Whether both were made from the same object: while it lives, while it dies, and ever after. O(1), no lock.
+    /// Returns whether both were made from the same object, whether that is alive, dying or dead.
+    /// O(1), no lock.
     ///
-    /// References to two objects are never equal, though the second object was given the memory of the first. The
-    /// exception are values without a size and without a destructor, `()`, empty slices and `""`: they live at one address,
-    /// as with [`Gc::ptr_eq`], and never die; weak references to any of them are equal.
+    /// References to two objects are never equal, even if the second object got the memory of the
+    /// first. The exception is values without a size and without a destructor: `()`, empty slices
+    /// and `""`. They have one address, as with [`Gc::ptr_eq`], and never die; weak references to
+    /// any of them are equal.
     ///
     /// # Examples
     /// ```
@@ -170,11 +175,12 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
             && self.cell().is_of_the_object_of(other.cell())
     }
 
-    /// Whether the object is known to be dead: then it stays so, and every [`upgrade`](Self::upgrade) is `None`. O(1), no
-    /// lock.
+    /// Returns whether the object is known to be dead. If it is, it stays so, and every
+    /// [`upgrade`](Self::upgrade) returns `None`. O(1), no lock.
     ///
-    /// Unlike an upgrade that succeeds, this does not keep the object for the running cycle: a table of weak references
-    /// that throws out its dead entries should ask this. An object that is unreachable, but not yet found so, is not dead.
+    /// Unlike an upgrade that succeeds, this call does not keep the object alive for the running
+    /// cycle. A table of weak references that removes its dead entries should use it. An object
+    /// that is unreachable is not known to be dead until a cycle has found that out.
     ///
     /// # Examples
     /// ```
@@ -195,19 +201,20 @@ impl<'gc, T: ?Sized> Weak<'gc, T> {
     }
 
     fn cell(&self) -> &WeakCell {
-        // SAFETY: the cell is alive: this reference, or the root it came from, keeps it.
+        // SAFETY: the cell is alive, because this reference, or the root it came from, keeps it.
         unsafe { self.cell.as_ref() }
     }
 }
 
-// SAFETY: 1. the cell is reported, the object on purpose not. 2. 3. a pointer; cells are atomics. 4. true. 5. 6. nothing.
+// SAFETY: 1. the cell is reported; the object is not, on purpose. 2. 3. it is a pointer, and cells
+// are atomics. 4. the constant is true. 5. 6. it does nothing else.
 unsafe impl<T: ?Sized> Trace for Weak<'_, T> {
     fn trace(&self, tracer: &mut Tracer<'_>) {
         tracer.edge(self.cell.as_ptr().expose_provenance());
     }
 }
 
-// SAFETY: only the brand and what it brands change.
+// SAFETY: only the brand, and what carries it, changes.
 unsafe impl<'b, T> Rebrand<'b> for Weak<'_, T>
 where
     T: ?Sized + RebrandTarget<'b>,

@@ -5,12 +5,13 @@
 //! FFF8_0000_0000_0001 + n      an immediate: any u32 n
 //! FFF9 + k, 48 bits            a pointer to an object of kind k (0 to 6), and its address
 //! ```
-//! A NaN has a quiet bit and 51 bits that mean nothing; the processor only ever makes the one with none of them set. So
-//! everything above it is free, and a number is what it is without a change.
+//! A NaN has a quiet bit and 51 bits without a meaning. The processor only makes the NaN in which
+//! none of them is set, so all patterns above it are free, and a number is stored as it is.
 //!
 //! **Invariants**
-//! - `[N1]` A word with tag `FFF9 + k` holds the address of an object of kind `k` of its set, of the thread's heap, alive
-//!   as long as a `Gc` with the word's brand is. Every address of a heap is below 2^48 ([`from_gc`](Word::from_gc)).
+//! - `[N1]` A word with tag `FFF9 + k` holds the address of an object of kind `k` of its set. The
+//!   object is in the thread's heap, and lives as long as a `Gc` with the word's brand. Every
+//!   address of a heap is below 2^48 ([`from_gc`](Word::from_gc)).
 
 use std::cell::Cell;
 use std::fmt;
@@ -25,15 +26,16 @@ use crate::object::trace::{At, Collect, Rebrand, Trace, Tracer};
 
 /// The largest number: the NaN that the processor makes.
 const MAX_NUMBER: u64 = 0xFFF8_0000_0000_0000;
-/// The NaN that every other one becomes.
+/// The NaN that replaces every other NaN.
 const NAN: u64 = 0x7FF8_0000_0000_0000;
 /// The tag of kind 0.
 const FIRST_TAG: u64 = 0xFFF9;
-/// Bits of an address.
+/// The bits of an address.
 const ADDRESS_BITS: u32 = 48;
 const ADDRESS: u64 = (1 << ADDRESS_BITS) - 1;
 
-/// What the pointers in a set of words may point to: up to seven types of objects, in a fixed order.
+/// Lists what the pointers of a set of words may point to: up to seven types of objects, in a fixed
+/// order.
 ///
 /// # Examples
 /// ```
@@ -119,20 +121,22 @@ kind_lists! {
     (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
 }
 
-/// Invariant in the brand and in the kinds, and neither `Send` nor `Sync`.
+/// Makes a word invariant in the brand and in the kinds, and neither `Send` nor `Sync`.
 ///
-/// `K` chooses what the bits mean, so no other type may take its place: of two types of which one is a subtype of the
-/// other, such as `M<for<'a> fn(&'a ())>` and `M<fn(&'static ())>`, each may list kinds of its own.
+/// `K` decides what the bits mean, so no other type may replace it. If one type is a subtype of
+/// another, such as `M<for<'a> fn(&'a ())>` and `M<fn(&'static ())>`, each of them may list kinds
+/// of its own.
 type Brand<'gc, K> = PhantomData<(Cell<&'gc ()>, *mut (), fn(K) -> K)>;
 
-/// A value of a dynamic language: a number, an immediate, or a pointer to one of the kinds of objects in `K`. `Copy`, eight
-/// bytes.
+/// A value of a dynamic language: a number, an immediate, or a pointer to an object of one of the
+/// kinds in `K`. It is `Copy` and eight bytes long.
 ///
-/// As long-lived as a [`Gc`] of the same brand. An operand stack of them is a `Frame<Vec<Word<'static, K>>>`; in an
-/// object a plain field holds one that does not change, a [`GcWord`] one that does.
+/// It lives as long as a [`Gc`] with the same brand. An operand stack of words is a
+/// `Frame<Vec<Word<'static, K>>>`. In an object, a plain field holds a word that does not change,
+/// and a [`GcWord`] holds one that does.
 ///
 /// # Examples
-/// See [`WordKinds`]. Like a `Gc`, it is not to be had across a safepoint:
+/// See [`WordKinds`]. Like a `Gc`, a word cannot be used after a safepoint:
 ///
 /// ```compile_fail,E0502
 /// # use greywave::{Word, WordKinds};
@@ -167,23 +171,24 @@ impl<'gc, K: WordKinds> Word<'gc, K> {
         }
     }
 
-    /// A number. All NaNs are one.
+    /// Makes a word of a number. All NaNs become one.
     #[inline(always)]
     #[must_use]
     pub fn number(number: f64) -> Self {
         let bits = number.to_bits();
-        // What arithmetic on numbers makes is never above; only a NaN made by hand is.
+        // The results of arithmetic on numbers are never above; only a NaN made by hand is.
         Self::from_bits(if bits <= MAX_NUMBER { bits } else { NAN })
     }
 
-    /// Something else that is no pointer: `nil`, `true`, a character. What the numbers mean is up to the user.
+    /// Makes a word of something else that is not a pointer: `nil`, `true`, a character. The user
+    /// decides what the values mean.
     #[inline(always)]
     #[must_use]
     pub const fn immediate(n: u32) -> Self {
         Self::from_bits(MAX_NUMBER + 1 + n as u64)
     }
 
-    /// A pointer to an object of kind `N`. O(1): an addition.
+    /// Makes a word of a pointer to an object of kind `N`. O(1): an addition.
     #[inline(always)]
     #[must_use]
     pub fn from_gc<const N: usize>(gc: Gc<'gc, KindOf<'gc, K, N>>) -> Self
@@ -191,27 +196,27 @@ impl<'gc, K: WordKinds> Word<'gc, K> {
         K::List: KindAt<N>,
     {
         let address = gc.address() as u64;
-        // A heap's reservation is below 2^47 on every system that is supported; an object without a size may be at a
-        // small address.
+        // A heap's reservation is below 2^47 on every supported system. An object without a size
+        // may have a small address.
         debug_assert!(address <= ADDRESS, "[N1]");
         Self::from_bits(const { tag_of(N) } | address)
     }
 
-    /// The number, if it is one.
+    /// Returns the number, if the word is one.
     #[inline(always)]
     #[must_use]
     pub fn as_number(self) -> Option<f64> {
         (self.bits <= MAX_NUMBER).then(|| f64::from_bits(self.bits))
     }
 
-    /// The immediate, if it is one.
+    /// Returns the immediate, if the word is one.
     #[inline(always)]
     #[must_use]
     pub fn as_immediate(self) -> Option<u32> {
         u32::try_from(self.bits.wrapping_sub(MAX_NUMBER + 1)).ok()
     }
 
-    /// The object, if it is one of kind `N`.
+    /// Returns the object, if the word points to one of kind `N`.
     #[inline(always)]
     #[must_use]
     pub fn as_gc<const N: usize>(self) -> Option<Gc<'gc, KindOf<'gc, K, N>>>
@@ -223,14 +228,15 @@ impl<'gc, K: WordKinds> Word<'gc, K> {
             return None;
         }
         let at = ptr::with_exposed_provenance_mut(address as usize);
-        // SAFETY: [N1] the tag says that the word was made from a `Gc` of this type (but for its brand, which the
-        // word's is by `Rebrand`), whose address is not null.
+        // SAFETY: [N1] the tag says that the word was made from a `Gc` of this type, except for its
+        // brand, which `Rebrand` made the word's. The address of a `Gc` is not null.
         let at = unsafe { NonNull::new_unchecked(at) };
-        // SAFETY: [N1] 1. an object of this type. 2. it lives as long as the word's brand.
+        // SAFETY: [N1] 1. it is an object of this type. 2. it lives as long as the word's brand.
         Some(unsafe { Gc::from_raw(at) })
     }
 
-    /// Whether both are the same number, immediate or object. O(1): a comparison of two words.
+    /// Returns whether both are the same number, immediate or object. O(1): a comparison of two
+    /// words.
     ///
     /// Numbers are compared by their bits: `0.0` is not `-0.0`, and a NaN is itself.
     #[inline(always)]
@@ -239,7 +245,7 @@ impl<'gc, K: WordKinds> Word<'gc, K> {
         self.bits == other.bits
     }
 
-    /// The address of the object that the word points to.
+    /// Returns the address of the object that the word points to.
     #[inline(always)]
     fn pointee(self) -> Option<usize> {
         (self.bits >= const { tag_of(0) }).then_some((self.bits & ADDRESS) as usize)
@@ -250,8 +256,8 @@ const fn tag_of(kind: usize) -> u64 {
     (FIRST_TAG + kind as u64) << ADDRESS_BITS
 }
 
-// SAFETY: 1. the pointer is reported, if there is one. 2. 3. a word is shared by copying; the object keeps its own
-// contract. 4. true. 5. 6. nothing else.
+// SAFETY: 1. the pointer is reported, if there is one. 2. 3. a word is shared by copying; the
+// object keeps its own contract. 4. the constant is true. 5. 6. it does nothing else.
 unsafe impl<K: WordKinds> Trace for Word<'_, K> {
     #[inline(always)]
     fn trace(&self, tracer: &mut Tracer<'_>) {
@@ -261,13 +267,14 @@ unsafe impl<K: WordKinds> Trace for Word<'_, K> {
     }
 }
 
-// SAFETY: only the brand changes, of the word and of what it points to.
+// SAFETY: only the brand of the word, and of what it points to, changes.
 unsafe impl<'b, K: WordKinds> Rebrand<'b> for Word<'_, K> {
     type To = Word<'b, K>;
 }
 
 impl<K: WordKinds> fmt::Debug for Word<'_, K> {
-    /// Shows a number or immediate, and of a pointer only its kind: graphs have cycles.
+    /// Shows a number or an immediate; of a pointer it shows only the kind, because graphs have
+    /// cycles.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(number) = self.as_number() {
             return write!(f, "Word({number:?})");
@@ -279,11 +286,11 @@ impl<K: WordKinds> fmt::Debug for Word<'_, K> {
     }
 }
 
-/// A place for a [`Word`] in a heap object, which may change.
+/// A cell in a heap object that holds a [`Word`].
 ///
-/// Reads and writes are atomic (Acquire and Release), so a race on it is memory-safe: a reader sees one of the words
-/// written. A write tells the collector what it overwrites while marking runs; otherwise it costs a predicted branch
-/// more than a plain store.
+/// Reads and writes are atomic (Acquire and Release), so a race is memory-safe: a reader gets one
+/// of the words that were written. While marking runs, a write reports the old word to the
+/// collector; at other times it costs a predicted branch more than a plain store.
 ///
 /// # Examples
 /// See [`WordKinds`].
@@ -293,7 +300,7 @@ pub struct GcWord<'gc, K> {
 }
 
 impl<'gc, K: WordKinds> GcWord<'gc, K> {
-    /// A place that holds `word`.
+    /// Makes a cell that holds `word`.
     #[inline(always)]
     #[must_use]
     pub const fn new(word: Word<'gc, K>) -> Self {
@@ -303,17 +310,17 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
         }
     }
 
-    /// What is there. O(1): one load.
+    /// Returns the word. O(1): one load.
     #[inline(always)]
     pub fn get(&self) -> Word<'gc, K> {
-        // Acquire: pairs with the Release of whoever stored it: what it points to is initialised.
+        // Acquire: pairs with the Release of the store; what the word points to is initialised.
         Word::from_bits(self.bits.load(Ordering::Acquire))
     }
 
-    /// Puts `word` there. O(1): one store, and the barrier while marking runs.
+    /// Stores `word`. O(1): one store, and the write barrier while marking runs.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If this cell or `word` belongs to another heap than `mu`; the cell is then unchanged.
     #[inline(always)]
     #[track_caller]
     pub fn set(&self, mu: &Mutator, word: Word<'gc, K>) {
@@ -323,10 +330,10 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
         self.bits.store(word.bits, Ordering::Release);
     }
 
-    /// Puts `word` there and returns what was there. O(1), atomic.
+    /// Stores `word` and returns the word that was there. O(1), atomic.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If this cell or `word` belongs to another heap than `mu`; the cell is then unchanged.
     #[track_caller]
     pub fn swap(&self, mu: &Mutator, word: Word<'gc, K>) -> Word<'gc, K> {
         let mut old = self.get();
@@ -338,13 +345,14 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
         }
     }
 
-    /// Puts `new` there if `current` is there ([`is`](Word::is)). O(1), atomic.
+    /// Stores `new` if the cell holds `current` ([`is`](Word::is)). O(1), atomic.
     ///
     /// # Errors
-    /// What is there, if that is not `current`.
+    /// The word in the cell, if that is not `current`.
     ///
     /// # Panics
-    /// If an object of another heap than `mu` is involved; then nothing has been done.
+    /// If this cell, `current` or `new` belongs to another heap than `mu`; the cell is then
+    /// unchanged.
     #[track_caller]
     pub fn compare_exchange(
         &self,
@@ -352,17 +360,18 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
         current: Word<'gc, K>,
         new: Word<'gc, K>,
     ) -> Result<Word<'gc, K>, Word<'gc, K>> {
-        // Shading after the exchange would leave grey in a buffer that was already asked for. Too much is shaded if the
-        // exchange fails; that is harmless.
+        // The barrier comes first: the collector may have emptied this buffer for the last time
+        // before the exchange, and a pointer shaded after that would stay in it. If the exchange
+        // fails, the barrier has shaded an object too many. That is harmless.
         self.before_store(mu, || current, new);
-        // AcqRel: as in `set` and `get`. Acquire on failure: the value is given out.
+        // AcqRel: as in `set` and `get`. Acquire on failure: the caller gets the value.
         self.bits
             .compare_exchange(current.bits, new.bits, Ordering::AcqRel, Ordering::Acquire)
             .map(Word::from_bits)
             .map_err(Word::from_bits)
     }
 
-    /// The barrier: the word is about to change from `old()` to `new`.
+    /// Runs the write barrier: the word is about to change from `old()` to `new`.
     #[inline(always)]
     #[track_caller]
     fn before_store(&self, mu: &Mutator, old: impl FnOnce() -> Word<'gc, K>, new: Word<'gc, K>) {
@@ -378,7 +387,8 @@ impl<'gc, K: WordKinds> GcWord<'gc, K> {
     }
 }
 
-// SAFETY: 1. the edge is reported, if there is one. 2. 3. an atomic. 4. true. 5. 6. nothing else.
+// SAFETY: 1. the edge is reported, if there is one. 2. 3. it is an atomic. 4. the constant is true.
+// 5. 6. it does nothing else.
 unsafe impl<K: WordKinds> Trace for GcWord<'_, K> {
     #[inline(always)]
     fn trace(&self, tracer: &mut Tracer<'_>) {
@@ -386,7 +396,7 @@ unsafe impl<K: WordKinds> Trace for GcWord<'_, K> {
     }
 }
 
-// SAFETY: only the brand changes, of the word and of what it points to.
+// SAFETY: only the brand of the word, and of what it points to, changes.
 unsafe impl<'b, K: WordKinds> Rebrand<'b> for GcWord<'_, K> {
     type To = GcWord<'b, K>;
 }

@@ -147,7 +147,30 @@ fn each_invariant_is_in_the_table_once() {
 
 /// Files and folders that have been brought to these bounds keep to them: comments of at most 100
 /// columns, and at most 600 lines.
-const DONE: &[&str] = &["base/", "pace/", "heap/", "gc/roots", "gc/lock_word"];
+const DONE: &[&str] = &[
+    "api/array",
+    "api/cell",
+    "api/current",
+    "api/error",
+    "api/external",
+    "api/frame",
+    "api/gc.rs",
+    "api/heap",
+    "api/lock",
+    "api/mod",
+    "api/mutator",
+    "api/poll",
+    "api/private",
+    "api/root",
+    "api/runtime",
+    "api/weak",
+    "api/word",
+    "base/",
+    "pace/",
+    "heap/",
+    "gc/roots",
+    "gc/lock_word",
+];
 
 #[test]
 fn what_is_done_stays_narrow_and_short() {
