@@ -35,6 +35,10 @@ pub(crate) fn garbage_waits_for_a_late_thread() {
     // goes on, a little at a time.
     const LOOKS: u32 = 3;
     const LINKS: usize = 200_000;
+    // A whole collector stays within 1 MiB when it is alone, and within 3 on a busy machine, where the
+    // late thread is late longer; a broken one goes on as far as it is let.
+    const PAST_GOAL: u64 = 8 * MIB;
+    const ENOUGH: u64 = 2 * PAST_GOAL;
     let heap = Heap::builder().gogc(Some(100)).build().expect("a heap");
     let (end, allocated) = (AtomicBool::new(false), AtomicUsize::new(0));
     // A list is marked link by link. Without it a whole cycle would fit into one safepoint of the late
@@ -72,7 +76,7 @@ pub(crate) fn garbage_waits_for_a_late_thread() {
                 std::thread::sleep(Duration::from_millis(20));
                 let stats = heap.stats();
                 most = most.max(stats.heap_bytes.saturating_sub(stats.goal_bytes));
-                if most > 16 * MIB {
+                if most > ENOUGH {
                     break;
                 }
             }
@@ -81,7 +85,7 @@ pub(crate) fn garbage_waits_for_a_late_thread() {
         end.store(true, Ordering::SeqCst);
         // The other thread may be waiting for this one.
         drop(m);
-        assert!(most <= 3 * MIB, "{most} bytes past the goal");
+        assert!(most <= PAST_GOAL, "{most} bytes past the goal");
     });
     drop(list);
 }
