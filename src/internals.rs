@@ -1,4 +1,5 @@
-//! The one door to the inside, for benchmarks, fuzzing and tests of this crate. Not covered by semver.
+//! The one door to the inside, for benchmarks, fuzzing and tests of this crate. It is not covered
+//! by semver.
 
 pub use crate::sys::inject::{OsCall, refuse, set_clock_ahead};
 #[cfg(feature = "sabotage")]
@@ -17,7 +18,7 @@ pub fn forget_clones<T: ?Sized>(root: &Root<T>, clones: u32) {
     root.forget_clones(clones);
 }
 
-/// As [`forget_clones`], for a weak root.
+/// Does what [`forget_clones`] does, for a weak root.
 pub fn forget_weak_clones<T: ?Sized>(root: &WeakRoot<T>, clones: u32) {
     root.forget_clones(clones);
 }
@@ -27,14 +28,14 @@ pub fn forget_reads<T: Trace>(lock: &GcLock<T>, guards: u32) {
     lock.forget_reads(guards);
 }
 
-/// How many blocks of 4 KiB the heap's root slots take.
+/// Returns how many blocks of 4 KiB the heap's root slots take.
 #[must_use]
 pub fn root_blocks(heap: &Heap) -> usize {
     heap.handle().collector.roots.blocks()
 }
 
-/// Has a fresh heap count its cycles from `cycle` on, and generations of the sweep from `generation` on. A number of a
-/// cycle has 32 bits, as the generation that a span keeps has.
+/// Makes a fresh heap count its cycles from `cycle` on, and its sweep generations from `generation`
+/// on. The number of a cycle has 32 bits, and so has the generation that a span keeps.
 ///
 /// # Panics
 /// If something was allocated, or a mutator is attached.
@@ -47,7 +48,7 @@ pub fn count_cycles_from(heap: &Heap, cycle: u32, generation: u64) {
 pub struct PageAllocator(PageHeap);
 
 impl PageAllocator {
-    /// An allocator that can grow to `capacity` pages.
+    /// Makes an allocator that can grow to `capacity` pages.
     #[must_use]
     pub fn new(capacity: u32) -> Self {
         Self(PageHeap::new(capacity, 1))
@@ -58,15 +59,16 @@ impl PageAllocator {
         self.0.grow(pages);
     }
 
-    /// The lowest run of `pages` free pages at a multiple of `align_pages`, now in use; and how many of them had no
-    /// memory behind them.
+    /// Takes the lowest run of `pages` free pages at a multiple of `align_pages`. Returns its first
+    /// page, and how many of its pages had no memory behind them.
     pub fn alloc(&mut self, pages: u32, align_pages: u32) -> Option<(u32, u32)> {
         let run = self.0.alloc(pages, align_pages)?;
         Some((run.at.0, run.released))
     }
 
-    /// Takes a run of idle pages out, at most `most` of them unless they are what is idle of a free huge page, to be
-    /// given back to the system: the first and how many. `forced` takes them also from groups nearly all in use.
+    /// Takes a run of idle pages out, to be given back to the system. Returns the first page and
+    /// how many they are: at most `most`, unless they are what is idle of a free huge page. With
+    /// `forced` it also takes pages from groups that are nearly all in use.
     pub fn take_idle(&mut self, most: u32, forced: bool) -> Option<(u32, u32)> {
         let effort = if forced {
             Effort::Forced
@@ -77,7 +79,8 @@ impl PageAllocator {
         Some((at.0, pages))
     }
 
-    /// What `take_idle` gave is free again: released, or still idle because the system refused.
+    /// Makes what `take_idle` returned free again: released, or still idle because the system
+    /// refused.
     pub fn put_back(&mut self, at: u32, pages: u32, released: bool) {
         if released {
             self.0.finish_release(PageId(at), pages);
@@ -86,18 +89,18 @@ impl PageAllocator {
         }
     }
 
-    /// Gives `pages` pages from `at` on back.
+    /// Gives `pages` pages from `at` on back to the allocator.
     pub fn free(&mut self, at: u32, pages: u32) {
         self.0.free(PageId(at), pages);
     }
 
-    /// Free pages.
+    /// Returns the number of free pages.
     #[must_use]
     pub fn free_pages(&self) -> u32 {
         self.0.free_pages()
     }
 
-    /// Free pages with no memory behind them.
+    /// Returns the number of free pages with no memory behind them.
     #[must_use]
     pub fn released_pages(&self) -> u32 {
         self.0.released_pages()
@@ -106,7 +109,7 @@ impl PageAllocator {
     /// Checks every invariant.
     ///
     /// # Errors
-    /// The broken one.
+    /// The first broken invariant.
     pub fn verify(&self) -> Result<(), &'static str> {
         self.0.verify()
     }

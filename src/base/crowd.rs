@@ -1,26 +1,26 @@
-//! Queues and tables that give back the memory of a crowd.
+//! Queues and tables that give back the memory of their peak.
 //!
-//! What grows with its content keeps the room of its peak unless somebody takes it away: a queue
-//! that once held ten million values and now holds one. To wait until it is empty is not enough, as
-//! a busy queue seldom is. So whoever takes something out calls [`shrink_after_crowd`]: when an
-//! eighth of the room is left in use, half of the room goes.
+//! **Why.** A container keeps the room of its peak unless somebody shrinks it: a queue may once
+//! have held ten million values and now hold one. It is not enough to wait until the queue is
+//! empty, because a busy queue seldom is. So the code that removes a value calls
+//! [`shrink_after_crowd`]: if at most an eighth of the room is in use, half of the room goes.
 //!
 //! **Cost.** To shrink from `c` to `c / 2` places copies at most `c / 8` values. The room was `c`
-//! because more than `c / 2` values were there at once, or because it has been halved before;
-//! either way at least `c / 16` values have been taken out since the last change, and at least `3 c
-//! / 8` must be put in before the next one that grows. So each value pays a constant share, and a
-//! queue that swings about any length does not shrink and grow by turns. Below the floor that the
-//! caller gives nothing is done, so that a small queue costs a comparison.
+//! because more than `c / 2` values were there at once, or because it had been halved before.
+//! Either way at least `c / 16` values were removed since the last change, and at least `3 c / 8`
+//! must be added before the next growth. So each value pays a constant share, and a queue whose
+//! length swings does not shrink and grow by turns. Below the floor that the caller sets nothing
+//! happens, so a small queue costs a comparison.
 
 use std::collections::VecDeque;
 
-/// What grows with its content.
+/// A container that grows with its content.
 pub(crate) trait Grows {
-    /// How many values are in it.
+    /// Returns how many values it holds.
     fn filled(&self) -> usize;
-    /// For how many there is room.
+    /// Returns for how many values it has room.
     fn room(&self) -> usize;
-    /// Makes the room smaller, to about `room`, but not too small for what is in it.
+    /// Shrinks the room to about `room`, but never below what the content needs.
     fn shrink_room(&mut self, room: usize);
 }
 
@@ -44,8 +44,8 @@ macro_rules! grows {
 
 grows! { Vec VecDeque }
 
-/// Gives back half of the room if no more than an eighth is in use, and all but `floor` places if
-/// nothing is; never so much that fewer than `floor` places are left. See the module's head.
+/// Gives back half of the room if at most an eighth is in use, and all but `floor` places if
+/// nothing is. At least `floor` places remain. See the head of this file.
 #[inline]
 pub(crate) fn shrink_after_crowd(list: &mut impl Grows, floor: usize) {
     if list.room() > floor && list.filled() <= list.room() / 8 {
@@ -93,8 +93,7 @@ mod tests {
         assert_eq!(list.capacity(), small);
     }
 
-    /// Counts what is copied, by changes of room: a list that swings about any length keeps its
-    /// room.
+    /// The changes of room count what is copied: a list whose length swings keeps its room.
     #[test]
     fn a_queue_that_swings_does_not_shrink_and_grow_by_turns() {
         // An interpreter has no time for the long ones.

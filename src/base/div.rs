@@ -1,8 +1,8 @@
-//! Exact division by a number that is known long before the dividend, without a divide instruction.
+//! Exact division without a divide instruction, by a number that is known long before the dividend.
 //!
-//! A span keeps the `MagicDiv` of its slot size; an address inside the span becomes a slot number
-//! by one multiplication. That happens for every pointer that marking meets, and a hardware divide
-//! is several times slower than a multiply (and not pipelined on many CPUs).
+//! A span keeps the `MagicDiv` of its slot size, by which one multiplication turns an address in
+//! the span into a slot number. Marking does that for every pointer it meets. A hardware divide is
+//! several times slower than a multiply, and is not pipelined on many CPUs.
 //!
 //! **Why it is exact.** For a divisor `d` keep `m = floor((2^64 - 1) / d)`, so `m * d = 2^64 - e`
 //! with `1 <= e <= d`. Then `(n + 1) * m / 2^64 = (n + 1) / d - (n + 1) * e / (d * 2^64)`: a little
@@ -12,17 +12,17 @@
 //! both, and so for all between.
 //!
 //! **Invariants**
-//! - [D1] `div(n) == n / d` for *every* `n: u32` and every `d` in `1..=u32::MAX`; no range to
-//!   remember.
+//! - [D1] `div(n) == n / d` for *every* `n: u32` and every `d` in `1..=u32::MAX`, so no range has
+//!   to be remembered.
 //!
-//! **Concurrency.** A plain value: copied, never changed.
+//! **Concurrency.** The value is plain: it is copied and never changed.
 //!
 //! **Tried and dropped.** A 32-bit magic with a shift of 32 is exact only while `n * d < 2^32`: too
 //! little for spans of 80 KiB with slots of 32 KiB. A 64-bit low multiply with a shift of 41 holds
 //! for the slot sizes of today but has a range to guard, and costs a multiplication all the same.
 //! Rounding `m` up saves the `n + 1`, but then 1 has no magic.
 
-/// A divisor, prepared.
+/// A divisor in prepared form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MagicDiv {
     magic: u64,
@@ -32,14 +32,14 @@ impl MagicDiv {
     /// Prepares division by `size`.
     ///
     /// # Panics
-    /// If `size` is 0, as division would.
+    /// If `size` is 0, as a division would.
     pub(crate) const fn new(size: u32) -> Self {
         Self {
             magic: u64::MAX / size as u64,
         }
     }
 
-    /// `n / size`, exactly [D1].
+    /// Returns `n / size`, exactly [D1].
     #[inline]
     pub(crate) const fn div(self, n: u32) -> u32 {
         (((n as u128 + 1) * self.magic as u128) >> 64) as u32

@@ -1,9 +1,10 @@
-//! A bounded buffer of object addresses: what a trace, or the write barrier, hands to the marker.
+//! A bounded buffer of object addresses, by which a trace or the write barrier passes them to the
+//! marker.
 
 use crate::sys::MODELLED;
 use crate::sys::fatal::fatal;
 
-/// Addresses waiting to be shaded. Never grows: whoever fills it drains it first.
+/// Addresses that wait to be shaded. The buffer never grows: its user drains it when it is full.
 #[derive(Debug)]
 pub(crate) struct PtrBuf {
     items: Box<[usize; Self::CAPACITY]>,
@@ -11,7 +12,8 @@ pub(crate) struct PtrBuf {
 }
 
 impl PtrBuf {
-    /// How many addresses fit; small under test tools so that overflow is exercised.
+    /// How many addresses fit. The number is small under test tools, so that they reach the full
+    /// buffer.
     pub(crate) const CAPACITY: usize = if MODELLED || cfg!(miri) { 8 } else { 512 };
 
     pub(crate) fn new() -> Self {
@@ -31,7 +33,7 @@ impl PtrBuf {
         self.len == 0
     }
 
-    /// Appends `address`; the caller has made sure that there is room.
+    /// Appends `address`. The caller has checked that there is room.
     #[inline]
     pub(crate) fn push(&mut self, address: usize) {
         match self.items.get_mut(self.len) {
@@ -41,7 +43,7 @@ impl PtrBuf {
         self.len += 1;
     }
 
-    /// The addresses, oldest first.
+    /// Returns the addresses, oldest first.
     #[inline]
     pub(crate) fn as_slice(&self) -> &[usize] {
         &self.items[..self.len]

@@ -1,27 +1,36 @@
 //! What objects own outside the heap: how it is measured, and how the books about it stay right.
 //!
-//! The collector adds what an object owns when it is born, and takes away what it owns when it is dropped. Nothing is
-//! written down about an object in between, so both must be the same number, or the books drift: down, and the pacer
-//! thinks that there is room; up, and it collects for nothing, for ever. So what is counted at death must not depend on what
-//! happened since birth:
+//! **Claim.** What the heap counts for an object at its birth, it takes away at its death. The heap
+//! adds what an object owns when it is born, and subtracts what it owns when it is dropped; it
+//! records nothing about an object in between. If the two numbers differed, the books would drift.
+//! If they drifted down, the pacer would think that there is room; if they drifted up, it would
+//! collect for nothing, for ever. So what is counted at death must not depend on what has happened
+//! since birth:
 //!
-//! - `[O4]` A field of an object does not change. What it owns is measured at birth and measured again at death, by the same
-//!   rule, item by item. (What changes inside an `Arc`, a `std` lock or an atomic is not counted.)
-//! - `[O5]` What a lock holds changes. So a `GcLock` keeps its own account: what was counted for it at birth, and what its
-//!   write guards have counted since. At death the account is closed; the content is not looked at.
-//! - `[O6]` What an `Arc` points to is owned by all who hold it. Counted for each holder, a thousand objects that share a
-//!   table of 10 MB would seem to own 10 GB. By the count of references at birth, it would be another one at death. So
-//!   the collector keeps a table of what is shared: the first holder in the heap that is born counts it, the last one that
-//!   dies gives it back. Small things are not worth an entry: each holder counts them. A lock has an account, which
-//!   needs no table to be closed, and would have to tell the table of each write. It counts its share: the size by
-//!   the number of references at that moment. So `n` locks that are born one after another with the same table count it no more
-//!   than `1 + ln n` times (of a thousand, each counted all of it), and each that is measured again less.
-//! - `[O7]` No code of the user's runs in a measure, but implementations by hand. It could answer differently each time,
-//!   unwind between two parts that are written down, or come back to the heap under the lock that is measured. So a measure asks
-//!   std's own types by their own methods, and never through `Borrow`, `Deref`, `AsRef` or `Hash` of a parameter.
+//! - `[O4]` A field of an object does not change. What it owns is measured at birth and again at
+//!   death, by the same rule, item by item. (What changes inside an `Arc`, a `std` lock or an
+//!   atomic is not counted.)
+//! - `[O5]` The content of a lock changes. So a `GcLock` keeps an account: what was counted for it
+//!   at birth, and what its write guards have counted since. At death the lock closes its account,
+//!   and nobody looks at the content.
+//! - `[O6]` All holders of an `Arc` own what it points to. If each holder counted it, a thousand
+//!   objects that share a table of 10 MB would seem to own 10 GB. A share by the count of
+//!   references at birth would be a different share at death. So the collector keeps a table of
+//!   what is shared: the first holder that is born counts it, and the last one that dies gives it
+//!   back. A small value is not worth an entry; each holder counts it. A lock has an account, which
+//!   can be closed without the table, and which would have to report each write to the table. It
+//!   counts its share: the size divided by the number of references at that moment. So if `n` locks
+//!   with the same table are born one after another, they count it at most `1 + ln n` times, and
+//!   each lock that is measured again counts less. (When each lock counted all of it, a thousand
+//!   locks counted it a thousand times.)
+//! - `[O7]` In a measure no user code runs, except for hand-written implementations of `Trace`.
+//!   User code could answer differently each time, unwind between two parts that are recorded, or
+//!   use the heap under the lock that is measured. So a measure asks the types of `std` through
+//!   their own methods, and never through `Borrow`, `Deref`, `AsRef` or `Hash` of a parameter.
 //!
-//! A measure follows what is owned by what is owned, down to [`DEPTH`] levels, so that a list of a million boxes does not
-//! overflow the stack of the thread that allocates its head. It visits items only where they can own something: of those
+//! **Bounds.** A measure follows ownership down to [`DEPTH`] levels, so that a list of a million
+//! boxes does not overflow the stack of the thread that allocates its head. It visits items only if
+//! their type needs a drop, because other items own nothing.
 //! that need no drop there is nothing to ask.
 
 use std::cell::Cell;
@@ -36,22 +45,22 @@ const DEPTH: u32 = 64;
 /// From this size on, what an `Arc` points to is counted once for all its holders.
 pub(crate) const SHARED_FROM: usize = 256;
 
-/// The table of [O6]; the collector implements it.
+/// The table of [O6], which the collector implements.
 pub(crate) trait SharedBytes {
-    /// Notes a holder of what is at `address`; whether it is the first.
+    /// Records a holder of what is at `address`. Returns whether it is the first.
     fn add_holder(&self, address: usize) -> bool;
-    /// Forgets a holder; whether it was the last.
+    /// Removes a holder. Returns whether it was the last.
     fn remove_holder(&self, address: usize) -> bool;
 }
 
-/// What a measure is for.
+/// The purpose of a measure.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
-    /// To know. Nothing is written down.
+    /// Only to know. Nothing is recorded.
     Look,
-    /// As `Look`, but items are left out: what the outermost level owns, in O(1) for a container.
+    /// As `Look`, but without the items: what the outermost level owns, in O(1) for a container.
     Outermost,
-    /// To know what a lock's account should hold: as `Look`, but of what is shared a share. [O6]
+    /// What a lock's account should hold: as `Look`, but only a share of what is shared. [O6]
     Account,
     /// The value is about to be an object, or a part of one.
     Birth(&'a dyn SharedBytes),
@@ -59,7 +68,8 @@ pub(crate) enum Purpose<'a> {
     Death(&'a dyn SharedBytes),
 }
 
-/// A measure of what a value owns outside the heap, as it goes from part to part. Made by the collector, opaque to users.
+/// A measure of what a value owns outside the heap, which goes from part to part. The collector
+/// makes it; users cannot look inside.
 pub struct Counting<'a> {
     purpose: Purpose<'a>,
     depth: Cell<u32>,
@@ -85,7 +95,8 @@ impl<'a> Counting<'a> {
         self.purpose
     }
 
-    /// The same measure, at the same depth, that writes nothing down: for the content of a lock.
+    /// Returns the same measure, at the same depth, without recording; it is for the content of a
+    /// lock.
     pub(crate) fn for_account(&self) -> Counting<'static> {
         Counting {
             purpose: Purpose::Account,
@@ -93,7 +104,7 @@ impl<'a> Counting<'a> {
         }
     }
 
-    /// `own`, and what the items own.
+    /// Returns `own` plus what the items own.
     #[inline]
     pub(crate) fn with_items<'t, T: Trace + 't>(
         &self,
@@ -106,7 +117,7 @@ impl<'a> Counting<'a> {
         self.deeper(own, || self.of_each(items))
     }
 
-    /// `own`, and what `behind` says that is owned by what is owned.
+    /// Returns `own` plus the result of `behind`, which measures what the owned values own.
     #[inline]
     pub(crate) fn deeper(&self, own: usize, behind: impl FnOnce() -> usize) -> usize {
         let depth = self.depth.get();
@@ -119,7 +130,7 @@ impl<'a> Counting<'a> {
         sum
     }
 
-    /// The sum of what the items own.
+    /// Returns the sum of what the items own.
     #[inline]
     pub(crate) fn of_each<'t, T: Trace + 't>(
         &self,
@@ -132,7 +143,7 @@ impl<'a> Counting<'a> {
         each.fold(0, usize::saturating_add)
     }
 
-    /// What an `Arc` of `shared` counts. [O6]
+    /// Returns what an `Arc` to `shared` counts. [O6]
     pub(crate) fn shared<T: ?Sized>(&self, shared: &Arc<T>) -> usize {
         let bytes = size_of_val::<T>(shared) + 2 * size_of::<usize>();
         let address = || Arc::as_ptr(shared).cast::<u8>().addr();
@@ -140,7 +151,7 @@ impl<'a> Counting<'a> {
             _ if bytes < SHARED_FROM => true,
             Purpose::Look => true,
             Purpose::Outermost | Purpose::Account => {
-                // A figure: others may come and go meanwhile.
+                // The count may change meanwhile; this is only an estimate.
                 return bytes.div_ceil(Arc::strong_count(shared).max(1));
             }
             Purpose::Birth(table) => table.add_holder(address()),
@@ -150,18 +161,18 @@ impl<'a> Counting<'a> {
     }
 }
 
-/// What `value` owns outside the heap, items included.
+/// Returns what `value` owns outside the heap, including its items.
 #[inline]
 pub fn external_bytes<T: ?Sized + Trace>(value: &T) -> usize {
     value.count_external(&Counting::new(Purpose::Look))
 }
 
-/// What a lock's account should hold for its content.
+/// Returns what a lock's account should hold for its content.
 pub(crate) fn account_bytes<T: ?Sized + Trace>(content: &T) -> usize {
     content.count_external(&Counting::new(Purpose::Account))
 }
 
-/// What the outermost level of `value` owns: O(1) for a container.
+/// Returns what the outermost level of `value` owns: O(1) for a container.
 #[inline]
 pub(crate) fn outermost_bytes<T: ?Sized + Trace>(value: &T) -> usize {
     value.count_external(&Counting::new(Purpose::Outermost))
@@ -210,7 +221,7 @@ mod tests {
     #[test]
     fn a_measure_ends_at_a_depth() {
         struct List(Option<Box<List>>);
-        // SAFETY: no `Gc`; `Send + Sync`.
+        // SAFETY: the type holds no `Gc`, and is `Send + Sync`.
         unsafe impl Trace for List {
             const NEEDS_TRACE: bool = false;
             fn trace(&self, _: &mut crate::object::trace::Tracer<'_>) {}

@@ -1,8 +1,9 @@
-//! `Trace` and `Rebrand` for the standard library's types.
+//! `Trace` and `Rebrand` for the types of the standard library.
 //!
-//! Three groups. *Leaves* hold no `Gc` and are `Send + Sync`. *Shared* ones (`Arc`, std locks, `&'static T`) are
-//! allowed for content that is `Send + Sync + 'static`: a `Gc` is neither `Send` nor `Sync`, so none can hide inside.
-//! *Containers* own their items and pass the trace on.
+//! There are three groups. *Leaves* hold no `Gc` and are `Send + Sync`. *Shared* types (`Arc`, the
+//! locks of `std`, `&'static T`) are allowed if their content is `Send + Sync + 'static`; a `Gc` is
+//! neither `Send` nor `Sync`, so no `Gc` can be inside. *Containers* own their items, and trace
+//! each item.
 
 #![allow(clippy::disallowed_types, reason = "std's locks are named, not used")]
 
@@ -18,7 +19,8 @@ use crate::object::trace::{Rebrand, Trace, Tracer};
 
 macro_rules! leaf {
     ($($(#[$m:meta])* [$($p:tt)*] $t:ty;)*) => { $(
-        // SAFETY: 1. to 4. and 6. the type holds no `Gc` and is Send + Sync by its bounds. 5. `trace` does nothing.
+        // SAFETY: 1. to 4. and 6. the type holds no `Gc` and is Send + Sync by its bounds. 5.
+        // `trace` does nothing.
         $(#[$m])* unsafe impl<$($p)*> Trace for $t {
             const NEEDS_TRACE: bool = false;
             #[inline]
@@ -99,7 +101,7 @@ function_pointers!(A0 A1 A2 A3 A4 A5 A6);
 /// Leaves that own a buffer.
 macro_rules! buffer {
     ($($t:ty; |$this:ident| $bytes:expr;)*) => { $(
-        // SAFETY: 1. to 6. holds no `Gc`.
+        // SAFETY: 1. to 6. the type holds no `Gc`.
         unsafe impl Trace for $t {
             const NEEDS_TRACE: bool = false;
             #[inline]
@@ -110,7 +112,7 @@ macro_rules! buffer {
                 $bytes
             }
         }
-        // SAFETY: no brand.
+        // SAFETY: the type has no brand.
         unsafe impl Rebrand<'_> for $t {
             type To = Self;
         }
@@ -136,12 +138,12 @@ unsafe impl<T: ?Sized + Send + Sync + 'static> Trace for Arc<T> {
         how.shared(self)
     }
 }
-// SAFETY: no brand.
+// SAFETY: the type has no brand.
 unsafe impl<T: ?Sized + Send + Sync + 'static> Rebrand<'_> for Arc<T> {
     type To = Self;
 }
 
-// SAFETY: 1. to 6. a phantom is not a value; nothing is followed.
+// SAFETY: 1. to 6. a phantom is not a value; nothing is traced.
 unsafe impl<T: ?Sized> Trace for PhantomData<T> {
     const NEEDS_TRACE: bool = false;
     #[inline]
@@ -152,12 +154,15 @@ unsafe impl<'b, T: ?Sized + 'b> Rebrand<'b> for PhantomData<T> {
     type To = Self;
 }
 
-/// Containers that are traced item by item: parameters, type, what it becomes, how items are visited, and what is owned
-/// outside the heap, by which measure.
+/// Containers whose items are traced one by one. The arguments are: the parameters, the type, its
+/// rebranded type, how the items are visited, and how a measure finds what is owned outside the
+/// heap.
 macro_rules! container {
     ($([$($p:ident),*] [$($extra:tt)*] $t:ty => $to:ty; |$this:ident, $tracer:ident| $body:expr; |$how:ident| $external:expr;)*) => { $(
-        // SAFETY: 1. every item is visited. 2. 3. the container is owned and changes only through `&mut`, and its items
-        // keep the contract. 4. from the items. 5. 6. nothing of its own. 7. to the items.
+        // SAFETY: 1. every item is visited. 2. 3. the container is owned and changes only through
+        // `&mut`, and its items keep the contract. 4. the constant follows from the items. 5. 6. it
+        // does nothing of its own.
+        // 7. the items measure themselves.
         unsafe impl<$($p: Trace,)* $($extra)*> Trace for $t {
             const NEEDS_TRACE: bool = false $(|| $p::NEEDS_TRACE)*;
             #[inline]
@@ -178,14 +183,14 @@ macro_rules! container {
                 $external
             }
         }
-        // SAFETY: 1. 2. only the items' brands change.
+        // SAFETY: 1. 2. only the brands of the items change.
         unsafe impl<'b, $($p: Rebrand<'b>,)* $($extra)*> Rebrand<'b> for $t {
             type To = $to;
         }
     )* };
 }
 
-/// Words of a list's node beside its item, and of a tree's node for each item, roughly.
+/// The approximate size of the links in a list's node, and in a tree's node for each item.
 const LINKS: usize = 2 * size_of::<usize>();
 
 container! {
@@ -236,7 +241,7 @@ container! {
     [T] [const N: usize] [T; N] => [T::To; N]; |this, tracer| this.as_slice().trace(tracer); |how| how.of_each(this);
 }
 
-// SAFETY: 1. every item is visited. 2. to 6. as the items.
+// SAFETY: 1. every item is visited. 2. to 6. as for the items.
 unsafe impl<T: Trace> Trace for [T] {
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
     #[inline]
@@ -257,7 +262,7 @@ unsafe impl<T: Trace> Trace for [T] {
     }
 }
 
-// SAFETY: 1. the content is visited. 2. to 6. as the content, which the box owns.
+// SAFETY: 1. the content is visited. 2. to 6. as for the content, which the box owns.
 unsafe impl<T: ?Sized + Trace> Trace for Box<T> {
     const NEEDS_TRACE: bool = T::NEEDS_TRACE;
     #[inline]
@@ -279,15 +284,15 @@ unsafe impl<T: ?Sized + Trace> Trace for Box<T> {
 unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for Box<T> {
     type To = Box<T::To>;
 }
-// SAFETY: only the items' brand changes.
+// SAFETY: only the brand of the items changes.
 unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for Box<[T]> {
     type To = Box<[T::To]>;
 }
-// SAFETY: no brand.
+// SAFETY: the type has no brand.
 unsafe impl Rebrand<'_> for Box<str> {
     type To = Self;
 }
-// SAFETY: no brand.
+// SAFETY: the type has no brand.
 unsafe impl Rebrand<'_> for Box<std::path::Path> {
     type To = Self;
 }
@@ -315,7 +320,7 @@ unsafe impl<'b, T: Rebrand<'b>> Rebrand<'b> for std::pin::Pin<Box<T>> {
     type To = std::pin::Pin<Box<T::To>>;
 }
 
-/// The bytes of a buffer of std's, if `owned` is one.
+/// Returns the bytes of the buffer that `owned` has, if it is a type of `std` with a buffer.
 fn buffer_of(owned: &dyn Any) -> Option<usize> {
     macro_rules! of {
         ($($t:ty: |$it:ident| $bytes:expr;)*) => { $(
@@ -337,7 +342,8 @@ fn buffer_of(owned: &dyn Any) -> Option<usize> {
     None
 }
 
-// SAFETY: 1. to 6. a borrowed part is `'static` and `Sync`, an owned part is Send + Sync + 'static: no `Gc` in either.
+// SAFETY: 1. to 6. a borrowed part is `'static` and `Sync`, and an owned part is Send + Sync +
+// 'static, so neither holds a `Gc`.
 unsafe impl<T> Trace for Cow<'static, T>
 where
     T: ?Sized + ToOwned + Sync + 'static,
@@ -346,8 +352,9 @@ where
     const NEEDS_TRACE: bool = false;
     #[inline]
     fn trace(&self, _: &mut Tracer<'_>) {}
-    /// The buffer of an owned text, or of a list of numbers. What else may be owned cannot be seen from here without calling
-    /// its [`Borrow`](std::borrow::Borrow), which may be the user's, and another answer each time. `[O7]`
+    /// Returns the buffer of an owned text or of an owned list of numbers. Anything else can only
+    /// be seen through its [`Borrow`](std::borrow::Borrow), which may be the user's and may answer
+    /// differently each time. `[O7]`
     fn external_bytes(&self) -> usize {
         match self {
             Cow::Owned(owned) => buffer_of(owned).unwrap_or(0),
@@ -355,7 +362,7 @@ where
         }
     }
 }
-// SAFETY: no brand.
+// SAFETY: the type has no brand.
 unsafe impl<T> Rebrand<'_> for Cow<'static, T>
 where
     T: ?Sized + ToOwned + Sync + 'static,

@@ -1,7 +1,7 @@
 //! What an object is: how it is traced, rebranded and dropped.
 //!
-//! Nothing here knows of mark bits, spans or phases. A trace hands raw addresses to a bounded buffer ([`Tracer`]);
-//! the collector drains it.
+//! Nothing here knows mark bits, spans or phases. A trace passes raw addresses to a bounded buffer
+//! ([`Tracer`]), which the collector drains.
 
 pub(crate) mod counting;
 pub(crate) mod impls;

@@ -1,35 +1,39 @@
 //! The questions that derived code puts to the type checker.
 //!
-//! They are inherent functions of [`Tracer`] and [`Brand`], because these two types stand in the signatures of the traits'
-//! own functions (`Trace::trace`, `Rebrand::__fields_are_rebranded`). Derived code that implements the real traits cannot but
-//! name the real types, whatever the path that it was given leads to, and an inherent function of a type goes before
-//! every trait's. A function of a module could be replaced by one of the same name that asks nothing.
+//! **Claim.** A user cannot replace these questions by others that ask nothing.
 //!
-//! The names are long because they are what a user reads when the answer is no.
+//! **Why.** They are inherent functions of [`Tracer`] and [`Brand`], and these two types stand in
+//! the signatures of the traits' own functions (`Trace::trace`, `Rebrand::__fields_are_rebranded`).
+//! Derived code that implements the real traits must name the real types, whatever path the user
+//! gave it, and an inherent function takes precedence over every trait's. A function of a module
+//! could be replaced by another one of the same name.
+//!
+//! The names are long because a user reads them when the answer is no.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 
 use crate::object::trace::{Rebrand, RebrandTarget, Tracer};
 
-/// Says which brand is meant. No brand is a part of another.
+/// Names the brand that a question is about. No brand is a part of another.
 #[derive(Debug)]
 pub struct Brand<'b>(PhantomData<Cell<&'b ()>>);
 
 #[doc(hidden)]
 impl<'b> Brand<'b> {
-    /// Holds if a field of type `F` has type `To` when the type around it is rebranded to `'b`, and that is what `F` is
-    /// rebranded to: what makes a derived `Rebrand` true.
+    /// Holds if a field of type `F` has type `To` when the type around it is rebranded to `'b`, and
+    /// `To` is the rebranding of `F`. This makes a derived `Rebrand` true.
     ///
-    /// It fails for a `Gc<'static, _>` in a field, which would keep its brand when its owner changes brand, and for a
-    /// function pointer that takes a `Gc<'gc, _>`, which would be called with a `Gc` of another brand.
+    /// It fails for a `Gc<'static, _>` in a field, which would keep its brand when its owner
+    /// changes brand. It also fails for a function pointer that takes a `Gc<'gc, _>`, which would
+    /// be called with a `Gc` of another brand.
     pub fn a_field_must_be_rebranded_with_its_type<F, To>(_: &mut F, _: &mut To)
     where
         F: ?Sized + Rebrand<'b, To = To>,
     {
     }
 
-    /// The same for the last field of a type that is never sized.
+    /// Asks the same about the last field of a type that is never sized.
     pub fn a_tail_must_be_rebranded_with_its_type<F, To>(_: &mut F, _: &mut To)
     where
         F: ?Sized + RebrandTarget<'b, Target = To>,
@@ -37,18 +41,20 @@ impl<'b> Brand<'b> {
     {
     }
 
-    /// Holds if what the derive took for a `PhantomData` by its name is one. Before and after a rebranding there is nothing in
-    /// it.
+    /// Holds if a type that the derive took for `PhantomData` by its name is one. It is empty
+    /// before and after a rebranding.
     pub fn it_must_be_the_phantom_data_of_core<T: ?Sized, To: ?Sized>(
         _: &mut PhantomData<T>,
         _: &mut PhantomData<To>,
     ) {
     }
 
-    /// Holds if a field is of type `F` before and after a rebranding. The collector cannot change what a function takes.
+    /// Holds if a field has type `F` before and after a rebranding. The collector cannot change
+    /// what a function takes.
     pub fn a_function_pointer_must_stay_as_it_is<F: Is<To>, To>(_: &mut F, _: &mut To) {}
 
-    /// Holds if a field is of type `F` before and after a rebranding: one that is skipped is not rebranded.
+    /// Holds if a field has type `F` before and after a rebranding, because a skipped field is not
+    /// rebranded.
     pub fn a_skipped_field_must_stay_as_it_is<F, To>(_: &mut F, _: &mut To)
     where
         F: ?Sized + Is<To>,
@@ -59,18 +65,22 @@ impl<'b> Brand<'b> {
 
 #[doc(hidden)]
 impl Tracer<'_> {
-    /// Holds if a field of type `F` may be skipped: nothing in it is a `Gc`, which is neither `Send` nor `Sync`.
+    /// Holds if a field of type `F` may be skipped: nothing in it is a `Gc`, which is neither
+    /// `Send` nor `Sync`.
     #[inline(always)]
     pub fn a_skipped_field_must_be_send_sync_and_static<F: ?Sized + Send + Sync + 'static>(_: &F) {}
 
-    /// Holds of every function pointer, and of nothing that holds a `Gc`: what is one by its text is not traced.
+    /// Holds for every function pointer, and for nothing that holds a `Gc`. A field that is a
+    /// function pointer by its text is not traced.
     #[inline(always)]
     pub fn a_function_pointer_must_be_send_and_sync<F: ?Sized + Send + Sync>(_: &F) {}
 
-    /// Cannot be answered (E0283) for a type that implements `Drop`: there are two answers for `Answer` then.
+    /// Has no answer (E0283) for a type that implements `Drop`, because then there are two answers
+    /// for `Answer`.
     ///
-    /// Its drop would run on a sweeper's thread, when the objects that it points to may be gone. Give the part that needs a
-    /// drop a type of its own, which holds no `Gc`, and make it a field.
+    /// The type's drop would run on a sweeper's thread, when the objects that it points to may be
+    /// gone. Give the part that needs a drop a type of its own, which holds no `Gc`, and make it a
+    /// field.
     #[inline(always)]
     pub fn a_type_that_may_hold_a_gc_must_not_implement_drop<T, Answer>()
     where
@@ -79,7 +89,7 @@ impl Tracer<'_> {
     }
 }
 
-/// `F: Is<To>` if they are one type.
+/// `F: Is<To>` holds if both are the same type.
 #[diagnostic::on_unimplemented(
     message = "the field of type `{Self}` would become `{To}`",
     note = "what is not traced is not rebranded: its type must not depend on the brand of a parameter that the type holds"
@@ -88,7 +98,7 @@ pub trait Is<To: ?Sized> {}
 
 impl<T: ?Sized> Is<T> for T {}
 
-/// Implemented once for every type, and once more for one that implements `Drop`.
+/// Implemented once for every type, and a second time for a type that implements `Drop`.
 #[expect(
     non_camel_case_types,
     reason = "the compiler shows this name to a user: it is a sentence"

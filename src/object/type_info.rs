@@ -1,20 +1,21 @@
-//! What the collector knows of a type: how to trace, drop and size its objects, given only an address.
+//! What the collector knows about a type: how to trace, drop and measure its objects by their
+//! addresses.
 //!
-//! One span holds objects of one type (or of no type: noscan without drop), so an object needs no header; its span's
-//! class names the [`TypeInfo`].
+//! **Claim.** An object needs no header. A span holds objects of one type (or of no type, if they
+//! are noscan and have no drop), and the span's class names the [`TypeInfo`].
 //!
-//! Three layouts:
+//! There are three layouts:
 //! ```text
 //! sized      | T ........................ |
-//! slice      | T T T T ..... | len (8 B) |     the length is in the slot's last word, if anybody will need it
+//! slice      | T T T T ..... | len (8 B) |  the length is the slot's last word, if it is needed
 //! array      | len (8 B) | H | T T T .... |     GcArray<H, T>: thin pointer
 //! ```
 //!
 //! **Invariants**
-//! - `[O1]` Functions of a `TypeInfo` get the start of a slot that holds an initialised object of that type, and the
-//!   bytes from there to the slot's end.
-//! - `[O2]` A list's length word is at most the number of items initialised; it is written before the object is
-//!   published and never changes.
+//! - `[O1]` A function of a `TypeInfo` gets the start of a slot that holds an initialised object of
+//!   that type, and the number of bytes from there to the slot's end.
+//! - `[O2]` The length word of a list is at most the number of initialised items. It is written
+//!   before the object is published, and never changes.
 
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -22,18 +23,18 @@ use std::marker::PhantomData;
 use crate::object::counting::Counting;
 use crate::object::trace::{Trace, Tracer};
 
-/// The functions of a list's items, so that a long list can be traced in pieces.
+/// The functions of a list's items, by which a long list can be traced in pieces.
 #[derive(Debug)]
 pub(crate) struct Items {
-    /// Bytes per item, at least 1.
+    /// The bytes of an item, at least 1.
     pub(crate) size: usize,
-    /// Number of items of the object at the address, in a slot of that many bytes.
+    /// Returns the number of items of the object at the address, in a slot of so many bytes.
     pub(crate) len: unsafe fn(*const u8, usize) -> usize,
     /// Traces items `from .. to`.
     pub(crate) trace: unsafe fn(*const u8, usize, usize, &mut Tracer<'_>),
 }
 
-/// A type's functions, by address.
+/// A type's functions, which take addresses.
 #[derive(Debug)]
 #[cfg_attr(
     not(debug_assertions),
@@ -44,26 +45,26 @@ pub(crate) struct Items {
 )]
 pub(crate) struct TypeInfo {
     pub(crate) name: fn() -> &'static str,
-    /// Bytes and alignment of the type, or of an item and of the whole list. They keep the compiler from merging the
-    /// constants of two types that differ in nothing else.
+    /// The size and alignment of the type, or of an item and of the whole list. They keep the
+    /// compiler from merging the constants of two types that differ in nothing else.
     pub(crate) size: usize,
     pub(crate) align: usize,
     pub(crate) needs_trace: bool,
-    /// Traces the whole object: address, slot bytes.
+    /// Traces the whole object: address, bytes of the slot.
     pub(crate) trace: unsafe fn(*const u8, usize, &mut Tracer<'_>),
-    /// Traces several whole objects: their addresses, a pointer into the arena that they live in, slot bytes. One call
-    /// for many objects, so that the compiler has a loop over `trace` to work on.
+    /// Traces several whole objects: their addresses, a pointer into their arena, bytes of a slot.
+    /// One call for many objects gives the compiler a loop over `trace` that it can optimise.
     pub(crate) trace_each: unsafe fn(&[usize], *const u8, usize, &mut Tracer<'_>),
-    /// Traces what comes before the items; nothing for a plain slice.
+    /// Traces what comes before the items, which is nothing for a plain slice.
     pub(crate) trace_head: unsafe fn(*const u8, &mut Tracer<'_>),
     pub(crate) items: Option<Items>,
-    /// Drops the object: address, slot bytes. `None` when nothing needs it.
+    /// Drops the object: address, bytes of the slot. `None` if the type needs no drop.
     pub(crate) drop: Option<unsafe fn(*mut u8, usize)>,
-    /// Bytes owned outside the heap: address, slot bytes.
+    /// Returns the bytes owned outside the heap: address, bytes of the slot.
     pub(crate) external: unsafe fn(*const u8, usize, &Counting<'_>) -> usize,
 }
 
-/// How objects of a kind are traced, one or several at a time.
+/// How objects of a layout are traced, one or several at a time.
 trait TraceObject {
     /// Traces the object at `at`, in a slot of `slot` bytes.
     unsafe fn trace(at: *const u8, slot: usize, tracer: &mut Tracer<'_>);
@@ -76,7 +77,7 @@ trait TraceObject {
         tracer: &mut Tracer<'_>,
     ) {
         for &address in objects {
-            // SAFETY: [O1] for each of them.
+            // SAFETY: [O1] holds for each object.
             unsafe { Self::trace(arena.with_addr(address), slot, tracer) }
         }
     }
@@ -102,7 +103,8 @@ const fn round_up(n: usize, to: usize) -> usize {
 
 impl<T: Trace> TraceObject for Sized_<T> {
     unsafe fn trace(at: *const u8, _slot: usize, tracer: &mut Tracer<'_>) {
-        // SAFETY: [O1] a `T` lives at `at`; shared access, as the trait allows while mutators run.
+        // SAFETY: [O1] a `T` lives at `at`; access is shared, as the trait allows while mutators
+        // run.
         let object = unsafe { &*at.cast::<T>() };
         object.trace(tracer);
     }
@@ -135,7 +137,7 @@ impl<T: Trace> Sized_<T> {
     }
 
     unsafe fn drop(at: *mut u8, _slot: usize) {
-        // SAFETY: [O1], and the sweeper calls this once, for an object nobody can reach any more.
+        // SAFETY: [O1]; the sweeper calls this once, for an object that nobody can reach any more.
         unsafe { at.cast::<T>().drop_in_place() }
     }
 
@@ -156,7 +158,7 @@ impl<T: Trace> TraceObject for Slice<T> {
 }
 
 impl<T: Trace> Slice<T> {
-    /// Whether slices of `T` need a span class of their own and a length in the slot.
+    /// Whether slices of `T` need a span class of their own, and a length in the slot.
     pub(crate) const TYPED: bool = T::NEEDS_TRACE || std::mem::needs_drop::<T>();
 
     pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
@@ -167,7 +169,7 @@ impl<T: Trace> Slice<T> {
         trace: Self::trace,
         trace_each: Self::trace_each,
         trace_head: Self::trace_head,
-        // Items without a size make no list to be cut in pieces, however many they are.
+        // A list of items without a size cannot be cut into pieces, however long it is.
         items: if size_of::<T>() == 0 {
             None
         } else {
@@ -185,7 +187,8 @@ impl<T: Trace> Slice<T> {
         external: Self::external,
     };
 
-    /// The layout of a slot for `len` items: the items, and the length word if it is needed.
+    /// Returns the layout of a slot for `len` items: the items, and the length word if one is
+    /// needed.
     pub(crate) fn layout(len: usize) -> Option<Layout> {
         let items = Layout::array::<T>(len).ok()?;
         if !Self::TYPED {
@@ -195,27 +198,28 @@ impl<T: Trace> Slice<T> {
         Layout::from_size_align(size, items.align().max(LEN_SIZE)).ok()
     }
 
-    /// Where the length of the slice at `at` is kept, in a slot of `slot` bytes.
+    /// Returns the address of the length of the slice at `at`, in a slot of `slot` bytes.
     pub(crate) fn len_word(at: *mut u8, slot: usize) -> *mut usize {
         at.wrapping_add(slot - LEN_SIZE).cast()
     }
 
     unsafe fn len(at: *const u8, slot: usize) -> usize {
-        // SAFETY: [O1] [O2] the slot's last word is the length; slots are multiples of 8 at multiples of 8.
+        // SAFETY: [O1] [O2] the slot's last word is the length; a slot's address and
+        // size are multiples of 8.
         unsafe { Self::len_word(at.cast_mut(), slot).read() }
     }
 
     unsafe fn trace_head(_at: *const u8, _tracer: &mut Tracer<'_>) {}
 
     unsafe fn trace_items(at: *const u8, from: usize, to: usize, tracer: &mut Tracer<'_>) {
-        // SAFETY: [O2] and `to` is at most the length.
+        // SAFETY: [O2]; `to` is at most the length.
         unsafe { trace_items::<T>(at.cast(), from, to, tracer) }
     }
 
     unsafe fn drop(at: *mut u8, slot: usize) {
         // SAFETY: [O1].
         let len = unsafe { Self::len(at, slot) };
-        // SAFETY: [O2], and the sweeper calls this once, for an object nobody can reach any more.
+        // SAFETY: [O2]; the sweeper calls this once, for an object that nobody can reach any more.
         unsafe { std::ptr::slice_from_raw_parts_mut(at.cast::<T>(), len).drop_in_place() }
     }
 
@@ -245,9 +249,9 @@ impl<H: Trace, T: Trace> Array<H, T> {
         || std::mem::needs_drop::<H>()
         || std::mem::needs_drop::<T>();
 
-    /// Bytes from the object's start to its header.
+    /// The bytes from the object's start to its header.
     pub(crate) const HEAD: usize = round_up(LEN_SIZE, align_of::<H>());
-    /// Bytes from the object's start to its first item.
+    /// The bytes from the object's start to its first item.
     pub(crate) const ITEMS: usize = round_up(Self::HEAD + size_of::<H>(), align_of::<T>());
 
     pub(crate) const INFO: &'static TypeInfo = &TypeInfo {
@@ -262,7 +266,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
         trace: Self::trace,
         trace_each: Self::trace_each,
         trace_head: Self::trace_head,
-        // Items without a size make no list to be cut in pieces, however many they are.
+        // A list of items without a size cannot be cut into pieces, however long it is.
         items: if size_of::<T>() == 0 {
             None
         } else {
@@ -280,7 +284,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
         external: Self::external,
     };
 
-    /// The layout of an array of `len` items.
+    /// Returns the layout of an array of `len` items.
     pub(crate) fn layout(len: usize) -> Option<Layout> {
         let items = Layout::array::<T>(len).ok()?;
         let size = Self::ITEMS.checked_add(items.size())?;
@@ -288,7 +292,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
         Layout::from_size_align(size, align).ok()
     }
 
-    /// The number of items.
+    /// Returns the number of items.
     ///
     /// # Safety
     /// 1. An array of this type lives at `at`.
@@ -314,7 +318,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
     unsafe fn trace_items(at: *const u8, from: usize, to: usize, tracer: &mut Tracer<'_>) {
         if T::NEEDS_TRACE {
             let items = at.wrapping_add(Self::ITEMS);
-            // SAFETY: [O2] and `to` is at most the length.
+            // SAFETY: [O2]; `to` is at most the length.
             unsafe { trace_items::<T>(items.cast(), from, to, tracer) }
         }
     }
@@ -324,7 +328,7 @@ impl<H: Trace, T: Trace> Array<H, T> {
         let len = unsafe { Self::len_at(at) };
         let items = at.wrapping_add(Self::ITEMS).cast::<T>();
         let head = at.wrapping_add(Self::HEAD).cast::<H>();
-        // SAFETY: [O2], and the sweeper calls this once, for an object nobody can reach any more.
+        // SAFETY: [O2]; the sweeper calls this once, for an object that nobody can reach any more.
         unsafe { std::ptr::slice_from_raw_parts_mut(items, len).drop_in_place() };
         // SAFETY: as above.
         unsafe { head.drop_in_place() }
@@ -349,13 +353,13 @@ impl<H: Trace, T: Trace> Array<H, T> {
 #[inline]
 unsafe fn trace_items<T: Trace>(first: *const T, from: usize, to: usize, tracer: &mut Tracer<'_>) {
     let start = first.wrapping_add(from);
-    // SAFETY: clause 1; shared access, as the trait allows while mutators run.
+    // SAFETY: clause 1; access is shared, as the trait allows while mutators run.
     for item in unsafe { std::slice::from_raw_parts(start, to - from) } {
         item.trace(tracer);
     }
 }
 
-/// The sum of what `len` items own outside the heap.
+/// Returns the sum of what `len` items own outside the heap.
 ///
 /// # Safety
 /// 1. The items are initialised.

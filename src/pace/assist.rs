@@ -1,36 +1,37 @@
 //! What an allocation owes while marking runs.
 //!
-//! A thread pays for the bytes that it allocates with bytes scanned, at a rate that lets marking
-//! end as the heap reaches the size aimed at. Whoever owes does more than it must, so that it pays
-//! seldom; what it did on top is credit for later allocations. The background workers' scanning may
-//! be taken as payment too, which is the collector's affair.
+//! A thread pays for the bytes that it allocates by scanning bytes, at a rate that lets marking end
+//! when the heap reaches the size aimed at. A thread that is in debt scans more than it owes, so
+//! that it assists seldom; the surplus is credit for its later allocations. A thread may also pay
+//! with what the background workers have scanned; the collector decides that.
 
-/// Work at the end of a cycle is never taken to be less, in bytes: some always turns up.
+/// The least work that is assumed to be left at the end of a cycle, in bytes, because some always
+/// turns up.
 const MIN_WORK_LEFT: u64 = 1000;
 /// The least that one assist scans, in bytes.
 const MIN_ASSIST: u64 = 64 << 10;
 
-/// The price of an allocation. Both are finite and above 0; one is the inverse of the other.
+/// The price of an allocation. Both rates are finite and above 0; one is the inverse of the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct AssistRates {
-    /// Bytes to scan per byte allocated.
+    /// The bytes to scan for each byte allocated.
     pub(crate) work_per_byte: f64,
-    /// Bytes allocated that one byte scanned pays for.
+    /// The bytes of allocation that one scanned byte pays for.
     pub(crate) bytes_per_work: f64,
 }
 
-/// One assist to do.
+/// One assist that a thread must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Assist {
     /// Bytes to scan.
     pub(crate) work: u64,
-    /// Bytes of allocation that they pay for: the debt or more.
+    /// The bytes of allocation that they pay for: the debt or more.
     pub(crate) pays: u64,
 }
 
 impl AssistRates {
-    /// The rates at which `work_left` bytes are scanned while `room` more bytes are allocated (0
-    /// counts as 1).
+    /// Returns the rates at which `work_left` bytes are scanned while `room` more bytes are
+    /// allocated (0 counts as 1).
     pub(crate) fn new(work_left: u64, room: u64) -> Self {
         let work = work_left.max(MIN_WORK_LEFT) as f64;
         let room = room.max(1) as f64;
@@ -40,8 +41,8 @@ impl AssistRates {
         }
     }
 
-    /// The rates, from the price alone. Not finite or not above 0 counts as the smallest price
-    /// there is.
+    /// Returns the rates for a price. A price that is not finite or not above 0 counts as the
+    /// smallest price.
     pub(crate) fn of_work_per_byte(work_per_byte: f64) -> Self {
         let price = if work_per_byte.is_finite() {
             work_per_byte.max(f64::MIN_POSITIVE)
@@ -54,7 +55,7 @@ impl AssistRates {
         }
     }
 
-    /// The assist of a thread that owes for `debt` bytes of allocation.
+    /// Returns the assist of a thread that owes for `debt` bytes of allocation.
     pub(crate) fn assist(&self, debt: u64) -> Assist {
         // The casts saturate.
         let work = (self.work_per_byte * debt as f64) as u64;
@@ -67,8 +68,8 @@ impl AssistRates {
         }
     }
 
-    /// The bytes of allocation that `work` bytes scanned pay for, and one: rounding must not leave
-    /// a debt.
+    /// Returns the bytes of allocation that `work` scanned bytes pay for, plus one, so that
+    /// rounding leaves no debt.
     pub(crate) fn paid_by(&self, work: u64) -> u64 {
         ((self.bytes_per_work * work as f64) as u64).saturating_add(1)
     }

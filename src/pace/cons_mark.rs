@@ -1,30 +1,31 @@
-//! How fast the program allocates compared with how fast the collector marks, cycle by cycle.
+//! How fast the program allocates compared with how fast the collector marks, in each cycle.
 //!
-//! The cons/mark ratio is bytes allocated per byte of mark work, each per processor time spent on
-//! it (Go runtime, `endCycle` of `mgcpacer.go`). It does not depend on how the processors were
-//! split, so that a cycle with many assists predicts one without.
+//! The cons/mark ratio is the number of bytes allocated per byte of mark work, where each is
+//! divided by the processor time spent on it (Go runtime, `endCycle` of `mgcpacer.go`). It does not
+//! depend on how the processors were divided, so a cycle with many assists predicts one without.
 
-/// Cycles remembered.
+/// The number of cycles remembered.
 const CYCLES: usize = 5;
 
-/// No ratio is taken to be larger: 2^40 bytes allocated while one byte is marked.
+/// The largest ratio that is assumed: 2^40 bytes are allocated while one byte is marked.
 const MAX_RATIO: f64 = (1_u64 << 40) as f64;
 
-/// Who spent how much time while marking ran, in nanoseconds.
+/// The times that were spent while marking ran, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MarkTimes {
-    /// From the end of the first stop to the end of marking, by the clock on the wall.
+    /// The wall time from the end of the first stop to the end of marking.
     pub(crate) duration_ns: u64,
-    /// Processor time of background workers that took it from the program.
+    /// The processor time that background workers took from the program.
     pub(crate) background_ns: u64,
-    /// Processor time of assists.
+    /// The processor time of assists.
     pub(crate) assist_ns: u64,
-    /// Processor time of workers that ran because a processor had nothing else to do.
+    /// The processor time of workers that ran because a processor had nothing else to do.
     pub(crate) idle_ns: u64,
 }
 
 impl MarkTimes {
-    /// The share of the time of `processors` that was taken from the program, in `0.0 ..= 1.0`.
+    /// Returns the share of the time of `processors` that was taken from the program, in `0.0 ..=
+    /// 1.0`.
     pub(crate) fn share_taken(&self, processors: u32) -> f64 {
         let all = self.duration_ns as f64 * f64::from(processors.max(1));
         if all <= 0.0 {
@@ -38,13 +39,13 @@ impl MarkTimes {
 /// The ratios of the last cycles.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct ConsMark {
-    /// Newest first; 0 before there were that many cycles. Each is in `0.0 ..= MAX_RATIO`.
+    /// The ratios, newest first; 0 for cycles that have not been. Each is in `0.0 ..= MAX_RATIO`.
     recent: [f64; CYCLES],
 }
 
 impl ConsMark {
-    /// Notes a cycle that marked `work` bytes (at least 1) while the program allocated `allocated`
-    /// bytes (at least 1). A cycle that says nothing leaves everything as it was. Returns the
+    /// Records a cycle that marked `work` bytes (at least 1) while the program allocated
+    /// `allocated` bytes (at least 1). A cycle that gives no ratio changes nothing. Returns the
     /// ratio.
     pub(crate) fn note(
         &mut self,
@@ -72,13 +73,14 @@ impl ConsMark {
         Some(self.recent[0])
     }
 
-    /// The largest ratio remembered: a start that is too early costs less than one that is too
-    /// late.
+    /// Returns the largest ratio remembered, because a start that is too early costs less than one
+    /// that is too late.
     pub(crate) fn peak(&self) -> f64 {
         self.recent.iter().fold(0.0, |most, &r| f64::max(most, r))
     }
 
-    /// The second largest: a change is believed in its second cycle, a single odd cycle never.
+    /// Returns the second largest ratio: a single odd cycle does not count, and a change counts
+    /// from its second cycle on.
     pub(crate) fn sustained(&self) -> f64 {
         let mut sorted = self.recent;
         sorted.sort_by(f64::total_cmp);
@@ -86,7 +88,7 @@ impl ConsMark {
     }
 }
 
-/// The bytes that the program allocates while `work` bytes are marked by `share` of the processors,
+/// Returns the bytes that the program allocates while `share` of the processors marks `work` bytes,
 /// at `ratio`.
 pub(crate) fn runway(ratio: f64, work: u64, share: f64) -> u64 {
     // The cast saturates.

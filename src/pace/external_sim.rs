@@ -1,11 +1,12 @@
-//! Programs whose objects own memory outside the heap, which only the sweep frees: the pacer and
-//! `survival.rs` together.
+//! Simulated programs whose objects own memory outside the heap, which only the sweep frees. They
+//! test the pacer together with `survival.rs`.
 //!
-//! A program is a share of external bytes, a GOGC, and how its live heap changes. Between cycles it
-//! allocates up to the trigger; while marking runs, a tenth of what lives; while the sweep runs,
-//! half as many bytes as that frees, unless the brake holds it. Everything is in proportion, so no
-//! clock is needed. Each program is run by the rule that counts all external bytes as alive, too,
-//! which must fail in the way it did: the goal runs away.
+//! A program is a share of external bytes, a GOGC, and a function that says how its live heap
+//! changes. Between cycles it allocates up to the trigger. While marking runs it allocates a tenth
+//! of what is live. While the sweep runs it allocates half as many bytes as the sweep frees, unless
+//! the brake holds it. All sizes are proportional, so no clock is needed. Each program also runs
+//! under the rule that counts all external bytes as live; this rule must fail in the known way: the
+//! goal runs away.
 
 use crate::pace::cons_mark::MarkTimes;
 use crate::pace::heap_goal::{Knobs, MemoryFigures, goal_by_growth};
@@ -19,44 +20,44 @@ const NONE: MemoryFigures = MemoryFigures {
     objects: 0,
 };
 const CYCLES: usize = 40;
-/// Cycles until the guess has something to go by.
+/// The number of cycles before the guess has something to learn from.
 const LEARNING: usize = 3;
-/// Steps of a sweep.
+/// The number of steps of a sweep.
 const STEPS: u64 = 64;
 
-/// Whose external bytes count as alive when marking ends.
+/// Which external bytes count as live when marking ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// As `survival.rs` says.
+    /// Those that `survival.rs` says.
     Survivors,
     /// All that have not been dropped.
     All,
 }
 
-/// Bytes alive in a cycle.
+/// The bytes that are live in a cycle.
 type Live = fn(usize) -> u64;
 
 struct Program {
-    /// The share of external bytes among all, in percent.
+    /// The share of external bytes, in percent.
     external: u64,
     gogc: u32,
     live: Live,
 }
 
-/// What a cycle came to. Bytes.
+/// The result of a cycle, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
-    /// The heap when it began.
+    /// The heap when the cycle began.
     start: u64,
-    /// The plan that it began by, and the one that it led to after the sweep.
+    /// The plan by which the cycle began, and the plan that it led to after the sweep.
     plan: Plan,
     next: Plan,
-    /// What lives after it, and what by the rule of growth the next goal should be.
+    /// What is live after the cycle, and what the next goal should be by the rule of growth.
     live: u64,
     right_goal: u64,
-    /// The most that was held, from its begin to the end of its sweep.
+    /// The most that was held, from the begin of the cycle to the end of its sweep.
     peak: u64,
-    /// What was counted as alive, at most, while the sweep ran.
+    /// The most that was counted as live while the sweep ran.
     counted: u64,
 }
 
@@ -65,7 +66,7 @@ struct Heap {
     rule: Rule,
     pacer: Pacer,
     survival: Survival,
-    /// Alive, and what has been allocated since.
+    /// What is live, and what has been allocated since.
     size: u64,
 }
 
@@ -92,7 +93,7 @@ impl Heap {
         bytes - self.outside(bytes)
     }
 
-    /// Allocates to the trigger, marks, and sweeps.
+    /// Allocates up to the trigger, marks, and sweeps.
     fn cycle(&mut self, number: usize) -> Outcome {
         let plan = self.pacer.plan();
         let start = self.size.max(plan.trigger);
@@ -125,15 +126,15 @@ impl Heap {
         let guess = self.pacer.commit(remains.live, false, NONE);
         let most = remains.most(guess.ceiling, self.pacer.limit_goal());
 
-        // The sweep. What is held is what it is, whatever was guessed.
+        // The sweep. What is held does not depend on the guess.
         let dead = start - survive;
         let dead_outside = self.outside(start) - self.outside(survive);
         let (mut allocated, mut peak, mut counted) = (0, start + born, 0);
         for step in 1..=STEPS {
             let held = survive + born + allocated + (dead - dead * (step - 1) / STEPS);
             let freed_outside = dead_outside * (step - 1) / STEPS;
-            // As the gauges have it: what is freed past the guess comes off what is counted as
-            // alive.
+            // As the gauges count it: what is freed beyond the guess comes off what is counted as
+            // live.
             let past_guess = freed_outside.saturating_sub(remains.dead_external);
             let live = remains.live + allocated - past_guess.min(remains.live);
             counted = live.max(counted);
@@ -171,12 +172,12 @@ fn steady(_: usize) -> u64 {
     20 * MIB
 }
 
-/// A third more in each cycle, up to 200 MiB.
+/// Grows by a third in each cycle, up to 200 MiB.
 fn growing(cycle: usize) -> u64 {
     (0..cycle.min(CYCLES)).fold(5 * MIB, |live, _| (live + live / 3).min(200 * MIB))
 }
 
-/// Grows, and from the middle on a quarter less in each cycle, down to a megabyte.
+/// Grows, and from the middle on shrinks by a quarter in each cycle, down to a megabyte.
 fn shrinking(cycle: usize) -> u64 {
     let down = cycle.saturating_sub(CYCLES / 2);
     (0..down).fold(growing(cycle.min(CYCLES / 2)), |live, _| {
@@ -211,7 +212,7 @@ fn programs() -> impl Iterator<Item = (String, Program)> {
 fn the_goal_follows_what_lives() {
     for (name, program) in programs() {
         for (number, c) in run(program, Rule::Survivors).iter().enumerate() {
-            // Rounding of the shares, a few bytes each.
+            // The shares are rounded, by a few bytes each.
             assert!(
                 c.next.goal.abs_diff(c.right_goal) <= 16,
                 "{name}, cycle {number}: {c:?}"
@@ -226,13 +227,12 @@ fn the_heap_keeps_to_its_goal_while_the_dead_are_dropped() {
         let outcomes = run(program, Rule::Survivors);
         for (number, pair) in outcomes.windows(2).enumerate().skip(LEARNING) {
             let (last, c) = (pair[0], pair[1]);
-            // Of this cycle or the next: a heap that shrinks is still as large as its old goal when
-            // its sweep begins.
+            // The goal is this cycle's or the next one's, because a heap that shrinks is still as
+            // large as its old goal when its sweep begins.
             let goal = c.plan.goal.max(c.next.goal);
             let most = goal + goal * 3 / 10;
             assert!(c.peak <= most, "{name}, cycle {number}: {c:?}");
-            // No cycle begins below its trigger, and none begins before something has been
-            // allocated.
+            // No cycle begins below its trigger, or before something has been allocated.
             assert!(
                 c.start >= last.next.trigger,
                 "{name}, cycle {number}: {c:?}"
@@ -242,7 +242,7 @@ fn the_heap_keeps_to_its_goal_while_the_dead_are_dropped() {
     }
 }
 
-/// What is counted while the sweep runs stays near what lives, once the share is known.
+/// What is counted while the sweep runs stays near what is live, once the share is known.
 #[test]
 fn a_steady_program_is_guessed_right() {
     for gogc in [50, 100, 400] {

@@ -1,42 +1,43 @@
-//! How large the heap may grow before the next cycle should be over.
+//! How large the heap may grow before the next cycle should have ended.
 //!
-//! Two goals, and the smaller one rules (Go runtime, `mgcpacer.go`):
+//! There are two goals, and the smaller one applies (Go runtime, `mgcpacer.go`):
 //!
 //! - by growth (GOGC): `live + (live + roots) * GOGC / 100`, at least `MIN_HEAP * GOGC / 100`;
-//! - by limit: what the memory limit leaves for objects, less a headroom of 3 % (at least 1 MiB),
-//!   never below `live`.
+//! - by limit: what the memory limit leaves for objects, minus a headroom of 3 % (at least 1 MiB),
+//!   and never below `live`.
 //!
-//! `live` is what the last cycle marked, objects born while it ran included; `roots` is what it
-//! scanned outside the heap.
+//! `live` is what the last cycle marked, including objects that were born while it ran. `roots` is
+//! what the cycle scanned outside the heap.
 
-/// The goal of a heap in which almost nothing lives, at GOGC 100, in bytes.
+/// The goal of a heap in which almost nothing is live, at GOGC 100, in bytes.
 pub(crate) const MIN_HEAP: u64 = 4 << 20;
 
-/// The share of the processors that marks in the background. Allocating threads assist with more
-/// only if they must.
+/// The share of the processors that marks in the background. Allocating threads assist only if more
+/// is needed.
 pub(crate) const BACKGROUND_SHARE: f64 = 0.25;
 
-/// What stays free below the memory limit: this share of the goal in percent ..
+/// What stays free below the memory limit: this share of the goal, in percent,
 const HEADROOM_PERCENT: u64 = 3;
-/// .. and at least these bytes.
+/// and at least these bytes.
 const MIN_HEADROOM: u64 = 1 << 20;
 
-/// What the user asks for, and what the machine offers.
+/// The settings of the user, and the size of the machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Knobs {
-    /// GOGC in percent; `None` is off.
+    /// GOGC in percent; `None` means off.
     pub(crate) gogc: Option<u32>,
-    /// Memory limit in bytes; `u64::MAX` is none.
+    /// The memory limit in bytes; `u64::MAX` means none.
     pub(crate) limit: u64,
-    /// Processors that run the program, at least 1 (0 counts as 1).
+    /// The processors that run the program, at least 1 (0 counts as 1).
     pub(crate) processors: u32,
-    /// The share of the processors that marks in the background, [`BACKGROUND_SHARE`] unless the
-    /// host must round: one whole worker on two processors is 0.5. Taken into 0.01 ..= 0.95.
+    /// The share of the processors that marks in the background. It is [`BACKGROUND_SHARE`], unless
+    /// the collector must round: one whole worker on two processors is 0.5. It is clamped to 0.01
+    /// ..= 0.95.
     pub(crate) background: f64,
 }
 
 impl Knobs {
-    /// GOGC 100, no limit.
+    /// Returns the settings with GOGC 100 and no limit.
     pub(crate) fn new(processors: u32) -> Self {
         Self {
             gogc: Some(100),
@@ -46,7 +47,7 @@ impl Knobs {
         }
     }
 
-    /// The background share, in range.
+    /// Returns the background share, in its range.
     pub(crate) fn share(&self) -> f64 {
         if self.background.is_nan() {
             return BACKGROUND_SHARE;
@@ -55,20 +56,22 @@ impl Knobs {
     }
 }
 
-/// What counts against the memory limit, in bytes. All zero means that nothing but objects needs
+/// What counts against the memory limit, in bytes. If all fields are zero, only objects need
 /// memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemoryFigures {
-    /// Memory of the heap that the system backs: object memory, free memory not given back, tables.
+    /// The memory of the heap that the system backs: for objects, free and not given back, and
+    /// tables.
     pub(crate) mapped: u64,
-    /// The part of it that is free and may become object memory.
+    /// The part of `mapped` that is free and may become memory for objects.
     pub(crate) free: u64,
-    /// The part of it that holds objects, dead ones included until they are swept.
+    /// The part of `mapped` that holds objects, including dead ones until they are swept.
     pub(crate) objects: u64,
 }
 
 impl MemoryFigures {
-    /// What is neither for objects nor free: tables, and what the heap's owners keep outside it.
+    /// Returns what is neither for objects nor free: tables, and what the heap's owners keep
+    /// outside it.
     pub(crate) fn other(&self) -> u64 {
         self.mapped
             .saturating_sub(self.free)
@@ -76,7 +79,7 @@ impl MemoryFigures {
     }
 }
 
-/// The goal by growth alone; `u64::MAX` if GOGC is off.
+/// Returns the goal by growth alone; `u64::MAX` if GOGC is off.
 pub(crate) fn goal_by_growth(live: u64, roots: u64, gogc: Option<u32>) -> u64 {
     let Some(percent) = gogc else {
         return u64::MAX;
@@ -90,14 +93,14 @@ pub(crate) fn goal_by_growth(live: u64, roots: u64, gogc: Option<u32>) -> u64 {
 /// The goal by the memory limit alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitGoal {
-    /// The heap size at which marking should be over, in bytes; `u64::MAX` without a limit.
+    /// The heap size at which marking should have ended, in bytes; `u64::MAX` without a limit.
     pub(crate) goal: u64,
-    /// The goal and half of the headroom: the most for a cycle that finds more to mark than
-    /// expected. The other half is for what the figures miss.
+    /// The goal plus half of the headroom: the most for a cycle that finds more to mark than
+    /// expected. The other half is for what the statistics miss.
     pub(crate) most: u64,
 }
 
-/// The goal by the memory limit alone.
+/// Returns the goal by the memory limit alone.
 pub(crate) fn goal_by_limit(live: u64, limit: u64, memory: MemoryFigures) -> LimitGoal {
     if limit == u64::MAX {
         return LimitGoal {
@@ -105,8 +108,8 @@ pub(crate) fn goal_by_limit(live: u64, limit: u64, memory: MemoryFigures) -> Lim
             most: u64::MAX,
         };
     }
-    // What is mapped besides objects and memory for objects, and what is over the limit already:
-    // both come off.
+    // Both are subtracted: what is mapped for other purposes than objects, and what is already over
+    // the limit.
     let other = memory.other();
     let over = memory.mapped.saturating_sub(limit);
     let room = limit.saturating_sub(other).saturating_sub(over);
@@ -125,7 +128,7 @@ pub(crate) fn goal_by_limit(live: u64, limit: u64, memory: MemoryFigures) -> Lim
     }
 }
 
-/// `n`, or `u64::MAX` if it is larger.
+/// Returns `n`, or `u64::MAX` if `n` is larger.
 pub(crate) fn clamp_u64(n: u128) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
@@ -172,13 +175,13 @@ mod tests {
             free: 50 << 20,
             objects: 150 << 20,
         };
-        // 100 MiB of tables: 412 MiB are left, less 3 %.
+        // 100 MiB are tables: 412 MiB are left, minus 3 %.
         let room: u64 = 412 << 20;
         assert_eq!(
             goal_by_limit(0, 512 << 20, memory).goal,
             room - room / 100 * 3
         );
-        // 44 MiB over the limit come off once more.
+        // 44 MiB over the limit are subtracted once more.
         let room: u64 = (256 - 100 - 44) << 20;
         assert_eq!(
             goal_by_limit(0, 256 << 20, memory).goal,

@@ -1,40 +1,41 @@
 //! What a program allocates while the collector is late.
 //!
-//! The cons/mark ratio says what is allocated while so many bytes are marked. A cycle takes longer
-//! than its marking: the collector's thread wakes up, the stops and the handshakes wait for
-//! mutators, workers wait for work, and on a busy machine for a processor. The time does not depend
-//! on how much there is to mark, so a ratio says nothing of it; where next to nothing lives it is
-//! the whole cycle, and a runway without it is no runway. (Go has none for it: a program that only
-//! makes garbage passes its goal each time.)
+//! **Why.** The cons/mark ratio says how much is allocated while so many bytes are marked. But a
+//! cycle takes longer than its marking: the collector's thread wakes up, the stops and the
+//! handshakes wait for mutators, workers wait for work, and on a busy machine they wait for a
+//! processor. That time does not depend on how much there is to mark, so no ratio covers it. If
+//! almost nothing is live, it is the whole cycle, and a runway without it is far too short. (Go has
+//! no runway for it: a program that only makes garbage passes its goal in each cycle. Here a thread
+//! that passes the goal waits, so such a program took 1.7 times as long.)
 //!
-//! Measured in bytes, not in time: what came between the trigger and the first stop, and what came
-//! while marking ran beyond what the ratio of this very cycle explains for workers that have their
-//! share of the processors.
+//! **How.** The lag is measured in bytes and not in time. It is what was allocated between the
+//! trigger and the first stop, plus what was allocated while marking ran beyond what the ratio of
+//! that cycle explains for workers that have their share of the processors.
 
-/// Cycles remembered.
+/// The number of cycles remembered.
 const CYCLES: usize = 5;
 
-/// Bytes by which the last cycles were late.
+/// By how many bytes the last cycles were late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lag {
-    /// Newest first; 0 before there were that many cycles.
+    /// The bytes, newest first; 0 for cycles that have not been.
     recent: [u64; CYCLES],
 }
 
 impl Lag {
-    /// Notes a cycle in which `before` bytes came between the trigger and the first stop, and
-    /// `grown` while it marked, of which the work explains `explained`.
+    /// Records a cycle. `before` bytes were allocated between the trigger and the first stop, and
+    /// `grown` bytes while it marked, of which the work explains `explained`.
     pub(crate) fn note(&mut self, before: u64, grown: u64, explained: u64) {
         self.recent.rotate_right(1);
         self.recent[0] = before.saturating_add(grown.saturating_sub(explained));
     }
 
-    /// The most of the cycles remembered.
+    /// Returns the largest value remembered.
     pub(crate) fn peak(&self) -> u64 {
         self.recent.into_iter().max().unwrap_or(0)
     }
 
-    /// The second most: a single cycle that was late says nothing of the next.
+    /// Returns the second largest value: a single cycle that was late predicts nothing.
     pub(crate) fn sustained(&self) -> u64 {
         let mut sorted = self.recent;
         sorted.sort_unstable();

@@ -1,47 +1,54 @@
 //! Bounds the processor time of collection when the memory limit is too low.
 //!
-//! Under a limit that what lives hardly fits, cycles follow each other and assists do most of the
-//! work. The limiter notices: a bucket fills with the collector's processor time and drains with
-//! the program's (Go runtime, `mgclimit.go`). Full, it says that the collector should be limited:
-//! no assists, no releasing of memory for the limit's sake. The heap then passes the limit instead.
-//! So over two bucketfuls of time the collector gets about half.
+//! **Claim.** Over the time of two full buckets, the collector gets about half of the processor
+//! time.
 //!
-//! An idle processor's time is neither's, idle marking included. A stop counts for the collector,
-//! on all processors.
+//! **Why.** If the live heap hardly fits under the limit, one cycle follows another, and assists do
+//! most of the work.
 //!
-//! **Invariant.** `fill <= capacity`; an empty bucket earns no credit, so that an idle day does not
-//! pay for a bad second.
+//! **How.** A bucket fills with the collector's processor time and drains with the program's (Go
+//! runtime, `mgclimit.go`). When it is full, the limiter says that the collector should be limited:
+//! no assists, and no release of memory for the sake of the limit. The heap then passes the limit
+//! instead.
+//!
+//! The time of an idle processor counts for neither, even if the processor marks. A stop counts for
+//! the collector, on all processors. The time until all mutators have stopped does not count,
+//! because the program runs meanwhile: when it did, a thread with a safepoint each 300 ms filled
+//! the bucket, and assists were turned off.
+//!
+//! **Invariant.** `fill <= capacity`. An empty bucket earns no credit, so an idle day does not pay
+//! for a bad second.
 
 use crate::pace::heap_goal::BACKGROUND_SHARE;
 
-/// The bucket holds this much for each processor, in nanoseconds.
+/// How much the bucket holds for each processor, in nanoseconds.
 pub(crate) const CAPACITY_PER_PROCESSOR: u64 = 1_000_000_000;
-/// The longest that the limiter should go without an update, in nanoseconds.
+/// The longest time that the limiter should go without an update, in nanoseconds.
 pub(crate) const UPDATE_PERIOD: u64 = 10_000_000;
 
-/// The bucket. Times are nanoseconds of one steady clock that the caller reads.
+/// The bucket. All times are nanoseconds of one steady clock that the caller reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limiter {
     /// Processor nanoseconds.
     fill: u64,
     capacity: u64,
-    /// What did not fit, ever.
+    /// Everything that ever did not fit.
     overflow: u64,
     limiting: bool,
-    /// Background workers take their share.
+    /// Whether background workers take their share.
     marking: bool,
-    /// The world is stopped, to begin or end marking.
+    /// Whether the world is stopped, to begin or to end marking.
     stopped: bool,
     updated_at: u64,
     processors: u32,
-    /// Processor nanoseconds since the last update: of assists, ..
+    /// The processor nanoseconds of assists since the last update,
     assists: u64,
-    /// .. and of processors with nothing to do, or marking because of that.
+    /// and of processors that had nothing to do, or marked because of that.
     idle: u64,
 }
 
 impl Limiter {
-    /// An empty bucket at time `now`, for `processors` (0 counts as 1).
+    /// Makes an empty bucket at time `now`, for `processors` (0 counts as 1).
     pub(crate) fn new(now: u64, processors: u32) -> Self {
         let mut limiter = Self {
             fill: 0,
@@ -59,24 +66,24 @@ impl Limiter {
         limiter
     }
 
-    /// Whether the collector should leave the program alone.
+    /// Whether the collector should be limited.
     pub(crate) fn is_limiting(&self) -> bool {
         self.limiting
     }
 
-    /// Processor nanoseconds in the bucket, at most [`Self::capacity`].
+    /// Returns the processor nanoseconds in the bucket, at most [`Self::capacity`].
     #[cfg(test)]
     pub(crate) fn fill(&self) -> u64 {
         self.fill
     }
 
-    /// Processor nanoseconds that fit.
+    /// Returns how many processor nanoseconds fit.
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Processor nanoseconds by which the collector was over, ever.
+    /// Returns by how many processor nanoseconds the collector has ever been over.
     #[cfg(test)]
     pub(crate) fn overflow(&self) -> u64 {
         self.overflow
@@ -87,24 +94,24 @@ impl Limiter {
         self.assists = self.assists.saturating_add(ns);
     }
 
-    /// Counts `ns` of a processor that had nothing to do, or marked because of that, for the next
-    /// update.
+    /// Counts `ns` of a processor that had nothing to do, or that marked because of that, for the
+    /// next update.
     pub(crate) fn add_idle(&mut self, ns: u64) {
         self.idle = self.idle.saturating_add(ns);
     }
 
-    /// When it was last updated.
+    /// Returns the time of the last update.
     pub(crate) fn updated_at(&self) -> u64 {
         self.updated_at
     }
 
-    /// Whether the last update is too long ago.
+    /// Whether the last update was too long ago.
     pub(crate) fn needs_update(&self, now: u64) -> bool {
         now.saturating_sub(self.updated_at) > UPDATE_PERIOD
     }
 
-    /// Accounts for the time up to `now`. A `now` before the last update, or during a stop, changes
-    /// nothing.
+    /// Accounts for the time up to `now`. If `now` is before the last update or during a stop,
+    /// nothing changes.
     pub(crate) fn update(&mut self, now: u64) {
         if self.stopped || now < self.updated_at {
             return;
@@ -120,14 +127,15 @@ impl Limiter {
         self.account(window.saturating_sub(collector), collector);
     }
 
-    /// The world has been stopped at `now`; marking begins or ends, as `marking` says.
+    /// Begins a stop: the world has been stopped at `now`, and marking begins or ends, as `marking`
+    /// says.
     pub(crate) fn begin_stop(&mut self, marking: bool, now: u64) {
         self.update(now);
         self.marking = marking;
         self.stopped = true;
     }
 
-    /// The world goes on at `now`, after [`Self::begin_stop`].
+    /// Ends the stop that [`Self::begin_stop`] began: the world goes on at `now`.
     pub(crate) fn end_stop(&mut self, now: u64) {
         let stop = self.processor_time(now);
         self.updated_at = self.updated_at.max(now);
@@ -135,7 +143,8 @@ impl Limiter {
         self.stopped = false;
     }
 
-    /// There are `processors` (0 counts as 1) from `now` on. The bucket keeps what fits.
+    /// Changes the number of processors to `processors` (0 counts as 1) at `now`. The bucket keeps
+    /// what fits.
     pub(crate) fn resize(&mut self, now: u64, processors: u32) {
         self.update(now);
         self.processors = processors.max(1);
@@ -144,7 +153,7 @@ impl Limiter {
         self.limiting = self.fill == self.capacity;
     }
 
-    /// Processor time between the last update and `now`.
+    /// Returns the processor time between the last update and `now`.
     fn processor_time(&self, now: u64) -> u64 {
         now.saturating_sub(self.updated_at)
             .saturating_mul(u64::from(self.processors))
@@ -175,11 +184,11 @@ mod tests {
     const PROCESSORS: u32 = 14;
     const P: u64 = PROCESSORS as u64;
 
-    /// A limiter and the clock on its wall.
+    /// A limiter and a clock.
     struct Script {
         limiter: Limiter,
         now: u64,
-        /// From the rounds before.
+        /// The overflow of the rounds before.
         overflow: u64,
     }
 
@@ -189,7 +198,7 @@ mod tests {
             self.now
         }
 
-        /// `ns` pass, in which assists take `share` of all processors.
+        /// Lets `ns` pass, in which assists take `share` of all processors.
         fn pass(&mut self, ns: u64, share: f64) {
             self.limiter.add_assist((share * (ns * P) as f64) as u64);
             let now = self.after(ns);
@@ -225,8 +234,8 @@ mod tests {
             let now = self.after(stop);
             self.limiter.end_stop(now);
             self.expect(stop * P, false, 0);
-            // A quarter for the collector: half of the time that passes drains. All but one
-            // nanosecond each.
+            // The collector takes a quarter, so half of the time that passes drains. It drains all
+            // but one nanosecond for each processor.
             self.pass(2 * (stop - 1), 0.0);
             self.expect(P, false, 0);
             self.pass(2 * P * SECOND, 0.0);
@@ -272,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Go's script (`mgclimit_test.go`), twice to see that nothing is left over.
+    /// Go's script (`mgclimit_test.go`). It runs twice, to see that nothing is left over.
     #[test]
     fn the_script() {
         let mut script = Script {
@@ -297,7 +306,8 @@ mod tests {
         limiter.begin_stop(true, 0);
         limiter.end_stop(10 * MS);
         let fill = limiter.fill();
-        // Two processors idle, the other two half for the collector: nothing moves.
+        // Two processors are idle; the collector has half of the other two. The fill does not
+        // change.
         limiter.add_idle(2 * MS);
         limiter.update(11 * MS);
         assert_eq!(limiter.fill(), fill);

@@ -1,4 +1,4 @@
-//! When to collect: arithmetic only. No clock, no atomics, no heap.
+//! When to collect. This layer is arithmetic only: it has no clock, no atomics and no heap.
 
 #![forbid(unsafe_code)]
 pub(crate) mod assist;
@@ -18,7 +18,7 @@ pub(crate) mod workers;
 mod external_sim;
 #[cfg(test)]
 mod outcomes;
-// Models bring no random programs.
+// A model does not generate random programs.
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod properties;
 #[cfg(test)]

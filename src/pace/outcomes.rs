@@ -1,4 +1,4 @@
-//! What Go's rule and ours come to in the scenarios: the figures that `pacer.rs` speaks of.
+//! The results of Go's rule and of ours in the scenarios, which the head of `pacer.rs` cites.
 
 use crate::pace::pacer::Rule;
 use crate::pace::scenarios::{
@@ -6,18 +6,18 @@ use crate::pace::scenarios::{
 };
 use crate::pace::sim::{self, Outcome};
 
-/// The cycle from which the heap does not grow any more, counted from 0.
+/// The cycle from which on the heap does not grow, counted from 0.
 const GROWN: usize = 13;
 
-/// What a rule came to in a scenario, over all seeds, from [`GROWN`] on.
+/// The result of a rule in a scenario, over all seeds, from [`GROWN`] on.
 struct Summary {
-    /// Of the last cycle of the last seed.
+    /// The last cycle of the last seed.
     last: Outcome,
     /// The highest utilisation of a last cycle.
     utilisation: f64,
     /// The highest utilisation of any cycle.
     worst: f64,
-    /// The least and the largest peak/goal.
+    /// The smallest and the largest peak/goal.
     ratio: (f64, f64),
 }
 
@@ -36,8 +36,8 @@ impl Summary {
     }
 }
 
-/// Utilisation (last, worst), peak/goal (least, largest), and the final live, trigger and goal in
-/// MiB that Go's own test logs, where nothing depends on its random numbers.
+/// Utilisation (last, worst), peak/goal (smallest, largest), and the final live, trigger and goal
+/// in MiB that Go's own test logs, where nothing depends on its random numbers.
 const GO_RECORDED: [(&str, [f64; 4], [f64; 3]); 16] = [
     ("Steady", [0.25, 0.25, 1.0, 1.0], [19.92, 38.12, 39.88]),
     (
@@ -132,7 +132,7 @@ fn gos_rule_comes_to_what_go_records() {
     assert_eq!(compared, GO_RECORDED.len());
 }
 
-/// Go's random numbers are not ours: its figures are in the range of 20 seeds, or near it.
+/// Go's random numbers differ from ours, so its values are in the range of 20 seeds, or near it.
 #[test]
 fn gos_rule_comes_close_to_what_go_records_where_there_is_chance() {
     let summary = |name| Summary::of(&all().find(|s| s.name == name).unwrap(), Rule::Plain);
@@ -147,8 +147,9 @@ fn gos_rule_comes_close_to_what_go_records_where_there_is_chance() {
     near("trigger", heavy.last.trigger_ratio(), 0.703, 0.001);
 }
 
-/// Utilisation of the last cycle, of the worst one, and the largest peak/goal: Go's rule, then
-/// ours. The table of `pacer.rs`, which leaves out what is 25 % and within the goal by both.
+/// The utilisation of the last cycle and of the worst one, and the largest peak/goal: Go's rule,
+/// then ours. This is the table of `pacer.rs`, which leaves out the scenarios that stay at 25 % and
+/// within the goal under both rules.
 const BEFORE_AND_AFTER: [(&str, [f64; 3], [f64; 3]); 8] = [
     ("StepAlloc", [0.250, 0.500, 1.000], [0.250, 0.250, 1.088]),
     (
@@ -195,7 +196,7 @@ fn the_table_of_the_pacer_is_true() {
 #[test]
 fn sudden_and_heavy_allocation_needs_few_assists() {
     for s in all() {
-        // Two cycles after the step, and wherever there is none.
+        // Two cycles after the step, and everywhere if there is none.
         let skipped = match s.name {
             "HeavyStepAlloc" => 51..53,
             "ExceedMemoryLimit" | "ExceedMemoryLimitNoGCPercent" => continue,
@@ -230,7 +231,8 @@ fn peak_is_bounded(c: &[Outcome]) {
     }
 }
 
-/// The limit is kept as long as what lives leaves room; then the heap grows by a megabyte at most.
+/// The limit is kept as long as the live heap leaves room; after that the heap exceeds it by at
+/// most a megabyte.
 #[test]
 fn the_heap_stays_below_the_limit() {
     for s in by_limit() {

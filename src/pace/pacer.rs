@@ -1,9 +1,10 @@
-//! Paces cycles: when the next one starts, where it should end, and what allocations owe until
+//! Paces cycles: when the next cycle begins, where it should end, and what allocations owe until
 //! then.
 //!
-//! A plain value that the collector drives. Between cycles [`Pacer::commit`] gives the [`Plan`]; a
-//! cycle is [`Pacer::start_cycle`], any number of [`Pacer::revise`], [`Pacer::end_cycle`],
-//! [`Pacer::reset_live`], `commit`. All sizes are bytes.
+//! The pacer is a plain value that the collector drives. Between cycles [`Pacer::commit`] returns
+//! the [`Plan`]. A cycle is a call of [`Pacer::start_cycle`], any number of calls of
+//! [`Pacer::revise`], then [`Pacer::end_cycle`], [`Pacer::reset_live`] and `commit`. All sizes are
+//! in bytes.
 //!
 //! ```text
 //!   0        live             trigger        goal    ceiling      limit goal
@@ -11,33 +12,37 @@
 //!    survived    nothing to do     marking runs: runway   on a surprise; never past the limit goal
 //! ```
 //!
+//! **Claim.** Assists are rare: a program that allocates fast, or suddenly faster, seldom pays for
+//! more marking than the background workers do anyway.
+//!
 //! The frame is Go's (`mgcpacer.go`): the goals of `heap_goal.rs`, the cons/mark ratio of
-//! `cons_mark.rs`, the trigger of `trigger.rs`. A program that allocates fast, or suddenly more,
-//! makes Go's threads assist at length. Here it differs:
+//! `cons_mark.rs`, the trigger of `trigger.rs`. Under Go's rule a program that allocates fast makes
+//! its threads assist at length. Four points differ here:
 //!
-//! - **A runway for the whole cycle.** It holds what came while the collector was late, too
-//!   (`lag.rs`): a heap in which nothing lives is not past its goal before marking has begun.
-//! - **An early trigger.** Go starts no cycle before 45/64 of the way from live to goal; a program
-//!   that allocates a third as fast as one processor marks then assists without end. Here the
-//!   trigger goes as low as the sustained runway needs, up to a runway of `survivors * GOGC / 100`:
-//!   floating garbage may at most do what survivors do, once more. Where that is not enough, half
-//!   of what is missing comes off again.
-//! - **A ceiling.** The trigger aims at the goal, so that a heap ends there as long as it does what
-//!   it did before. Assists aim at the ceiling, a tenth above the goal: what is new spends that
-//!   first. Where a runway is known not to fit it is a twentieth. The ceiling is never past the
-//!   limit goal.
-//! - **An extension only for what lives.** More to mark than expected moves the goal out, in
-//!   proportion, as Go does. But past the ceiling only as far as the bytes scanned so far prove
-//!   that the next goal will be, and within the limit; and the guess is twice what was expected,
-//!   then four times, not at once all there could be.
+//! - **The runway covers the whole cycle.** It includes what is allocated while the collector is
+//!   late (`lag.rs`), so a heap in which nothing is live does not pass its goal before marking has
+//!   begun.
+//! - **The trigger can be early.** Go begins no cycle before 45/64 of the way from live to goal; a
+//!   program that allocates a third as fast as one processor marks then assists without end. Here
+//!   the trigger goes as low as the sustained runway needs, up to a runway of `survivors * GOGC /
+//!   100`: floating garbage may at most cost as much again as the survivors do. If that is not
+//!   enough, half of the missing bytes are subtracted again.
+//! - **There is a ceiling.** The trigger aims at the goal, so a heap that does what it did before
+//!   ends there. Assists aim at the ceiling, a tenth above the goal, so that a change uses up that
+//!   tenth first. If a runway is known not to fit, the ceiling is a twentieth above the goal. It is
+//!   never past the limit goal.
+//! - **Only live bytes extend the goal.** If there is more to mark than expected, the goal moves
+//!   out in proportion, as in Go. But past the ceiling it moves only as far as the bytes scanned so
+//!   far prove that the next goal will be, and stays within the limit. The estimate of all the work
+//!   is twice what was expected, then four times, and not at once the most that is possible.
 //!
-//! Where the limit rules, the first two do not hold: a lower trigger would only make more cycles in
-//! the same memory.
+//! Where the memory limit decides, the first two points do not apply: a lower trigger would only
+//! make more cycles in the same memory.
 //!
-//! Simulated on 8 processors (`scenarios.rs`): share of all processors that collects while marking
-//! runs, in the last and in the worst cycle after the 13th, and the largest peak/goal; the largest
-//! of 20 seeds where there is chance. The 10 scenarios left out take 0.250 and stay within the goal
-//! by both rules.
+//! The table is a simulation on 8 processors (`scenarios.rs`). Its columns are the share of all
+//! processors that collects while marking runs, in the last cycle and in the worst cycle after the
+//! 13th, and the largest peak/goal. Where there is chance, it shows the largest of 20 seeds. The 10
+//! scenarios that it leaves out take 0.250 and stay within the goal under both rules.
 //!
 //! | scenario                      | Go's rule: last, worst, peak | here: last, worst, peak |
 //! |-------------------------------|-----------------------|-----------------------|
@@ -50,8 +55,8 @@
 //! | HeavyJitterAlloc              | 0.456  0.456  1.001   | 0.250  0.251  1.036   |
 //! | ExceedMemoryLimit, twice      | 1.000  1.000  1.000   | 1.000  1.000  1.000   |
 //!
-//! The price: what is allocated while marking runs counts as live. HeavyStepAlloc, of which 18.2
-//! MiB live, peaks at 76.3 MiB instead of 51.7. In return it has two thirds of the cycles.
+//! The price is that what is allocated while marking runs counts as live. HeavyStepAlloc, of which
+//! 18.2 MiB are live, peaks at 76.3 MiB instead of 51.7. In return it has two thirds of the cycles.
 
 use crate::pace::assist::AssistRates;
 use crate::pace::cons_mark::{ConsMark, MarkTimes, runway};
@@ -61,68 +66,68 @@ use crate::pace::heap_goal::{
 use crate::pace::lag::Lag;
 use crate::pace::trigger::{Runway, trigger};
 
-/// Room for allocation that a cycle always has, however late it started: past the ceiling, work is
-/// spread over it.
+/// The room for allocation that a cycle always has, however late it began. Past the ceiling the
+/// work is spread over it.
 const MIN_ROOM: u64 = 64 << 10;
-/// An unfinished sweep has at least this much allocation to finish in before the next cycle.
+/// The least allocation in which an unfinished sweep can end before the next cycle.
 const MIN_SWEEP_DISTANCE: u64 = 1 << 20;
 /// The ceiling is above the goal by one part in this many.
 const CEILING_PART: u64 = 10;
-/// Likewise, where every cycle would use it.
+/// The same, where every cycle would use it.
 const LOW_CEILING_PART: u64 = 20;
 
-/// Where the next cycle, or the one that runs, should start and end. `live <= trigger <= goal <=
-/// ceiling`; a heap that is at its goal already has `trigger == goal == live`.
+/// Where the next or the running cycle should begin and end. `live <= trigger <= goal <= ceiling`.
+/// For a heap that is already at its goal, `trigger == goal == live`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// The heap size at which marking starts.
+    /// The heap size at which marking begins.
     pub(crate) trigger: u64,
-    /// The heap size at which marking should be over.
+    /// The heap size at which marking should have ended.
     pub(crate) goal: u64,
-    /// The heap size past which only a grown live heap may take it. Threads that allocate past it
-    /// had better wait.
+    /// The heap size that the heap should pass only if the live heap has grown. Threads that
+    /// allocate past it should wait.
     pub(crate) ceiling: u64,
 }
 
-/// What a cycle did, when marking is over.
+/// What a cycle did, when marking has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CycleEnd {
-    /// The size of the heap, everything allocated while marking ran included.
+    /// The size of the heap, including everything allocated while marking ran.
     pub(crate) heap_live: u64,
-    /// Bytes of the heap that were scanned.
+    /// The bytes of the heap that were scanned.
     pub(crate) heap_scanned: u64,
-    /// Bytes outside the heap that were scanned.
+    /// The bytes outside the heap that were scanned.
     pub(crate) roots_scanned: u64,
-    /// Who spent how long.
+    /// The times that were spent.
     pub(crate) times: MarkTimes,
 }
 
-/// By which rule the pacer goes.
+/// The rule that the pacer follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
-    /// As the module's head says.
+    /// The rule in the head of this file.
     Early,
-    /// As Go does, for comparison.
+    /// Go's rule, for comparison.
     #[cfg(test)]
     Plain,
 }
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Clone, Debug)]
 pub(crate) struct Pacer {
     knobs: Knobs,
     rule: Rule,
     cons_mark: ConsMark,
     lag: Lag,
-    /// Marked by the last cycle, with what was allocated while it ran.
+    /// What the last cycle marked, including what was allocated while it ran.
     marked: u64,
-    /// The part of it that was allocated while the cycle ran.
+    /// The part of `marked` that was allocated while the cycle ran.
     born: u64,
-    /// Bytes of the heap that the last cycle scanned.
+    /// The bytes of the heap that the last cycle scanned.
     heap_scanned: u64,
-    /// Bytes outside the heap that the last cycle scanned.
+    /// The bytes outside the heap that the last cycle scanned.
     roots_scanned: u64,
-    /// No trigger lies below: an unfinished sweep needs the time.
+    /// The lowest possible trigger, because an unfinished sweep needs time.
     earliest: u64,
     growth_goal: u64,
     limit: LimitGoal,
@@ -130,16 +135,16 @@ pub(crate) struct Pacer {
     plan: Plan,
     /// The size of the heap when the last plan between two cycles was made.
     planned_at: u64,
-    /// The size of the heap when the running cycle started ..
+    /// The size of the heap when the running cycle began,
     triggered: Option<u64>,
-    /// .. and how far past the trigger that was.
+    /// and how far past the trigger that was.
     late: u64,
-    /// Bytes outside the heap that the running cycle has to scan.
+    /// The bytes outside the heap that the running cycle has to scan.
     roots: u64,
 }
 
 impl Pacer {
-    /// A pacer for an empty heap.
+    /// Makes a pacer for an empty heap.
     pub(crate) fn new(knobs: Knobs) -> Self {
         Self::with_rule(knobs, Rule::Early)
     }
@@ -172,40 +177,40 @@ impl Pacer {
         pacer
     }
 
-    /// The last plan.
+    /// Returns the last plan.
     pub(crate) fn plan(&self) -> Plan {
         self.plan
     }
 
-    /// What the last cycle marked.
+    /// Returns what the last cycle marked.
     pub(crate) fn marked(&self) -> u64 {
         self.marked
     }
 
-    /// What the memory limit allows to objects; `u64::MAX` without a limit.
+    /// Returns what the memory limit allows for objects; `u64::MAX` without a limit.
     pub(crate) fn limit_goal(&self) -> u64 {
         self.limit.goal
     }
 
-    /// Bytes of the heap that the last cycle scanned.
+    /// Returns the bytes of the heap that the last cycle scanned.
     pub(crate) fn scanned(&self) -> u64 {
         self.heap_scanned
     }
 
-    /// The knobs, as set.
+    /// Returns the settings.
     pub(crate) fn knobs(&self) -> Knobs {
         self.knobs
     }
 
-    /// Sets the knobs. GOGC holds from the next [`Self::commit`], the limit from the next
-    /// [`Self::refresh`] too.
+    /// Sets the settings. GOGC applies from the next [`Self::commit`] on; the limit applies from
+    /// the next [`Self::refresh`] on, too.
     pub(crate) fn set_knobs(&mut self, knobs: Knobs) {
         self.knobs = knobs;
     }
 
-    /// Plans anew, from the last cycle and the knobs: after [`Self::reset_live`], and after a
-    /// change of a knob. `heap_live` is the heap's size now; `sweep_done` says that the sweep after
-    /// the last cycle is over.
+    /// Makes a new plan from the last cycle and the settings, after [`Self::reset_live`] and after
+    /// a change of the settings. `heap_live` is the heap's size now. `sweep_done` says that the
+    /// sweep after the last cycle has ended.
     pub(crate) fn commit(
         &mut self,
         heap_live: u64,
@@ -229,8 +234,8 @@ impl Pacer {
         self.refresh(memory)
     }
 
-    /// Plans anew, from new memory figures alone. O(1), and right at any time, while marking runs
-    /// too.
+    /// Makes a new plan from new memory figures alone. O(1). It may be called at any time, even
+    /// while marking runs.
     pub(crate) fn refresh(&mut self, memory: MemoryFigures) -> Plan {
         self.limit = goal_by_limit(self.marked, self.knobs.limit, memory);
         let by_limit = self.limit.goal;
@@ -252,7 +257,7 @@ impl Pacer {
         let goal = goal.min(self.limit.goal);
         let deepest = self.longest_runway();
         let trigger = trigger(self.marked, goal, self.runway, self.earliest, deepest);
-        // A runway that does not fit, cycle after cycle, is no surprise.
+        // If a runway does not fit in cycle after cycle, it is no surprise.
         let part = if self.runway.sustained > goal - trigger {
             LOW_CEILING_PART
         } else {
@@ -265,10 +270,10 @@ impl Pacer {
         }
     }
 
-    /// What GOGC gives to those objects that survived the last cycle, without those that were
-    /// allocated while it ran; less half of what is missing where that is too short. A program that
-    /// outruns its collector by far must assist anyway, and a runway that does not suffice only
-    /// makes its heap larger.
+    /// Returns the bytes that GOGC allows for the objects that survived the last cycle, without
+    /// those that were allocated while it ran. If that is too short, half of the missing bytes are
+    /// subtracted again: a program that outruns its collector by far must assist anyway, and a
+    /// runway that is still too short only makes its heap larger.
     fn longest_runway(&self) -> u64 {
         if self.rule != Rule::Early {
             return 0;
@@ -280,8 +285,8 @@ impl Pacer {
         longest.saturating_sub(missing / 2)
     }
 
-    /// A cycle starts at a heap of `heap_live` bytes, of which `heap_scan` may have to be scanned,
-    /// and with `roots` bytes to scan outside the heap. Returns what allocations owe at first.
+    /// Begins a cycle at a heap of `heap_live` bytes, of which `heap_scan` bytes may have to be
+    /// scanned, with `roots` bytes to scan outside the heap. Returns what allocations owe at first.
     pub(crate) fn start_cycle(
         &mut self,
         heap_live: u64,
@@ -289,7 +294,7 @@ impl Pacer {
         roots: u64,
         memory: MemoryFigures,
     ) -> AssistRates {
-        // Where the trigger was reached before there was a plan, nobody could start sooner.
+        // If the trigger was reached before there was a plan, no thread could begin sooner.
         let due = self.plan.trigger.max(self.planned_at);
         self.late = heap_live.saturating_sub(due);
         self.triggered = Some(heap_live);
@@ -298,10 +303,10 @@ impl Pacer {
         self.revise(heap_live, 0, heap_scan)
     }
 
-    /// What allocations owe from now on, with the heap at `heap_live` bytes, `scan_done` bytes
-    /// scanned in this cycle (roots included), and at most `heap_scan` bytes of the heap to scan in
-    /// all (what the last cycle scanned, and what has been allocated since; the size of the heap if
-    /// that is not known).
+    /// Returns what allocations owe from now on. The heap is at `heap_live` bytes, and `scan_done`
+    /// bytes were scanned in this cycle (including roots). At most `heap_scan` bytes of the heap
+    /// have to be scanned in all: what the last cycle scanned, and what has been allocated since;
+    /// or the size of the heap if that is not known.
     pub(crate) fn revise(&self, heap_live: u64, scan_done: u64, heap_scan: u64) -> AssistRates {
         let most = heap_scan.saturating_add(self.roots);
         let mut expected = self.heap_scanned.saturating_add(self.roots);
@@ -317,8 +322,8 @@ impl Pacer {
         }
         let left = expected.saturating_sub(scan_done);
         let limit_rules = self.plan.goal == self.limit.goal;
-        // In proportion to what is left: the price has a bound, and all that is paid at it is
-        // within the room.
+        // The room is proportional to what is left, so the price has a bound, and all that is paid
+        // at that price is within the room.
         let least = if limit_rules {
             1
         } else {
@@ -328,8 +333,8 @@ impl Pacer {
         AssistRates::new(left, room)
     }
 
-    /// The goal, moved out in proportion to the work that was `found` instead of what was expected,
-    /// at most to `bound`.
+    /// Returns the goal, moved out in proportion to the work that was `found` instead of
+    /// `expected`, but not past `bound`.
     fn extended(&self, bound: u64, expected: u64, found: u64) -> u64 {
         let triggered = self.triggered.unwrap_or(self.plan.goal);
         let room = self.plan.goal.saturating_sub(triggered) as f64;
@@ -338,13 +343,13 @@ impl Pacer {
         triggered.saturating_add(extended).min(bound)
     }
 
-    /// The next goal, as far as the bytes scanned so far prove it.
+    /// Returns the next goal, as far as the bytes scanned so far prove it.
     fn proven(&self, scan_done: u64) -> u64 {
         let lives = scan_done.saturating_sub(self.roots);
         goal_by_growth(lives, self.roots, self.knobs.gogc).min(self.limit.most)
     }
 
-    /// Marking is over.
+    /// Ends the cycle: marking has ended.
     pub(crate) fn end_cycle(&mut self, end: CycleEnd) {
         let triggered = self.triggered.take().unwrap_or(end.heap_live);
         let work = end.heap_scanned.saturating_add(end.roots_scanned);
@@ -361,7 +366,8 @@ impl Pacer {
         self.roots_scanned = end.roots_scanned;
     }
 
-    /// The heap has `marked` bytes now: what was marked, and what was allocated while marking ran.
+    /// Sets the size of the heap to `marked`: what was marked, and what was allocated while marking
+    /// ran.
     pub(crate) fn reset_live(&mut self, marked: u64) {
         self.marked = marked;
     }
@@ -391,8 +397,8 @@ impl Pacer {
     }
 }
 
-/// What to expect in all, when more than the `expected` bytes have been scanned: twice that, or
-/// four times, and so on, but not more than `most`.
+/// Returns the estimate of all the work when more than `expected` bytes have been scanned: twice
+/// that, or four times, and so on, but not more than `most`.
 fn found(scan_done: u64, expected: u64, most: u64) -> u64 {
     let expected = expected.max(1);
     let times = (scan_done / expected)
@@ -412,8 +418,8 @@ mod tests {
         objects: 0,
     };
 
-    /// A pacer after cycles that scanned `live` bytes while `allocated` came in, all by background
-    /// workers.
+    /// Makes a pacer after cycles that scanned `live` bytes while `allocated` bytes were allocated,
+    /// all by background workers.
     fn pacer(knobs: Knobs, live: u64, allocated: u64) -> Pacer {
         let mut pacer = Pacer::new(knobs);
         for _ in 0..3 {
@@ -451,12 +457,12 @@ mod tests {
         assert!(fits.trigger.abs_diff(160 * MIB) <= 1);
         assert_eq!(fits.ceiling, 220 * MIB);
         let too_long = pacer(Knobs::new(8), 40 * MIB, 60 * MIB).plan();
-        // Half of the 20 MiB that it is short of come off.
+        // Half of the missing 20 MiB is subtracted.
         assert_eq!((too_long.trigger, too_long.ceiling), (170 * MIB, 210 * MIB));
     }
 
-    /// 600 KiB come before the first stop and while threads wake up, and next to nothing is marked:
-    /// the trigger leaves room for them, and returns when they no longer come.
+    /// 600 KiB are allocated before the first stop and while threads wake up, and almost nothing is
+    /// marked. The trigger leaves room for them, and returns when they are no longer allocated.
     #[test]
     fn a_collector_that_is_late_starts_sooner() {
         const KIB: u64 = 1 << 10;
@@ -491,7 +497,7 @@ mod tests {
             run(&mut pacer, 0, 10 * KIB);
         }
         assert!(pacer.plan().trigger.abs_diff(usual) < KIB);
-        // A heap that was past its trigger when it was planned says nothing of the collector's
+        // A heap that was past its trigger when it was planned says nothing about the collector's
         // thread.
         let start = pacer.plan().trigger + MIB;
         pacer.commit(start, true, NONE);
@@ -523,8 +529,8 @@ mod tests {
         assert_eq!(past, AssistRates::new(80 * MIB, (64 << 10) * 8 / 9));
     }
 
-    /// The whole of a cycle's work, paid for past the ceiling, lets the heap grow by the room and
-    /// no more.
+    /// All the work of a cycle, paid for past the ceiling, lets the heap grow by the room and no
+    /// more.
     #[test]
     fn what_is_paid_past_the_ceiling_is_within_the_room() {
         let mut pacer = pacer(Knobs::new(8), MIB, 0);
@@ -554,11 +560,11 @@ mod tests {
         let mut pacer = pacer(Knobs::new(8), 40 * MIB, 60 * MIB);
         let start = pacer.plan().trigger;
         pacer.start_cycle(start, 400 * MIB, 0, NONE);
-        // 41 MiB scanned prove a goal of 82 MiB: the ceiling stands. Twice what was expected is
-        // expected.
+        // 41 MiB scanned prove a goal of 82 MiB, so the ceiling stays. The estimate is twice what
+        // was expected.
         let rates = pacer.revise(200 * MIB, 41 * MIB, 400 * MIB);
         assert_eq!(rates, AssistRates::new(39 * MIB, 10 * MIB));
-        // 120 MiB prove a goal of 240 MiB, past the ceiling.
+        // 120 MiB prove a goal of 240 MiB, which is past the ceiling.
         let rates = pacer.revise(200 * MIB, 120 * MIB, 400 * MIB);
         assert_eq!(rates, AssistRates::new(40 * MIB, 40 * MIB));
     }

@@ -1,16 +1,16 @@
 //! A controller with a proportional and an integral part.
 //!
-//! The integral part is wound back while the output is out of range, so that it does not run away
-//! (Go runtime, `mgcpacer.go`). Whatever the inputs are, the output is in range.
+//! While the output is out of range, the integral part is wound back so that it does not run away
+//! (Go runtime, `mgcpacer.go`). The output is in range for all inputs.
 
-/// Constants, and what has added up.
+/// The constants, and the sum so far.
 #[derive(Clone, Debug)]
 pub(crate) struct PiController {
     /// How much of the error goes into the output at once.
     gain: f64,
     /// The time in which the integral part adds as much again, in the unit of the period.
     integral_time: f64,
-    /// The time in which it is wound back.
+    /// The time in which the integral part is wound back.
     reset_time: f64,
     least: f64,
     most: f64,
@@ -18,7 +18,7 @@ pub(crate) struct PiController {
 }
 
 impl PiController {
-    /// A controller whose output is in `least ..= most`. The times are above 0, everything is
+    /// Makes a controller whose output is in `least ..= most`. The times are above 0; everything is
     /// finite.
     pub(crate) fn new(
         gain: f64,
@@ -37,8 +37,9 @@ impl PiController {
         }
     }
 
-    /// The output for the next period, given what the last `period` came to and what it should come
-    /// to. `None` if the numbers have left the range of a float: the controller starts again.
+    /// Returns the output for the next period, from the result of the last `period` and its target.
+    /// If the numbers have left the range of a float, the controller starts again, and the result
+    /// is `None`.
     pub(crate) fn next(&mut self, input: f64, target: f64, period: f64) -> Option<f64> {
         let error = target - input;
         let raw = self.gain * error + self.integral;
@@ -75,7 +76,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// After Go's `FuzzPIController`.
+        /// Follows Go's `FuzzPIController`.
         #[test]
         fn the_output_is_in_range(
             gain in 1e-300..1e300_f64,

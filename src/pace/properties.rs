@@ -1,4 +1,4 @@
-//! What holds for any figures.
+//! Properties that hold for all inputs.
 
 use proptest::prelude::{
     Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
@@ -16,7 +16,7 @@ use crate::pace::sweep_pace::SweepPace;
 use crate::pace::trigger::{Runway, trigger};
 use crate::pace::workers::Workers;
 
-/// Any number, the ends of the range and everyday sizes more often than chance would have them.
+/// Any number; the ends of the range and everyday sizes are more frequent than by chance.
 fn bytes() -> impl Strategy<Value = u64> {
     prop_oneof![
         Just(0),
@@ -114,7 +114,7 @@ proptest! {
         let runway = Runway { peak: a.max(b), sustained: a.min(b) };
         let t = trigger(live, goal, runway, earliest, deepest);
         prop_assert!(t <= goal && (t >= live || t == goal));
-        // A longer runway never starts a cycle later; nor does leave to start early.
+        // A longer runway never begins a cycle later; nor does the permission to begin early.
         let longer = Runway { peak: u64::MAX, sustained: a.max(b) };
         prop_assert!(trigger(live, goal, longer, earliest, deepest) <= t);
         prop_assert!(t <= trigger(live, goal, runway, earliest, 0));
@@ -178,7 +178,7 @@ proptest! {
         prop_assert_eq!(pace.pages_due(live, u64::MAX), 0);
         let later = live.saturating_add(grown);
         prop_assert!(pace.pages_due(later, swept) <= pace.pages_due(u64::MAX, swept));
-        // At the trigger all of it is due, to a page that a float rounds away in a million.
+        // At the trigger all of it is due, except for a page in a million that a float rounds away.
         if trigger.saturating_sub(live) > 2 << 20 && swept < pages {
             let left = pages - swept;
             prop_assert!(pace.pages_due(trigger, swept) >= left - left / 1_000_000 - 1);
@@ -219,7 +219,7 @@ proptest! {
         prop_assert!(goals.before_growth(growth, retained) <= growth);
         let mut pace = ScavengePace::default();
         for (worked, slept, processors) in batches {
-            // Between a thousandth and a thousandfold of what was worked.
+            // The sleep is between a thousandth and a thousand times the time worked.
             prop_assert!(pace.sleep_ns(worked) >= worked / 1001);
             pace.slept(worked, slept, processors);
         }

@@ -1,65 +1,66 @@
 //! How much free memory to keep, how much to give back to the system, and how fast.
 //!
-//! Two bounds, each of which may ask for a release (Go runtime, `mgcscavenge.go`):
+//! There are two bounds, and each may require a release (Go runtime, `mgcscavenge.go`):
 //!
-//! - by growth: what the heap used last, scaled by how its goal has moved, and a tenth. Before the
-//!   first cycle there is none.
+//! - by growth: what the heap used last, scaled by how its goal has changed, plus a tenth. Before
+//!   the first cycle there is no such bound.
 //! - by limit: 95 % of the memory limit.
 //!
-//! In the background at most 1 % of the processors' time goes into it: a batch of about a
-//! millisecond, then sleep, whose length a controller steers (`pi.rs`). An allocation that has to
-//! map memory releases at once what the bounds ask for.
+//! The background scavenger uses at most 1 % of the processors' time. It works for about a
+//! millisecond, and then sleeps for a time that a controller chooses (`pi.rs`). An allocation that
+//! has to map memory releases at once what the bounds require.
 
 use crate::pace::heap_goal::clamp_u64;
 use crate::pace::pi::PiController;
 
-/// What is kept on top of what the heap will use, in percent.
+/// What is kept in addition to what the heap will use, in percent.
 const RETAIN_EXTRA_PERCENT: u128 = 10;
-/// The part of the memory limit that the background aims at, in percent.
+/// The part of the memory limit that the background scavenger aims at, in percent.
 const LIMIT_PERCENT: u128 = 95;
-/// Bytes to release between two looks at the clock.
+/// The bytes to release between two readings of the clock.
 pub(crate) const QUANTUM: u64 = 64 << 10;
-/// The least that a batch counts as, in nanoseconds: a shorter sleep could not be kept.
+/// The shortest time that a batch counts as, in nanoseconds, because a shorter sleep would not be
+/// exact.
 pub(crate) const BATCH_NS: u64 = 1_000_000;
-/// What releasing one page of the system takes where the clock says 0, in nanoseconds.
+/// The time that releasing one page of the system counts as if the clock says 0, in nanoseconds.
 const NS_PER_OS_PAGE: u64 = 10_000;
-/// The processor time that may go into releasing.
+/// The share of processor time that releasing may take.
 const CPU_SHARE: f64 = 0.01;
-/// Time worked over time slept: at first, and when the controller has lost its way.
+/// The ratio of time worked to time slept, at first and after the controller has failed.
 const CAREFUL_RATIO: f64 = 0.001;
-/// How long it stays at that, in nanoseconds.
+/// How long the ratio then stays the same, in nanoseconds.
 const COOLDOWN_NS: u64 = 5_000_000_000;
 
-/// What the bounds are made of, in bytes.
+/// What the bounds are computed from, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScavengeInput {
     /// The goal of the next cycle.
     pub(crate) heap_goal: u64,
     /// The goal of the last cycle; 0 before the first.
     pub(crate) last_heap_goal: u64,
-    /// Object memory in use when the last cycle ended.
+    /// The memory of objects in use when the last cycle ended.
     pub(crate) last_in_use: u64,
-    /// Memory of the heap that the system backs, free or in use.
+    /// The memory of the heap that the system backs, free or in use.
     pub(crate) retained: u64,
     /// The same, with everything that counts against the limit.
     pub(crate) mapped: u64,
-    /// `u64::MAX` is none.
+    /// The memory limit; `u64::MAX` means none.
     pub(crate) limit: u64,
-    /// The system's page; 0 counts as 1.
+    /// The size of the system's page; 0 counts as 1.
     pub(crate) os_page: u64,
 }
 
-/// Bounds on what the heap keeps, in bytes; `u64::MAX` where there is nothing to release.
+/// The bounds on what the heap keeps, in bytes; `u64::MAX` if there is nothing to release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RetainGoals {
-    /// Of memory of the heap.
+    /// The bound on the memory of the heap.
     pub(crate) by_growth: u64,
-    /// Of everything that counts against the limit.
+    /// The bound on everything that counts against the limit.
     pub(crate) by_limit: u64,
 }
 
 impl RetainGoals {
-    /// The bounds from one cycle to the next.
+    /// Returns the bounds until the next cycle.
     pub(crate) fn new(input: &ScavengeInput) -> Self {
         let by_limit = clamp_u64(u128::from(input.limit) * LIMIT_PERCENT / 100);
         let no_limit = input.limit == u64::MAX || input.mapped <= by_limit;
@@ -69,13 +70,13 @@ impl RetainGoals {
         }
     }
 
-    /// Whether there is nothing to do in the background.
+    /// Whether the background scavenger has nothing to do.
     pub(crate) fn are_met(&self, retained: u64, mapped: u64) -> bool {
         retained <= self.by_growth && mapped <= self.by_limit
     }
 
-    /// Bytes to release before the heap grows by `growth` bytes: no more than that, and no more
-    /// than it is over.
+    /// Returns the bytes to release before the heap grows by `growth` bytes: not more than that,
+    /// and not more than the heap is over its bound.
     #[cfg(test)]
     pub(crate) fn before_growth(&self, growth: u64, retained: u64) -> u64 {
         let after = retained.saturating_add(growth);
@@ -93,19 +94,20 @@ fn retain_by_growth(input: &ScavengeInput) -> u64 {
     let kept = u128::from(expected) * (100 + RETAIN_EXTRA_PERCENT) / 100;
     let page = u128::from(input.os_page.max(1));
     let kept = clamp_u64(kept.div_ceil(page) * page);
-    // A page more or less is not worth a wake-up.
+    // One page more or less is not worth a wake-up.
     if input.retained.saturating_sub(kept) < input.os_page.max(1) {
         return u64::MAX;
     }
     kept
 }
 
-/// Bytes to release before `wanted` more bytes are backed, so that `mapped` stays within the limit.
+/// Returns the bytes to release before `wanted` more bytes are backed, so that `mapped` stays
+/// within the limit.
 pub(crate) fn before_mapping(wanted: u64, mapped: u64, limit: u64) -> u64 {
     mapped.saturating_add(wanted).saturating_sub(limit)
 }
 
-/// What a release of `bytes` counts as, if the clock said that it took `ns`.
+/// Returns the time that a release of `bytes` counts as, if the clock says that it took `ns`.
 pub(crate) fn time_worked(bytes: u64, ns: u64, os_page: u64) -> u64 {
     if ns != 0 {
         return ns;
@@ -113,13 +115,13 @@ pub(crate) fn time_worked(bytes: u64, ns: u64, os_page: u64) -> u64 {
     (bytes / os_page.max(1)).saturating_mul(NS_PER_OS_PAGE)
 }
 
-/// How long to sleep between batches.
+/// Decides how long to sleep between batches.
 #[derive(Clone, Debug)]
 pub(crate) struct ScavengePace {
-    /// Time worked over time slept.
+    /// The ratio of time worked to time slept.
     ratio: f64,
     controller: PiController,
-    /// Nanoseconds for which the controller is not asked.
+    /// For how many more nanoseconds the controller is not asked.
     cooldown: u64,
 }
 
@@ -134,7 +136,7 @@ impl Default for ScavengePace {
 }
 
 impl ScavengePace {
-    /// Nanoseconds to sleep after a batch that took `worked` nanoseconds.
+    /// Returns how many nanoseconds to sleep after a batch that took `worked` nanoseconds.
     pub(crate) fn sleep_ns(&self, worked: u64) -> u64 {
         // The cast saturates.
         (worked.max(BATCH_NS) as f64 / self.ratio) as u64
@@ -227,7 +229,7 @@ mod tests {
         assert_eq!(goals.before_growth(4 * MIB, 150 * MIB), 4 * MIB);
     }
 
-    /// A scavenger over memory that takes 10 microseconds for 4 KiB.
+    /// A scavenger over memory that takes 10 microseconds for each 4 KiB.
     #[derive(Default)]
     struct Script {
         pace: ScavengePace,
@@ -245,7 +247,7 @@ mod tests {
             (bytes, bytes.div_ceil(OS_PAGE) * NS_PER_OS_PAGE)
         }
 
-        /// One batch: bytes released, time worked.
+        /// Works through one batch. Returns the bytes released and the time worked.
         fn batch(&mut self) -> (u64, u64) {
             let (mut released, mut worked) = (0, 0);
             while worked < BATCH_NS && self.available > self.stop_at {
@@ -274,7 +276,8 @@ mod tests {
             }
         }
 
-        /// `available` bytes, of which all but `stop_at` are released in 0.5 to 1.5 % of the time.
+        /// Checks that of `available` bytes all but `stop_at` are released, in 0.5 to 1.5 % of the
+        /// time.
         #[track_caller]
         fn releases(&mut self, available: u64, stop_at: u64, expected: u64) {
             (self.available, self.stop_at) = (available, stop_at);
@@ -286,13 +289,13 @@ mod tests {
         }
     }
 
-    /// After Go's script (`TestScavenger`).
+    /// Follows Go's script (`TestScavenger`).
     #[test]
     fn the_script() {
         let mut script = Script::default();
         let all = 64 * MIB - 3 * OS_PAGE;
         script.releases(all, 0, all);
-        // Woken for nothing.
+        // This wake-up finds nothing to do.
         script.run();
         assert_eq!(script.released, all);
         script.releases(all, 0, all);

@@ -1,5 +1,5 @@
-//! Programs that a pacer has to get along with: Go's 19 (`mgcpacer_test.go`), with what each asks
-//! of every cycle.
+//! Programs that a pacer has to cope with: Go's 19 (`mgcpacer_test.go`), with what each requires of
+//! every cycle.
 
 use crate::pace::pacer::Rule;
 use crate::pace::sim::{self, Outcome, Program, Random, Rates};
@@ -11,24 +11,24 @@ pub(crate) const LIMIT: u64 = 512 << 20;
 pub(crate) const LIMIT_GOAL: u64 = 520_764_785;
 const NO_LIMIT: u64 = u64::MAX;
 
-/// A program and what is asked of it. `check` gets the outcomes up to some cycle and looks at the
-/// last.
+/// A program and its requirements. `check` gets the outcomes up to some cycle and looks at the last
+/// one.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) program: Program,
-    /// How many seeds make a difference.
+    /// How many seeds are worth running.
     pub(crate) seeds: u64,
     check: fn(&[Outcome]),
 }
 
 // ---- rates -------------------------------------------------------------------------------------
 
-/// 1 at first, 0 from cycle `length` on.
+/// Returns 1 at first, and 0 from cycle `length` on.
 fn falling(i: usize, length: usize) -> f64 {
     1.0 - i.min(length) as f64 / length as f64
 }
 
-/// A heap that doubles at first and stands still from the 13th cycle on.
+/// A heap that doubles at first and stays the same from the 13th cycle on.
 fn steady(alloc: f64, i: usize) -> Rates {
     Rates {
         alloc,
@@ -81,7 +81,7 @@ fn jitter(alloc: f64, i: usize, random: &mut Random) -> Rates {
     }
 }
 
-/// Growth that starts at `first` and falls to 1.
+/// A growth that begins at `first` and falls to 1.
 fn growing(first: f64, i: usize) -> Rates {
     Rates {
         growth: 1.0 + (first - 1.0) * falling(i, 12),
@@ -89,7 +89,7 @@ fn growing(first: f64, i: usize) -> Rates {
     }
 }
 
-// ---- what is asked -----------------------------------------------------------------------------
+// ---- what is required --------------------------------------------------------------------------
 
 #[track_caller]
 pub(crate) fn near(what: &str, x: f64, expected: f64, error: f64) {
@@ -108,7 +108,7 @@ pub(crate) fn last(c: &[Outcome]) -> &Outcome {
     &c[c.len() - 1]
 }
 
-/// Utilisation differs from the cycle before by at most `error`.
+/// Checks that the utilisation differs from that of the cycle before by at most `error`.
 #[track_caller]
 fn same_as_before(c: &[Outcome], error: f64) {
     near(
@@ -141,7 +141,7 @@ fn settled_before_and_after(c: &[Outcome]) {
 
 fn high_gogc_holds(c: &[Outcome]) {
     if c.len() > 12 {
-        // What lives has grown 15-fold in the 26th cycle: then only the next goal is a bound.
+        // In the 26th cycle what is live has grown 15-fold; then only the next goal is a bound.
         let most = if c.len() == 26 { 15.0 } else { 1.05 };
         within("peak/goal", last(c).goal_ratio(), 0.90, most);
         near("utilisation", last(c).utilisation, 0.25, 0.28);

@@ -1,24 +1,24 @@
-//! Runs a pacer against a program that is nothing but rates: so many bytes allocated and scanned
-//! per processor time.
+//! Runs a pacer against a program that consists only of rates: bytes allocated and scanned per
+//! processor time.
 //!
-//! After the harness of Go's pacer test (`mgcpacer_test.go`): 8 processors, the pacer revises every
-//! 500 microseconds, and between two revisions assists hold the ratio of bytes scanned to bytes
-//! allocated exactly. There is no memory but objects.
+//! It follows the harness of Go's pacer test (`mgcpacer_test.go`). There are 8 processors, and the
+//! pacer revises every 500 microseconds. Between two revisions assists keep the ratio of bytes
+//! scanned to bytes allocated exactly. There is no memory but that of objects.
 //!
-//! Programs run one after the other: all scenarios, with all seeds and by both rules, take 60 ms in
-//! a debug build, so a pool of threads has nothing to win.
+//! The programs run one after the other. All scenarios, with all seeds and under both rules, take
+//! 60 ms in a debug build, so a pool of threads would gain nothing.
 
 use crate::pace::cons_mark::MarkTimes;
 use crate::pace::heap_goal::{BACKGROUND_SHARE, Knobs, MemoryFigures};
 use crate::pace::pacer::{CycleEnd, Pacer, Rule};
 
 pub(crate) const PROCESSORS: u32 = 8;
-/// What the first cycle finds alive.
+/// What is live in the first cycle.
 const FIRST_LIVE: u64 = 256 << 10;
 const STEP_NS: f64 = 500_000.0;
-/// From KiB per processor-millisecond to bytes per step of all processors.
+/// Converts KiB per processor-millisecond to bytes per step of all processors.
 const PER_STEP: f64 = 1024.0 * 0.5 * PROCESSORS as f64;
-/// No rate is 0.
+/// The smallest rate; no rate is 0.
 const MIN_RATE: f64 = 1e-4;
 
 /// What a program does in one cycle.
@@ -28,9 +28,9 @@ pub(crate) struct Rates {
     pub(crate) alloc: f64,
     /// Bytes scanned, in KiB per processor-millisecond of marking.
     pub(crate) scan: f64,
-    /// What lives, as a multiple of what lived a cycle before.
+    /// What is live, as a multiple of what was live a cycle before.
     pub(crate) growth: f64,
-    /// The part of the heap that is scanned, 0 to 1.
+    /// The part of the heap that is scanned, from 0 to 1.
     pub(crate) scannable: f64,
     /// Bytes of stacks.
     pub(crate) stack: f64,
@@ -47,14 +47,14 @@ pub(crate) struct Program {
     pub(crate) rates: fn(usize, &mut Random) -> Rates,
 }
 
-/// What one cycle came to. Bytes.
+/// The result of one cycle, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub(crate) live: u64,
     pub(crate) trigger: u64,
     pub(crate) peak: u64,
     pub(crate) goal: u64,
-    /// The size past which only a grown live heap may take the heap.
+    /// The size that the heap should pass only if the live heap has grown.
     pub(crate) ceiling: u64,
     /// The share of all processors that collected while marking ran.
     pub(crate) utilisation: f64,
@@ -68,7 +68,7 @@ impl Outcome {
         self.peak as f64 / self.goal as f64
     }
 
-    /// How far on the way from live to goal the cycle started.
+    /// Returns how far on the way from live to goal the cycle began.
     pub(crate) fn trigger_ratio(&self) -> f64 {
         (self.trigger - self.live) as f64 / (self.goal - self.live) as f64
     }
@@ -78,7 +78,7 @@ impl Outcome {
     }
 }
 
-/// Splitmix64: small, and the same everywhere.
+/// Splitmix64: it is small, and the same everywhere.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -93,14 +93,14 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number between `-most` and `most`.
+    /// Returns a number between `-most` and `most`.
     pub(crate) fn within(&mut self, most: f64) -> f64 {
         let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
         (unit * 2.0 - 1.0) * most
     }
 }
 
-/// What is left to scan, in the order in which it is scanned.
+/// What is left to scan, in the order of scanning.
 struct WorkLeft {
     globals: u64,
     stack: u64,
@@ -112,7 +112,7 @@ impl WorkLeft {
         self.globals + self.stack + self.heap
     }
 
-    /// Scans up to `bytes`; returns what was scanned.
+    /// Scans up to `bytes`, and returns what was scanned.
     fn scan(&mut self, bytes: u64) -> u64 {
         let mut left = bytes;
         for part in [&mut self.globals, &mut self.stack, &mut self.heap] {
@@ -131,15 +131,15 @@ struct Cycle {
     heap_live: u64,
     heap_scan: u64,
     scanned: u64,
-    /// Born while marking ran.
+    /// What was born while marking ran.
     black: u64,
     assist_ns: u64,
     duration_ns: u64,
 }
 
 impl Cycle {
-    /// One step, or less if the work ends in it, with assists of `ratio` bytes scanned per byte
-    /// allocated.
+    /// Runs one step, or less if the work ends in it, with assists of `ratio` bytes scanned per
+    /// byte allocated.
     fn step(&mut self, ratio: f64) {
         let Rates { alloc, scan, .. } = self.rates;
         let held = ratio * alloc / (ratio * alloc + scan);
@@ -168,7 +168,7 @@ impl Cycle {
     }
 }
 
-/// Runs `program`, and hands the outcomes so far to `check` after each cycle.
+/// Runs `program`, and passes the outcomes so far to `check` after each cycle.
 pub(crate) fn run(
     program: &Program,
     rule: Rule,
@@ -183,7 +183,7 @@ pub(crate) fn run(
     let mut pacer = Pacer::with_rule(knobs, rule);
     let mut random = Random::new(seed);
     let mut outcomes = Vec::with_capacity(program.cycles);
-    // Scanned by the last cycle, and born in it.
+    // What the last cycle scanned, and what was born in it.
     let (mut heap_scanned, mut black) = (0, 0);
     for i in 0..program.cycles {
         let rates = in_range((program.rates)(i, &mut random));

@@ -1,14 +1,15 @@
-//! Programs that Go's scenarios leave out: low GOGC, changes that do not last, heaps of a few
-//! megabytes. Each is run by Go's rule too, and ours has to be better in what it is about.
+//! Programs that Go's scenarios leave out: a low GOGC, changes that do not last, heaps of a few
+//! megabytes. Each also runs under Go's rule, and our rule has to be better in the point that the
+//! program tests.
 
 use crate::pace::pacer::Rule;
 use crate::pace::sim::{self, Outcome, Program, Random, Rates};
 
 const CYCLES: usize = 100;
-/// The cycle from which the heap does not grow any more, counted from 0.
+/// The cycle from which on the heap does not grow, counted from 0.
 const GROWN: usize = 13;
 
-/// A heap that doubles at first and stands still from the 13th cycle on.
+/// A heap that doubles at first and stays the same from the 13th cycle on.
 fn steady(alloc: f64, i: usize) -> Rates {
     Rates {
         alloc,
@@ -19,15 +20,15 @@ fn steady(alloc: f64, i: usize) -> Rates {
     }
 }
 
-/// What a program came to, over all its cycles and seeds.
+/// The result of a program, over all its cycles and seeds.
 struct Total {
     utilisation: f64,
     worst: f64,
-    /// Of the last cycle.
+    /// The peak of the last cycle.
     peak: u64,
     /// The largest peak/goal.
     ratio: f64,
-    /// Processor time of collection per byte allocated, in nanoseconds.
+    /// The processor time of collection per byte allocated, in nanoseconds.
     cost: f64,
 }
 
@@ -53,7 +54,7 @@ fn total(gogc: u32, seeds: u64, rule: Rule, rates: fn(usize, &mut Random) -> Rat
     }
 }
 
-/// By Go's rule, and by ours.
+/// Returns the results under Go's rule and under ours.
 fn both(gogc: u32, seeds: u64, rates: fn(usize, &mut Random) -> Rates) -> (Total, Total) {
     (
         total(gogc, seeds, Rule::Plain, rates),
@@ -65,7 +66,7 @@ fn both(gogc: u32, seeds: u64, rates: fn(usize, &mut Random) -> Rates) -> (Total
 fn a_low_gogc_is_a_promise_about_memory() {
     let (go, ours) = both(25, 1, |i, _| steady(330.0, i));
     assert!(go.utilisation > 0.80 && ours.utilisation < 0.68);
-    // Assists are still needed: the heap may not grow until they are not.
+    // Assists are still needed, because the heap may not grow until they are not.
     assert!(ours.ratio <= 1.051);
     assert!(ours.peak as f64 <= 1.15 * go.peak as f64);
     assert!(ours.cost < go.cost);
@@ -115,8 +116,8 @@ fn a_heavy_program_that_calms_down_gets_its_memory_back() {
     assert!(ours.cost < go.cost);
 }
 
-/// A heap of 1.5 MiB in a goal of 4 MiB: cycles are as frequent as by Go's rule, although a runway
-/// hardly fits.
+/// A heap of 1.5 MiB under a goal of 4 MiB: cycles are as frequent as under Go's rule, although a
+/// runway hardly fits.
 #[test]
 fn a_tiny_heap_does_not_mark_all_the_time() {
     let (go, ours) = both(100, 1, |i, _| Rates {
@@ -127,8 +128,8 @@ fn a_tiny_heap_does_not_mark_all_the_time() {
     assert!(ours.worst < go.worst);
 }
 
-/// What has to be scanned changes from cycle to cycle, what lives does not: Go lets the heap go 27
-/// % past its goal.
+/// What has to be scanned changes from cycle to cycle, and what is live does not. Go lets the heap
+/// go 27 % past its goal.
 #[test]
 fn more_to_scan_is_no_reason_to_pass_the_goal() {
     let (go, ours) = both(100, 1, |i, _| Rates {

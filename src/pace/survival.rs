@@ -1,65 +1,66 @@
-//! What a cycle leaves alive, when a part of it is known only after the sweep.
+//! What a cycle leaves alive, if a part of it is known only after the sweep.
 //!
-//! Marking counts the bytes of the objects that it finds, but not what these own outside the heap:
-//! `external_bytes` is user code, and asking it for every live object would cost more than marking
-//! does. Only the sum over all objects is known, and what the sweep takes off it as it drops the
-//! dead. So at the end of marking the living part is a guess, and at the end of the sweep it is a
-//! fact; the plan is made by the first and corrected by the second.
+//! **The problem.** Marking counts the bytes of the objects that it finds, but not what these own
+//! outside the heap: `external_bytes` is user code, and a call for every live object would cost
+//! more than marking. Only the sum over all objects is known, and what the sweep subtracts from it
+//! when it drops the dead. So the live part is a guess at the end of marking, and a fact at the end
+//! of the sweep. The plan is made from the guess, and corrected by the fact.
 //!
-//! Counting the whole sum as alive instead lets the heap run away: with a share `r` of external
-//! bytes in a heap of garbage, the next goal is `r * (1 + GOGC / 100)` times this heap. At GOGC 100
-//! that grows without end from `r = 1/2` on.
+//! **What was tried.** If the whole sum counts as live, the heap runs away: with a share `r` of
+//! external bytes in a heap of garbage, the next goal is `r * (1 + GOGC / 100)` times this heap. At
+//! GOGC 100 that grows without end from `r = 1/2` on. A program with 10 MB live, nine tenths of it
+//! buffers, came to a goal of 2.7 GB.
 //!
-//! **The guess** is the share that survived the last cycle, which is a fact; before there was one,
-//! the share of the objects' own bytes. What came while marking ran is alive, as its objects are. A
-//! guess may be wrong whenever the program changes what it does, so nothing may depend on it but
-//! comfort:
+//! **The guess** is the share that survived the last cycle, which is a fact; before there was a
+//! cycle, it is the share of the objects' own bytes that survived. External bytes that were added
+//! while marking ran are live, as their objects are. The guess may be wrong whenever the program
+//! changes what it does, so nothing but speed may depend on it:
 //!
-//! - too low: the heap looks smaller than it is until the sweep is over, and its goal is lower by
-//!   more than that (the goal is `1 + GOGC / 100` times what lives). No cycle begins before the
-//!   sweep ends, which is when both are set right.
-//! - too high: the goal is too high until the sweep is over. [`Remains::most`] is the bound on what
-//!   is really held meanwhile, dead objects and their buffers included: a tenth above what was held
-//!   when marking ended, or the new ceiling. A program that allocates faster than its dead are
-//!   dropped waits there for the sweep.
+//! - If it is too low, the heap looks smaller than it is until the sweep has ended, and its goal is
+//!   lower by more than that (the goal is `1 + GOGC / 100` times what is live). No cycle begins
+//!   before the sweep has ended, and then both are corrected.
+//! - If it is too high, the goal is too high until the sweep has ended. [`Remains::most`] bounds
+//!   what is really held meanwhile, including dead objects and their buffers: a tenth above what
+//!   was held when marking ended, or the new ceiling. A program that allocates faster than its dead
+//!   objects are dropped waits there for the sweep.
 
 /// What is held may grow by one part in this many while the sweep runs.
 const GROWTH_PART: u64 = 10;
 
-/// What is known when marking ends. Bytes.
+/// What is known when marking ends, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MarkEnd {
-    /// Of objects, when marking began.
+    /// The bytes of objects when marking began.
     pub(crate) objects_at_start: u64,
-    /// Of those, what was marked.
+    /// The part of these that was marked.
     pub(crate) marked: u64,
-    /// Of objects, allocated while marking ran.
+    /// The bytes of objects that were allocated while marking ran.
     pub(crate) born: u64,
-    /// Outside the heap, when marking began ..
+    /// The bytes outside the heap when marking began,
     pub(crate) external_at_start: u64,
-    /// .. and now.
+    /// and now.
     pub(crate) external: u64,
 }
 
-/// What lives when marking ends, as far as that can be told, and what is dead and still there.
-/// Bytes.
+/// What is live when marking ends, as far as it can be known, and what is dead and not yet freed.
+/// In bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remains {
-    /// Alive, external bytes included.
+    /// What is live, including external bytes.
     pub(crate) live: u64,
-    /// External bytes that the sweep is expected to free.
+    /// The external bytes that the sweep is expected to free.
     pub(crate) dead_external: u64,
-    /// Bytes of objects that the sweep will free.
+    /// The bytes of objects that the sweep will free.
     pub(crate) dead_objects: u64,
 }
 
 impl MarkEnd {
-    /// External bytes that may belong to dead objects.
+    /// Returns the external bytes that may belong to dead objects.
     fn old_external(&self) -> u64 {
         self.external.min(self.external_at_start)
     }
 
-    /// What lives, once the sweep has freed `freed` external bytes.
+    /// Returns what is live, once the sweep has freed `freed` external bytes.
     pub(crate) fn live_after(&self, freed: u64) -> u64 {
         self.marked
             .saturating_add(self.born)
@@ -68,15 +69,15 @@ impl MarkEnd {
 }
 
 impl Remains {
-    /// All that is held.
+    /// Returns everything that is held.
     pub(crate) fn held(&self) -> u64 {
         self.live
             .saturating_add(self.dead_external)
             .saturating_add(self.dead_objects)
     }
 
-    /// The most that should be held while the sweep runs. `ceiling` is that of the next cycle's
-    /// plan, `limit` what the memory limit allows to objects.
+    /// Returns the most that should be held while the sweep runs. `ceiling` is that of the next
+    /// cycle's plan; `limit` is what the memory limit allows for objects.
     pub(crate) fn most(&self, ceiling: u64, limit: u64) -> u64 {
         let held = self.held();
         let grown = held.saturating_add(held / GROWTH_PART).min(limit);
@@ -87,12 +88,12 @@ impl Remains {
 /// The share of external bytes that survives a cycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Survival {
-    /// Of the last cycle that had any; in `0.0 ..= 1.0`.
+    /// The share of the last cycle that had any, in `0.0 ..= 1.0`.
     last: Option<f64>,
 }
 
 impl Survival {
-    /// What remains, by the best guess.
+    /// Returns the best guess of what remains.
     pub(crate) fn expect(&self, end: &MarkEnd) -> Remains {
         let old = end.old_external();
         let by_objects = end.marked as f64 / end.objects_at_start.max(1) as f64;
@@ -107,7 +108,7 @@ impl Survival {
         }
     }
 
-    /// The sweep after `end` has freed `freed` external bytes.
+    /// Records that the sweep after `end` has freed `freed` external bytes.
     pub(crate) fn note(&mut self, end: &MarkEnd, freed: u64) {
         let old = end.old_external();
         if old > 0 {
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn the_first_guess_goes_by_the_objects() {
         let remains = Survival::default().expect(&half_dead());
-        // Half of 40, and the 4 that came while marking ran.
+        // Half of the 40 MiB, and the 4 MiB that were added while marking ran.
         assert_eq!(remains.live, (5 + 1 + 20 + 4) * MIB);
         assert_eq!(remains.dead_external, 20 * MIB);
         assert_eq!(remains.dead_objects, 5 * MIB);
@@ -150,7 +151,7 @@ mod tests {
         let remains = survival.expect(&end);
         assert_eq!(remains.dead_external, 30 * MIB);
         assert_eq!(remains.live, end.live_after(30 * MIB));
-        // Nothing to learn from, and more freed than there was.
+        // There is nothing to learn from, and then more is freed than there was.
         survival.note(&MarkEnd::default(), 0);
         assert_eq!(survival.expect(&end), remains);
         survival.note(&end, 100 * MIB);

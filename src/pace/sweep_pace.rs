@@ -1,30 +1,29 @@
-//! How many pages to sweep for each byte allocated, so that the sweep is over before the next
-//! cycle.
+//! How many pages to sweep for each byte allocated, so that the sweep ends before the next cycle.
 //!
-//! The pages that are left are spread over the bytes up to the trigger, less 1 MiB (Go runtime,
-//! `gcPaceSweeper` of `mgcpacer.go`). Who allocates sweeps until as many pages are done as the
-//! heap's growth asks for; the background sweeper is usually ahead of it.
+//! The remaining pages are spread over the bytes up to the trigger, minus 1 MiB (Go runtime,
+//! `gcPaceSweeper` of `mgcpacer.go`). A thread that allocates sweeps until as many pages are done
+//! as the heap's growth requires. The background sweeper is usually ahead of it.
 
-/// The sweep is to be over this many bytes before the trigger.
+/// The sweep should end this many bytes before the trigger.
 const MARGIN: u64 = 1 << 20;
-/// The way to the trigger is never taken to be shorter, in bytes: one page.
+/// The shortest distance to the trigger that is assumed, in bytes: one page.
 const MIN_WAY: u64 = 8 << 10;
 
-/// The pace from one moment on. Made after each cycle, and again when the trigger or the pages in
-/// use have changed much.
+/// The pace from one moment on. It is made after each cycle, and again when the trigger or the
+/// number of pages in use has changed much.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct SweepPace {
-    /// Pages to sweep per byte allocated; 0 when none are left.
+    /// The pages to sweep per byte allocated; 0 if none are left.
     pages_per_byte: f64,
     /// The size of the heap at that moment, in bytes.
     heap_live: u64,
-    /// Pages swept before that moment.
+    /// The pages swept before that moment.
     pages_swept: u64,
 }
 
 impl SweepPace {
-    /// The pace for a heap of `heap_live` bytes whose next cycle starts at `trigger`, with
-    /// `pages_swept` of `pages_in_use` done.
+    /// Returns the pace for a heap of `heap_live` bytes whose next cycle begins at `trigger`, with
+    /// `pages_swept` of `pages_in_use` pages done.
     pub(crate) fn new(heap_live: u64, trigger: u64, pages_in_use: u64, pages_swept: u64) -> Self {
         let way = trigger.saturating_sub(heap_live).saturating_sub(MARGIN);
         let left = pages_in_use.saturating_sub(pages_swept);
@@ -35,7 +34,7 @@ impl SweepPace {
         }
     }
 
-    /// The pace as three words, for whoever keeps it in atomics.
+    /// Returns the pace as three words, which can be kept in atomics.
     pub(crate) fn to_words(self) -> [u64; 3] {
         [
             self.pages_per_byte.to_bits(),
@@ -44,7 +43,7 @@ impl SweepPace {
         ]
     }
 
-    /// The inverse of [`Self::to_words`].
+    /// Does the reverse of [`Self::to_words`].
     pub(crate) fn from_words(words: [u64; 3]) -> Self {
         Self {
             pages_per_byte: f64::from_bits(words[0]),
@@ -53,8 +52,8 @@ impl SweepPace {
         }
     }
 
-    /// The pages that are due with the heap at `heap_live` bytes (with what is about to be
-    /// allocated) and `pages_swept` pages done. 0 means go on.
+    /// Returns the pages that are due when the heap is at `heap_live` bytes (including what is
+    /// about to be allocated) and `pages_swept` pages are done. 0 means that nothing is due.
     pub(crate) fn pages_due(&self, heap_live: u64, pages_swept: u64) -> u64 {
         let grown = heap_live.saturating_sub(self.heap_live);
         // The cast saturates.

@@ -1,51 +1,52 @@
-//! The heap size that starts a cycle.
+//! The heap size that begins a cycle.
 //!
 //! The trigger lies below the goal by the *runway*: the bytes that the program will allocate while
-//! the background workers mark. It is kept in bounds, as shares of the way from `live` to the goal
-//! (Go runtime, `trigger` of `mgcpacer.go`): not below 45/64, not above 61/64, or 4 MiB below the
-//! goal if that is higher.
+//! the background workers mark. It is bounded by shares of the way from `live` to the goal (Go
+//! runtime, `trigger` of `mgcpacer.go`): it is not below 45/64, and not above 61/64 or 4 MiB below
+//! the goal, whichever is higher.
 //!
-//! The lower bound gives way when the runway does not fit above it, cycle after cycle. Then the
-//! trigger goes as low as the sustained runway needs, so that marking gets by on its share of the
-//! processors, and assists are for surprises. A single odd cycle does not lower it: a cycle that
-//! starts early ends early, and an early end makes more cycles. Three things stop it:
+//! If the runway does not fit above the lower bound in cycle after cycle, the lower bound gives
+//! way. The trigger then goes as low as the sustained runway needs, so that marking manages with
+//! its share of the processors, and assists are left for surprises. A single odd cycle does not
+//! lower it, because a cycle that begins early ends early, and that makes more cycles. Three bounds
+//! stop it:
 //!
-//! - *deepest*, the most that the caller lets it have: what is allocated while marking runs counts
-//!   as live afterwards, and a runway without bound would be a heap without bound;
+//! - *deepest*, the most that the caller allows. What is allocated while marking runs counts as
+//!   live afterwards, so a runway without a bound would be a heap without a bound;
 //! - an eighth of the way from live to goal;
 //! - 2 MiB past live, so that a small heap does not mark all the time.
 
 /// The lower bound of a trigger, in 64ths of the way from live to goal.
 const LOW_64THS: u64 = 45;
-/// The upper bound, likewise.
+/// The upper bound, in the same unit.
 const HIGH_64THS: u64 = 61;
-/// A large heap may start a cycle this close to its goal, in bytes.
+/// A large heap may begin a cycle this close to its goal, in bytes.
 const CLOSE: u64 = 4 << 20;
-/// The lowest trigger of a program that outruns its collector: the way from live to goal divided by
-/// this, past live.
+/// The lowest trigger of a program that outruns its collector is past live by the way from live to
+/// goal divided by this number,
 const DEEP_DIVISOR: u64 = 8;
-/// .. and at least these bytes past live, or [`LOW_64THS`] of the way if that is less, so that a
-/// small heap does not mark all the time.
+/// and by at least these bytes, or by [`LOW_64THS`] of the way if that is less, so that a small
+/// heap does not mark all the time.
 const DEEP_BYTES: u64 = 2 << 20;
 
-/// Expected allocation while marking runs, in bytes.
+/// The bytes that are expected to be allocated while marking runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Runway {
-    /// By the fastest allocation of late.
+    /// If the program allocates as in its fastest recent cycle.
     pub(crate) peak: u64,
-    /// By what allocation has been for more than a cycle; not above `peak`.
+    /// If it allocates as it has done for more than a cycle; not above `peak`.
     pub(crate) sustained: u64,
 }
 
-/// The trigger for a heap of `live` bytes that may grow to `goal`. `earliest` is a floor that the
-/// sweep needs. Below 45/64 of the way the runway gets at most `deepest` bytes. The result is in
-/// `live ..= goal`, and is `goal` if `live >= goal`.
+/// Returns the trigger for a heap of `live` bytes that may grow to `goal`. `earliest` is a lower
+/// bound that the sweep needs. Below 45/64 of the way the runway gets at most `deepest` bytes. The
+/// result is in `live ..= goal`, and is `goal` if `live >= goal`.
 pub(crate) fn trigger(live: u64, goal: u64, runway: Runway, earliest: u64, deepest: u64) -> u64 {
     if live >= goal {
         return goal;
     }
     let way = goal - live;
-    // Divided first: no overflow, and the bytes that Go would compute.
+    // The division comes first: it cannot overflow, and gives the bytes that Go would compute.
     let low = (live + way / 64 * LOW_64THS).max(earliest);
     let high = (live + way / 64 * HIGH_64THS)
         .max(goal.saturating_sub(CLOSE))

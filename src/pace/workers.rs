@@ -1,28 +1,28 @@
 //! How many workers mark in the background.
 //!
-//! A quarter of the processors' time, in whole workers where that fits: `processors / 4`, rounded.
-//! If the rounding is wrong by more than 30 %, the rest is done in slices of all processors' time
-//! (Go runtime, `startCycle` of `mgcpacer.go`). So the whole is a quarter exactly where there are
-//! slices, and within 30 % of it where there are none.
+//! They take a quarter of the processors' time, in whole workers where that fits: `processors / 4`,
+//! rounded. If the rounding error is more than 30 %, fractional workers do the rest, each with a
+//! share of a processor's time (Go runtime, `startCycle` of `mgcpacer.go`). So the total is exactly
+//! a quarter if there are fractional workers, and within 30 % of it otherwise.
 
 use crate::pace::heap_goal::BACKGROUND_SHARE;
 
 /// The largest error of the rounding, as a part of the quarter.
 const MAX_ERROR: f64 = 0.3;
-/// A slice may be this much longer than its share before its worker gives way.
+/// By which factor a fractional worker may exceed its share before it stops.
 const SLACK: f64 = 1.2;
 
 /// The background workers of a cycle.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Workers {
-    /// Workers that have a processor for themselves while marking runs.
+    /// The workers that have a processor to themselves while marking runs.
     pub(crate) dedicated: u32,
-    /// The share of each processor's time for marking in slices, 0 if there is none.
+    /// The share of each processor's time that a fractional worker takes; 0 if there is none.
     pub(crate) fractional: f64,
 }
 
 impl Workers {
-    /// The workers for `processors` (0 counts as 1).
+    /// Returns the workers for `processors` (0 counts as 1).
     pub(crate) fn split(processors: u32) -> Self {
         let all = f64::from(processors.max(1));
         let quarter = all * BACKGROUND_SHARE;
@@ -51,12 +51,12 @@ impl Workers {
         }
     }
 
-    /// The share of all processors' time that these workers take, in `0.0 ..= 1.0`.
+    /// Returns the share of all processors' time that these workers take, in `0.0 ..= 1.0`.
     pub(crate) fn share(&self, processors: u32) -> f64 {
         f64::from(self.dedicated) / f64::from(processors.max(1)) + self.fractional
     }
 
-    /// Whether a worker on slices should give way, after `worked_ns` of marking on its processor in
+    /// Whether a fractional worker should stop, after `worked_ns` of marking on its processor in
     /// the `elapsed_ns` since the cycle began.
     pub(crate) fn slice_is_over(&self, worked_ns: u64, elapsed_ns: u64) -> bool {
         worked_ns as f64 > SLACK * self.fractional * elapsed_ns as f64

@@ -1,20 +1,26 @@
-//! Blocks of 4 KiB, aligned to their size, that come and go one by one: what a burst has taken goes back to the OS.
+//! Blocks of 4 KiB, aligned to their size, which are taken and given back one by one.
 //!
-//! malloc is no place for them. It aligns each by leaving a gap beside it (40 bytes a root slot instead of 16, when roots
-//! lived there), and gives back only what lies at its top, where one block that stays keeps all the others. So they are cut
-//! from chunks that are mapped, the lowest address first. A free block keeps its memory while few do ([`KEPT`]), else its page
-//! goes back at once, and an entirely free chunk is unmapped when another one has room. One pool serves all heaps: a block may outlive its
-//! heap, and a process with many small heaps has few chunks.
+//! **Claim.** The memory that a burst of blocks has used goes back to the OS.
 //!
-//! Where nothing is mapped (models, Miri, not Unix) each block is an allocation of its own, so that a leak and a use after
-//! free are seen there.
+//! **Why not malloc.** malloc aligns each block by leaving a gap beside it: when roots lived there,
+//! a root slot took 40 bytes instead of 16. And malloc gives back only what lies at the top of its
+//! heap, so one block that stays keeps all those below it.
+//!
+//! **How.** The pool maps chunks, and cuts the blocks from them, the lowest address first. A free
+//! block keeps its memory as long as only a few do ([`KEPT`]); otherwise its page goes back at
+//! once. If a chunk is entirely free and another has room, the pool unmaps the free one. One pool
+//! serves all heaps, because a block may outlive its heap, and so that many small heaps share a few
+//! chunks.
+//!
+//! On a system without mappings (in models, under Miri, outside Unix) each block is an allocation
+//! of its own, so that leaks and uses after free are found there.
 
 use std::ptr::NonNull;
 
-/// Size and alignment of a block, in bytes.
+/// The size and the alignment of a block, in bytes.
 pub(crate) const BLOCK: usize = 4096;
 
-/// A fresh block; its content is undefined.
+/// Takes a fresh block. Its content is undefined.
 pub(crate) fn take() -> Option<NonNull<u8>> {
     pool::take()
 }
@@ -22,7 +28,7 @@ pub(crate) fn take() -> Option<NonNull<u8>> {
 /// Gives a block back.
 ///
 /// # Safety
-/// 1. It came from [`take`], and nobody uses it any more.
+/// 1. The block came from [`take`], and nobody uses it any more.
 pub(crate) unsafe fn give(block: NonNull<u8>) {
     // SAFETY: clause 1.
     unsafe { pool::give(block) }
@@ -51,7 +57,7 @@ mod pool {
     /// # Safety
     /// 1. As [`give`](super::give).
     pub(super) unsafe fn give(block: NonNull<u8>) {
-        // SAFETY: clause 1: allocated in `take` with this layout.
+        // SAFETY: clause 1: `take` allocated it with this layout.
         unsafe { dealloc(block.as_ptr(), LAYOUT) }
     }
 }
@@ -67,10 +73,10 @@ mod pool {
     use crate::sys::mem::release_pages;
     use crate::sys::space::Space;
 
-    /// Blocks in a chunk.
+    /// The blocks in a chunk.
     pub(super) const BLOCKS: usize = 256;
     const CHUNK: usize = BLOCKS * BLOCK;
-    /// Free blocks that keep their memory, in the whole process.
+    /// How many free blocks keep their memory, in the whole process.
     pub(super) const KEPT: usize = 64;
 
     static POOL: Ranked<Pool> = Ranked::new(Rank::Blocks, Pool::new());
@@ -108,7 +114,7 @@ mod pool {
     struct Chunk {
         space: Space,
         free: Set,
-        /// Of the free ones, those with memory behind them.
+        /// The free blocks that have memory behind them.
         kept: Set,
         free_blocks: usize,
     }
@@ -124,19 +130,19 @@ mod pool {
             })
         }
 
-        /// Where the blocks begin: the OS aligns to its own pages, which may be smaller.
+        /// The address of the first block: the OS aligns to its own pages, which may be smaller.
         fn start(&self) -> *mut u8 {
             let at = self.space.start();
             at.wrapping_add(at.addr().next_multiple_of(BLOCK) - at.addr())
         }
     }
 
-    /// All chunks, by where their blocks begin.
+    /// All chunks, by the address of their first block.
     #[derive(Debug)]
     pub(super) struct Pool {
         chunks: BTreeMap<usize, Chunk>,
         with_room: BTreeSet<usize>,
-        /// Free blocks with memory behind them, of all chunks.
+        /// The number of free blocks with memory behind them, in all chunks.
         kept: usize,
     }
 
@@ -161,7 +167,7 @@ mod pool {
                 }
             };
             let chunk = self.chunks.get_mut(&at)?;
-            // One with memory first.
+            // A block that has memory comes first.
             let block = first(&chunk.kept).or_else(|| first(&chunk.free))?;
             remove(&mut chunk.free, block);
             self.kept -= usize::from(remove(&mut chunk.kept, block));
@@ -188,19 +194,19 @@ mod pool {
                     .map(|word| word.count_ones() as usize)
                     .sum::<usize>();
                 self.with_room.remove(&at);
-                // Its mapping goes with it.
+                // The chunk's mapping goes with it.
                 self.chunks.remove(&at);
                 return;
             }
             let start = chunk.start().wrapping_add(block * BLOCK);
-            // SAFETY: 1. a free block of a mapping of ours, under the pool's lock.
+            // SAFETY: 1. it is a free block of our mapping, and we hold the pool's lock.
             if self.kept < KEPT || !unsafe { release_pages(start, BLOCK) } {
                 add(&mut chunk.kept, block);
                 self.kept += 1;
             }
         }
 
-        /// Chunks, free blocks, and how many of these have memory behind them.
+        /// The number of chunks, of free blocks, and of free blocks with memory behind them.
         #[cfg(test)]
         pub(super) fn figures(&self) -> (usize, usize, usize) {
             let free = self.chunks.values().map(|chunk| chunk.free_blocks).sum();
@@ -222,15 +228,15 @@ mod tests {
         assert_eq!(pool.figures(), (10, 0, 0));
         for (n, block) in blocks.iter().enumerate() {
             assert!(block.addr().get().is_multiple_of(BLOCK));
-            // SAFETY: taken above, for us alone.
+            // SAFETY: it was taken above, for us alone.
             unsafe { block.write_bytes(n as u8, BLOCK) };
         }
         blocks.sort_unstable();
         blocks.dedup();
         assert_eq!(blocks.len(), count, "no block is handed out twice");
-        // One stays, in the middle.
+        // One block stays, in the middle.
         let stays = blocks.swap_remove(count / 2);
-        // SAFETY: taken above.
+        // SAFETY: it was taken above.
         let before = unsafe { stays.read() };
         for block in blocks {
             pool.give(block.addr().get());
@@ -252,12 +258,12 @@ mod tests {
         for _ in 0..3 {
             let blocks: Vec<_> = (0..BLOCKS).map(|_| pool.take().expect("memory")).collect();
             for block in &blocks {
-                // SAFETY: taken above, for us alone.
+                // SAFETY: it was taken above, for us alone.
                 unsafe { block.write_bytes(7, BLOCK) };
             }
             for block in blocks {
                 let last = block.as_ptr().wrapping_add(BLOCK - 1);
-                // SAFETY: as above; the last byte of the block.
+                // SAFETY: as above; this is the last byte of the block.
                 let last = unsafe { last.read() };
                 assert_eq!(last, 7);
                 pool.give(block.addr().get());

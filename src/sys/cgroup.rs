@@ -1,25 +1,28 @@
 //! The memory limit of the container that this process runs in (Linux control groups).
 //!
-//! `/proc/self/cgroup` names the process's group in each hierarchy, `/proc/self/mountinfo` says where a hierarchy is
-//! mounted and which part of it is to be seen there. A group's limit also binds the groups below it, so the smallest
-//! from the process's own group up to the mount point counts. What a container hides above that is not found.
+//! `/proc/self/cgroup` names the process's group in each hierarchy. `/proc/self/mountinfo` says
+//! where a hierarchy is mounted, and which part of it is visible there. The limit of a group also
+//! binds the groups below it, so the smallest limit from the process's group up to the mount point
+//! counts. A limit above the mount point, which the container hides, is not found.
 //!
-//! | version | file | taken |
+//! | version | file | meaning |
 //! |---|---|---|
-//! | 2 | `memory.max` | the process is killed past it |
-//! | 2 | `memory.high` | it is slowed down past it |
-//! | 1 | `memory.limit_in_bytes` | as `memory.max` |
+//! | 2 | `memory.max` | past it the system kills the process |
+//! | 2 | `memory.high` | past it the system slows the process down |
+//! | 1 | `memory.limit_in_bytes` | the same as `memory.max` |
 //!
-//! Processors need nothing of the kind: `std::thread::available_parallelism` reads the quota of both versions itself.
-//! It rounds down, to at least 1, where Go rounds up, to at least 2. For a collector down is right: a worker more than
-//! the quota pays for uses it up early, and then the program stands still with it until the next period.
+//! Processors need no such code: `std::thread::available_parallelism` reads the quota of both
+//! versions. It rounds down, to at least 1, where Go rounds up, to at least 2. For a collector
+//! rounding down is right: a worker more than the quota pays for uses it up early, and then the
+//! whole program stands still until the next period.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The memory limit in bytes; `None` if there is none, it cannot be found, or it is more than the machine's memory.
+/// Returns the memory limit in bytes; `None` if there is none, if it cannot be found, or if it is
+/// more than the machine's memory.
 ///
-/// Reads some small files, every time.
+/// Each call reads a few small files.
 pub(crate) fn memory_limit() -> Option<u64> {
     // Neither a model checker nor Miri lets a test read files.
     if cfg!(all(target_os = "linux", not(any(loom, shuttle, miri)))) {
@@ -29,7 +32,7 @@ pub(crate) fn memory_limit() -> Option<u64> {
     }
 }
 
-/// [`memory_limit`] of a file system whose root is `root`.
+/// Does what [`memory_limit`] does, for a file system whose root is `root`.
 fn memory_limit_in(root: &Path) -> Option<u64> {
     let physical = physical_memory(&read(&root.join("proc/meminfo"))?)?;
     let groups = read(&root.join("proc/self/cgroup"))?;
@@ -38,15 +41,15 @@ fn memory_limit_in(root: &Path) -> Option<u64> {
         .lines()
         .filter_map(Mount::parse)
         .filter_map(|mount| limit_below(root, &mount, &groups));
-    // Version 1 writes "no limit" as a number near 2^63. A limit of all the memory counts: some containers are told
-    // that the machine has no more than their limit.
+    // Version 1 writes "no limit" as a number near 2^63. A limit that equals the machine's memory
+    // counts, because some containers see a machine that has no more than their limit.
     limits.min().filter(|&limit| limit <= physical)
 }
 
-/// The smallest limit from the process's group in this hierarchy up to the mount point.
+/// Returns the smallest limit from the process's group in this hierarchy up to the mount point.
 fn limit_below(root: &Path, mount: &Mount, groups: &str) -> Option<u64> {
     let group = group_in(groups, mount.version)?;
-    // A group outside what is mounted here cannot be seen; `..` leads out of a cgroup namespace.
+    // A group outside what is mounted here is not visible; `..` leads out of a cgroup namespace.
     let inside = Path::new(group).strip_prefix(&mount.shows).ok()?;
     if inside.components().any(|c| c == Component::ParentDir) {
         return None;
@@ -63,9 +66,9 @@ fn limit_below(root: &Path, mount: &Mount, groups: &str) -> Option<u64> {
 /// The two kinds of hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
-    /// One hierarchy for each controller, or for a few.
+    /// There is a hierarchy for each controller, or for a few controllers.
     One,
-    /// One for all of them.
+    /// One hierarchy serves all controllers.
     Two,
 }
 
@@ -82,13 +85,14 @@ impl Version {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     version: Version,
-    /// The group that is to be seen at the mount point.
+    /// The group that the mount point shows.
     shows: PathBuf,
     point: PathBuf,
 }
 
 impl Mount {
-    /// Reads a line of `mountinfo`: `36 35 98:0 /shows /point options [tags..] - type source options`.
+    /// Reads a line of `mountinfo`: `36 35 98:0 /shows /point options [tags..] - type source
+    /// options`.
     fn parse(line: &str) -> Option<Self> {
         let (mount, kind) = line.split_once(" - ")?;
         let mut kind = kind.split(' ');
@@ -106,7 +110,8 @@ impl Mount {
     }
 }
 
-/// The process's group in the hierarchy of that version, from lines such as `4:cpu,memory:/group` (1), `0::/group` (2).
+/// Returns the process's group in the hierarchy of this version, from lines such as
+/// `4:cpu,memory:/group` (version 1) and `0::/group` (version 2).
 fn group_in(groups: &str, version: Version) -> Option<&str> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
@@ -119,12 +124,13 @@ fn group_in(groups: &str, version: Version) -> Option<&str> {
     })
 }
 
-/// Whether a comma list of controllers or options has the memory controller.
+/// Whether a comma list of controllers or options names the memory controller.
 fn has_memory(list: &str) -> bool {
     list.split(',').any(|item| item == "memory")
 }
 
-/// A path as `mountinfo` writes it: a space, a tab, a line's end and `\` are `\` with three octal digits.
+/// Decodes a path of `mountinfo`, which writes a space, a tab, the end of a line and `\` as `\`
+/// with three octal digits.
 fn unescape(path: &str) -> PathBuf {
     let mut parts = path.split('\\');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -144,19 +150,20 @@ fn unescape(path: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-/// The content of a limit file: bytes, or `max`. Nothing runs within 0 bytes, so 0 is no limit of ours.
+/// Reads the content of a limit file: bytes, or `max`. A limit of 0 is ignored, because nothing
+/// runs within 0 bytes.
 fn limit(content: &str) -> Option<u64> {
     content.trim().parse().ok().filter(|&bytes| bytes > 0)
 }
 
-/// The machine's memory in bytes, from `meminfo`.
+/// Returns the machine's memory in bytes, from `meminfo`.
 fn physical_memory(meminfo: &str) -> Option<u64> {
     let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
     let kib: u64 = total.trim().strip_suffix(" kB")?.parse().ok()?;
     kib.checked_mul(1 << 10)
 }
 
-/// A file's text, whatever its encoding; `None` if it cannot be read.
+/// Returns a file's text, whatever its encoding; `None` if the file cannot be read.
 fn read(file: &Path) -> Option<String> {
     let bytes = fs::read(file).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -173,13 +180,13 @@ mod tests {
     const OTHERS: &str = "23 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
                           32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
 
-    /// A file system of a few files, with 8 GiB of memory.
+    /// A file system of a few files, on a machine with 8 GiB of memory.
     struct Tree(PathBuf);
 
     impl Tree {
         fn new(cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> Self {
             static COUNT: AtomicUsize = AtomicUsize::new(0);
-            // Relaxed: uniqueness is all.
+            // Relaxed: the counter only makes names unique.
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("greywave-cgroup-{}-{count}", std::process::id());
             let tree = Self(std::env::temp_dir().join(name));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::inject::clock_ahead;
 
-/// A moment, to a few milliseconds, that costs a few nanoseconds to take.
+/// A moment that is exact to a few milliseconds, and takes a few nanoseconds to read.
 #[cfg(feature = "sched")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CoarseMoment(u64);
@@ -15,7 +15,7 @@ impl CoarseMoment {
         Self(coarse_ms())
     }
 
-    /// Milliseconds from this moment to now; starts anew after 49 days.
+    /// Milliseconds from this moment to now; they start again from 0 after 49 days.
     pub(crate) fn elapsed_ms(self) -> u32 {
         coarse_ms().wrapping_sub(self.0) as u32
     }
@@ -48,21 +48,21 @@ fn read() -> Instant {
     Instant::now()
 }
 
-/// The time of a model: a microsecond for each step, so that a schedule is the same each time it is run.
+/// The time of a model: each step takes a microsecond, so that a schedule is the same in each run.
 #[cfg(shuttle)]
 fn read() -> Instant {
     let steps = shuttle::current::context_switches();
     beginning() + Duration::from_micros(steps as u64)
 }
 
-/// When every model begins.
+/// The moment at which every model begins.
 #[cfg(shuttle)]
 fn beginning() -> Instant {
     static BEGINNING: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     *BEGINNING.get_or_init(Instant::now)
 }
 
-/// The moment that it is.
+/// Returns the current time.
 #[inline]
 pub(crate) fn now() -> Instant {
     let now = read();
@@ -80,7 +80,7 @@ pub(crate) fn now() -> Instant {
     }
 }
 
-/// A moment; differences are nanoseconds.
+/// A moment. Differences are in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment(Instant);
 
@@ -89,7 +89,7 @@ impl Moment {
         Self(now())
     }
 
-    /// A moment before every other: now, and in a model its beginning.
+    /// Returns a moment before every other: now, or in a model its beginning.
     pub(crate) fn first() -> Self {
         #[cfg(not(shuttle))]
         return Self::now();

@@ -1,4 +1,5 @@
-//! The end of the line: a broken invariant of ours, or memory that cannot be had where no error can be returned.
+//! The end of the process: because an invariant of this crate is broken, or because there is no
+//! memory where no error can be returned.
 
 use std::fmt;
 #[cfg(not(shuttle))]
@@ -6,14 +7,15 @@ use std::io::Write;
 
 /// Writes `message` to standard error and aborts the process.
 ///
-/// Nothing is unwound: an invariant that the heap's safety rests on does not hold, so no more user code may run.
+/// Nothing is unwound: an invariant that the heap's safety rests on does not hold, so no more user
+/// code may run.
 #[cold]
 #[inline(never)]
 pub(crate) fn fatal(message: &str) -> ! {
     fatal_args(format_args!("{message}"))
 }
 
-/// As [`fatal`], with a formatted report.
+/// Does what [`fatal`] does, with a formatted report.
 #[cold]
 #[inline(never)]
 #[cfg(not(shuttle))]
@@ -25,7 +27,7 @@ pub(crate) fn fatal_args(message: fmt::Arguments<'_>) -> ! {
     std::process::abort()
 }
 
-/// Ends the model, which reports its schedule.
+/// Ends the model, which then reports its schedule.
 #[cfg(shuttle)]
 #[allow(clippy::panic, reason = "the end of a model")]
 pub(crate) fn fatal_args(message: fmt::Arguments<'_>) -> ! {

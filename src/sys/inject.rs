@@ -1,11 +1,12 @@
-//! Refusals of the operating system and jumps of its clock, which a test asks for to see what happens then.
+//! Refusals of the operating system and jumps of its clock, which tests ask for.
 //!
-//! Without the feature `internals` nothing is refused and the clock is the system's: the questions below are constants.
+//! Without the feature `internals` nothing is refused, the clock is the system's, and the functions
+//! below are constants.
 
 #[cfg(feature = "internals")]
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
-/// What the operating system can be made to refuse.
+/// The calls of the operating system that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(feature = "internals"),
@@ -15,17 +16,17 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
     )
 )]
 pub enum OsCall {
-    /// Address space, for a reservation or a table.
+    /// Mapping address space, for a reservation or a table.
     Map,
-    /// Taking memory back.
+    /// Giving memory back.
     Release,
-    /// A thread.
+    /// Starting a thread.
     Thread,
-    /// The right to use address space that was reserved.
+    /// Making reserved address space usable.
     Commit,
 }
 
-/// Calls that are still to be granted, and how many are refused after them.
+/// How many calls still succeed, and how many fail after them.
 #[cfg(feature = "internals")]
 #[derive(Debug)]
 struct Plan {
@@ -41,23 +42,24 @@ static PLANS: [Plan; 4] = [const {
     }
 }; 4];
 
-/// Nanoseconds by which the clock is ahead of the system's.
+/// By how many nanoseconds the clock is ahead of the system's.
 #[cfg(feature = "internals")]
 static AHEAD: AtomicI64 = AtomicI64::new(0);
 
-/// From now on `granted` calls of that kind are let through and the `refused` ones after them are not, in the whole process.
+/// Lets the next `granted` calls of this kind succeed, and the `refused` calls after them fail, in
+/// the whole process.
 #[cfg(feature = "internals")]
 pub fn refuse(call: OsCall, granted: u32, refused: u32) {
     let plan = &PLANS[call as usize];
-    // Relaxed (both): a test sets them before what it tests begins.
+    // Relaxed (both): a test sets them before the code under test begins.
     plan.granted.store(granted, Ordering::Relaxed);
     plan.refused.store(refused, Ordering::Relaxed);
 }
 
-/// Sets the clock to the system's and so many nanoseconds more, or less.
+/// Sets the clock to the system's time plus `nanos` nanoseconds.
 #[cfg(feature = "internals")]
 pub fn set_clock_ahead(nanos: i64) {
-    // Relaxed: a time.
+    // Relaxed: it is only a time.
     AHEAD.store(nanos, Ordering::Relaxed);
 }
 
@@ -67,11 +69,11 @@ pub(crate) fn is_refused(call: OsCall) -> bool {
     {
         let plan = &PLANS[call as usize];
         let take = |left: &AtomicU32| {
-            // Relaxed (both): counts.
+            // Relaxed (both): they are only counts.
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
                 .is_ok()
         };
-        // Relaxed: mostly nothing is refused, and then nothing is counted.
+        // Relaxed: usually nothing is refused, and then nothing is counted.
         plan.refused.load(Ordering::Relaxed) > 0 && !take(&plan.granted) && take(&plan.refused)
     }
     #[cfg(not(feature = "internals"))]
@@ -81,12 +83,12 @@ pub(crate) fn is_refused(call: OsCall) -> bool {
     }
 }
 
-/// Nanoseconds by which the clock is ahead.
+/// By how many nanoseconds the clock is ahead.
 #[inline]
 pub(crate) fn clock_ahead() -> i64 {
     #[cfg(feature = "internals")]
     {
-        // Relaxed: a time.
+        // Relaxed: it is only a time.
         AHEAD.load(Ordering::Relaxed)
     }
     #[cfg(not(feature = "internals"))]

@@ -1,14 +1,21 @@
-//! Mutexes with an order: data lives inside [`Ranked`], and a thread takes locks in rising rank only.
+//! Mutexes with an order: the data lives inside [`Ranked`], and a thread takes locks only in rising
+//! rank.
 //!
-//! In debug builds a thread that takes a lock of a rank not above the ones it holds dies at once, so a deadlock that
-//! would need an unlucky schedule is found by any run that takes both locks.
+//! **Claim.** A deadlock among ranked locks is found by any run that takes both locks, not only by
+//! an unlucky schedule.
 //!
-//! Two more rules are held the same way, each by any run that comes by, whatever its schedule:
-//! - A [`Brief`] lock is held while this crate's own code runs, and nobody else's: a waker that is
-//!   cloned, woken or dropped, and a value of a user that is dropped, may come back to the same
-//!   lock, or wait for a thread that waits for it. [`assert_none_held`] stands in front of such code.
-//! - A claim (`sched/chan/party.rs`) is waited for by looking again. Claims are made in rising
-//!   order, and under one no lock is taken: who holds that lock may be looking for the claim.
+//! **How.** In debug builds a thread that takes a lock whose rank is not above the ranks it holds
+//! ends the process at once.
+//!
+//! Debug builds hold two more rules in the same way, whatever the schedule:
+//!
+//! - While a thread holds a [`Brief`] lock, only code of this crate runs. Foreign code is a waker
+//!   that is cloned, woken or dropped, or a user's value that is dropped. It might take the same
+//!   lock, or wait for a thread that waits for that lock. [`assert_none_held`] stands before such
+//!   code.
+//! - A thread waits for a claim (`sched/chan/party.rs`) by trying again. It makes claims in rising
+//!   order, and takes no lock while it has one, because the thread that holds the lock may be
+//!   waiting for the claim.
 
 #[cfg(all(debug_assertions, not(loom)))]
 use std::cell::{Cell, RefCell};
@@ -25,7 +32,8 @@ pub(crate) use crate::sys::lock::modelled::{Condvar, Mutex, MutexGuard};
 #[cfg(all(debug_assertions, not(loom)))]
 use crate::sys::{fatal::fatal_args, thread::thread_local};
 
-/// A lock outside the order: no ranked lock is held when it is taken, and user code may run under it.
+/// A lock outside the order. A thread that takes it holds no ranked lock, and user code may run
+/// under it.
 #[allow(
     clippy::disallowed_types,
     reason = "this is where the plain mutex is named"
@@ -46,7 +54,7 @@ pub(crate) fn lock_within<T>(
     }
 }
 
-/// A lock outside the order under which no code but this crate's own runs; see the module's head.
+/// A lock outside the order under which only code of this crate runs; see the head of this file.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
 pub(crate) struct Brief<T>(Unranked<T>);
@@ -63,7 +71,7 @@ impl<T> Brief<T> {
         Self(Mutex::new(value))
     }
 
-    /// Takes the lock, waiting for it.
+    /// Takes the lock; waits for it.
     #[inline]
     pub(crate) fn lock(&self) -> BriefGuard<'_, T> {
         own::enter_brief();
@@ -71,7 +79,7 @@ impl<T> Brief<T> {
     }
 }
 
-/// A [`Brief`] lock is held; dropping this releases it.
+/// Stands for a held [`Brief`] lock. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct BriefGuard<'a, T>(MutexGuard<'a, T>);
 
@@ -97,7 +105,7 @@ impl<T> Drop for BriefGuard<'_, T> {
     }
 }
 
-/// Foreign code is about to run, which `what` names: in debug builds the process ends if this
+/// Checks that foreign code may run, which `what` names. In debug builds the process ends if this
 /// thread holds a [`Brief`] or [`Ranked`] lock, or a claim.
 #[inline]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
@@ -105,21 +113,21 @@ pub(crate) fn assert_none_held(what: &str) {
     own::assert_none_held(what);
 }
 
-/// This thread has made the claim of that place in the order.
+/// Records that this thread has made the claim with this place in the order.
 #[inline]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
 pub(crate) fn begin_claim(place: usize) {
     own::begin_claim(place);
 }
 
-/// This thread has given that claim back, or used it up.
+/// Records that this thread has given the claim back, or has used it up.
 #[inline]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
 pub(crate) fn end_claim(place: usize) {
     own::end_claim(place);
 }
 
-/// What a thread holds beside ranked locks.
+/// What a thread holds besides ranked locks.
 #[cfg(all(debug_assertions, not(loom)))]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
 mod own {
@@ -130,7 +138,8 @@ mod own {
         static CLAIMS: Cell<Claims> = const { Cell::new(Claims::NONE) };
     }
 
-    /// The places of claims, in the order in which they were made. Two selects that meet are all there is to claim at once.
+    /// The places of a thread's claims, in the order in which it made them. A thread claims at most
+    /// two selects at once, those that meet.
     #[derive(Clone, Copy)]
     struct Claims {
         first: Option<usize>,
@@ -143,7 +152,8 @@ mod own {
             second: None,
         };
 
-        /// Whether there are any, and may be: a thread whose thread-locals are gone cannot be checked, as with ranks.
+        /// Whether this thread has claims. A thread whose thread-locals are gone cannot be checked,
+        /// as with ranks.
         fn are_held() -> bool {
             CLAIMS
                 .try_with(Cell::get)
@@ -238,7 +248,7 @@ pub(crate) enum Rank {
     Frames,
     /// The list of root blocks.
     Roots,
-    /// The pool of blocks that roots live in.
+    /// The pool of blocks that hold root slots.
     Blocks,
     /// Interning of span classes.
     Classes,
@@ -250,7 +260,7 @@ pub(crate) enum Rank {
     Work,
     /// What objects share outside the heap.
     Shared,
-    /// Figures.
+    /// Statistics.
     Stats,
 }
 
@@ -283,7 +293,7 @@ impl<T> Ranked<T> {
         }
     }
 
-    /// Takes the lock, waiting for it.
+    /// Takes the lock; waits for it.
     #[inline]
     pub(crate) fn lock(&self) -> Held<'_, T> {
         push(self.rank);
@@ -294,7 +304,7 @@ impl<T> Ranked<T> {
     }
 }
 
-/// The lock is held; dropping this releases it.
+/// Stands for a held lock. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct Held<'a, T> {
     guard: MutexGuard<'a, T>,
@@ -302,13 +312,14 @@ pub(crate) struct Held<'a, T> {
 }
 
 impl<T> Held<'_, T> {
-    /// Waits on `condvar`, releasing the lock meanwhile.
+    /// Waits on `condvar`, and releases the lock meanwhile.
     #[cfg(not(any(loom, shuttle)))]
     pub(crate) fn wait_on(&mut self, condvar: &Condvar, limit: std::time::Duration) {
         condvar.wait_for(&mut self.guard, limit);
     }
 
-    /// In a model with loom the limit passes at once. With shuttle a short one does, and one of a second or more never.
+    /// In a model under loom the limit passes at once. Under shuttle a short limit does, and a
+    /// limit of a second or more never passes.
     #[cfg(any(loom, shuttle))]
     pub(crate) fn wait_on(&mut self, condvar: &Condvar, limit: std::time::Duration) {
         if cfg!(loom) || limit < std::time::Duration::from_secs(1) {
@@ -341,10 +352,11 @@ impl<T> Drop for Held<'_, T> {
     }
 }
 
-// loom runs all threads of a model on one OS thread, which would be charged with the locks of all.
+// loom runs all threads of a model on one OS thread, which would be charged with the locks of all
+// of them.
 #[cfg(all(debug_assertions, not(loom)))]
 fn push(rank: Rank) {
-    // A thread whose thread-locals are gone cannot be checked any more; its locks still work.
+    // A thread whose thread-locals are gone cannot be checked; its locks still work.
     let _ = HELD.try_with(|held| {
         let mut held = held.borrow_mut();
         if let Some(&top) = held.last()
@@ -376,9 +388,10 @@ fn push(_: Rank) {}
 #[inline(always)]
 fn pop(_: Rank) {}
 
-/// parking_lot's interface over the checker's mutex and condition variable.
+/// The interface of parking_lot over the checker's mutex and condition variable.
 ///
-/// A wait for the condition variable never ends by its limit: in a model a wake-up that is lost is a deadlock.
+/// The limit of a wait on the condition variable never passes, so in a model a lost wake-up is a
+/// deadlock.
 #[cfg(any(loom, shuttle))]
 mod modelled {
     use std::ops::{Deref, DerefMut};
@@ -422,7 +435,8 @@ mod modelled {
     }
 
     impl<T> MutexGuard<'_, T> {
-        /// Gives the lock back, lets others run, and takes it again: a wait that ends for no reason.
+        /// Releases the lock, lets other threads run, and takes the lock again, like a spurious
+        /// wake-up.
         pub(super) fn step_aside(&mut self) {
             self.guard = None;
             yield_now();
@@ -448,7 +462,7 @@ mod modelled {
     #[derive(Debug)]
     pub(crate) struct Condvar(sync::Condvar);
 
-    /// How a wait ended: never by its limit.
+    /// How a wait ended, which is never by its limit.
     pub(crate) struct WaitResult;
 
     impl WaitResult {
@@ -497,7 +511,7 @@ mod tests {
         assert_eq!(*a, 2);
     }
 
-    /// What is not held any more is in nobody's way.
+    /// Locks and claims that were given back do not stop foreign code.
     #[test]
     fn foreign_code_runs_between_locks() {
         let brief = Brief::new(1);

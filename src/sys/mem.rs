@@ -1,11 +1,16 @@
 //! One big reservation for objects, and zeroed tables beside it.
 //!
-//! Both are spaces (`sys/space.rs`): address space, of which a first part is committed and may be used.
+//! Both are spaces (`sys/space.rs`): address space of which a first part is committed and may be
+//! used.
 //!
 //! **Invariants**
-//! - `[M2]` A [`Table`] has room for `len` values of `T`, and all-zero bytes are a valid `T` ([`ZeroValid`]).
-//! - `[M3]` Nobody asks a table for a value that is not committed. An index comes from an object or from a page below the
-//!   arena's top, and the top rises when the tables' parts for it are committed (`heap/mheap.rs`).
+//! - `[M2]` A [`Table`] has room for `len` values of `T`, and all-zero bytes are a valid `T`
+//!   ([`ZeroValid`]).
+//! - `[M3]` Nobody asks a table for a value that is not committed. An index comes from an object,
+//!   or from a page below the arena's top. The top rises only after the parts of the tables for it
+//!   are committed (`heap/mheap.rs`).
+//!
+//! What was tried and dropped is in `sys/space.rs`.
 
 #[cfg(not(any(loom, shuttle)))]
 use std::marker::PhantomData;
@@ -25,10 +30,10 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Reserves `len` bytes at a multiple of [`HUGE_PAGE`], none of which may be touched.
+    /// Reserves `len` bytes at a multiple of [`HUGE_PAGE`]. None of them may be touched yet.
     ///
     /// # Errors
-    /// What the OS says when it refuses.
+    /// The OS refuses.
     pub(crate) fn new(len: usize) -> Result<Self, Refused> {
         let all = len
             .checked_add(HUGE_PAGE)
@@ -36,7 +41,8 @@ impl Reservation {
         let space = Space::reserve(all)?;
         let start = space.start().addr();
         let skip = start.next_multiple_of(HUGE_PAGE) - start;
-        // Tagged words keep 48 bits of an address. User space ends below that unless a process asks for more.
+        // A tagged word keeps 48 bits of an address. User space ends below 2^48 unless a process
+        // asks for more.
         if (start + skip + len) as u64 > 1 << 48 {
             let why = std::io::Error::other("the address space found is above 2^48");
             return Err(Refused::space(len, why));
@@ -53,15 +59,15 @@ impl Reservation {
         self.len
     }
 
-    /// Makes the first `bytes` usable; one call at a time.
+    /// Makes the first `bytes` usable. Only one thread may call this at a time.
     ///
     /// # Errors
-    /// What the OS says when it refuses; nothing has changed then.
+    /// The OS refuses; nothing has changed then.
     pub(crate) fn commit(&self, bytes: usize) -> Result<(), Refused> {
         self.space.commit(self.skip + bytes)
     }
 
-    /// How many bytes from the base may be used.
+    /// Returns how many bytes from the base may be used.
     pub(crate) fn committed(&self) -> usize {
         self.space
             .committed()
@@ -69,41 +75,43 @@ impl Reservation {
             .min(self.len)
     }
 
-    /// Asks for huge pages in `from .. from + len` (bytes from the base, committed). A refusal costs speed only.
+    /// Asks for huge pages in `from .. from + len` (bytes from the base, committed). If the OS
+    /// refuses, only speed is lost.
     pub(crate) fn want_huge_pages(&self, from: usize, len: usize) {
         self.space.want_huge_pages(self.skip + from, len);
     }
 
     /// Puts memory behind `from .. from + len` (bytes from the base, multiples of [`os_page`],
-    /// committed) by one system call, in place of a page fault for each page. Where the OS cannot,
-    /// the memory comes by page faults as ever.
+    /// committed) by one system call, instead of a page fault for each page. If the OS cannot do
+    /// that, the page faults bring the memory.
     pub(crate) fn populate(&self, from: usize, len: usize) {
         self.space.populate(self.skip + from, len);
     }
 
-    /// Gives the memory behind `from .. from + len` (bytes from the base, multiples of [`os_page`]) back to the OS; false
-    /// when the OS refuses. The addresses stay ours, and the next write to one brings memory again. What they read as
-    /// until then: see [`RELEASED_READS_ZERO`].
+    /// Gives the memory behind `from .. from + len` (bytes from the base, multiples of [`os_page`])
+    /// back to the OS. Returns false if the OS refuses. The addresses stay reserved, and the next
+    /// write to one of them brings new memory. What they read as until then: see
+    /// [`RELEASED_READS_ZERO`].
     ///
     /// The system call refuses a range that is not aligned.
     ///
     /// # Safety
-    /// 1. Nobody else reads or writes the range during the call, and nobody needs what was in it.
+    /// 1. Nobody else reads or writes the range during the call, and nobody needs its content.
     pub(crate) unsafe fn release(&self, from: usize, len: usize) -> bool {
         assert!(
             len <= self.len && from <= self.len - len,
             "a release stays inside the reservation"
         );
-        // SAFETY: 1. [M1] inside the space, just checked; clause 1.
+        // SAFETY: 1. [M1] the range is inside the space, as was just checked; clause 1.
         unsafe { release_pages(self.base().wrapping_add(from), len) }
     }
 }
 
-/// As [`Reservation::release`], for pages of any mapping of ours.
+/// Does what [`Reservation::release`] does, for pages of any mapping of ours.
 ///
 /// # Safety
-/// 1. The range is part of a private anonymous mapping; nobody else reads or writes it during the call, and nobody needs
-///    what was in it.
+/// 1. The range is part of a private anonymous mapping; nobody else reads or writes it during the
+///    call, and nobody needs its content.
 pub(crate) unsafe fn release_pages(at: *mut u8, len: usize) -> bool {
     match RELEASE {
         #[cfg(unix)]
@@ -115,14 +123,16 @@ pub(crate) unsafe fn release_pages(at: *mut u8, len: usize) -> bool {
     }
 }
 
-/// Whether memory that was given back reads as zero, as memory does that was never touched. Linux promises it for private
-/// anonymous mappings (madvise(2), `MADV_DONTNEED`); others may keep the old content for a while.
+/// Whether memory that was given back reads as zero, like memory that was never touched. Linux
+/// promises that for private anonymous mappings (madvise(2), `MADV_DONTNEED`); other systems may
+/// keep the old content for a while.
 pub(crate) const RELEASED_READS_ZERO: bool = cfg!(all(
     any(target_os = "linux", target_os = "android"),
     not(miri)
 ));
 
-/// How memory goes back: at once on Linux; elsewhere when the OS needs some; `None`: not at all.
+/// How memory goes back: on Linux at once, elsewhere when the OS needs some; `None` means not at
+/// all.
 const RELEASE: Option<std::ffi::c_int> = {
     // Miri has no mappings.
     #[cfg(miri)]
@@ -154,31 +164,35 @@ const RELEASE: Option<std::ffi::c_int> = {
     advice
 };
 
-/// A type for which all-zero bytes are a value, and which is shared between threads.
+/// A type for which all-zero bytes are a value, and which threads may share.
 ///
 /// # Safety
-/// 1. All-zero bytes are a valid `Self`. 2. `Self` needs no drop. 3. Its alignment is at most 4096.
+/// 1. All-zero bytes are a valid `Self`.
+/// 2. `Self` needs no drop.
+/// 3. Its alignment is at most 4096.
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) unsafe trait ZeroValid: Sync {}
 
-/// As in a normal build; the checkers' atomics have no all-zero representation, but a default value that stands for it.
+/// The same for a model. The checkers' atomics have no all-zero representation, so a default value
+/// stands for it.
 ///
 /// # Safety
-/// As in a normal build, but for clause 1.
+/// The clauses of a normal build, without clause 1.
 #[cfg(any(loom, shuttle))]
 pub(crate) unsafe trait ZeroValid: Sync + Default {}
 
-// SAFETY: 1. zero is a value of every integer atomic. 2. atomics need no drop. 3. aligned to at most 8.
+// SAFETY: 1. zero is a value of every integer atomic. 2. atomics need no drop. 3. its alignment is
+// at most 8.
 unsafe impl ZeroValid for std::sync::atomic::AtomicU64 {}
 // SAFETY: as for `AtomicU64`.
 unsafe impl ZeroValid for std::sync::atomic::AtomicU32 {}
-// SAFETY: the null pointer is all zeroes on every target we support; the rest as for `AtomicU64`.
+// SAFETY: the null pointer is all zeroes on every supported target; the rest is as for `AtomicU64`.
 unsafe impl<T> ZeroValid for std::sync::atomic::AtomicPtr<T> {}
-// SAFETY: a plain value.
+// SAFETY: it is a plain value.
 #[cfg(any(loom, shuttle))]
 unsafe impl ZeroValid for crate::sys::checker::sync::atomic::AtomicU64 {}
 
-/// A fixed array of zero-initialised shared values, in memory that is touched only where it is used.
+/// A fixed array of zero-initialised shared values. Only the parts that are used take memory.
 #[cfg(not(any(loom, shuttle)))]
 #[derive(Debug)]
 pub(crate) struct Table<T> {
@@ -189,15 +203,15 @@ pub(crate) struct Table<T> {
 
 #[cfg(not(any(loom, shuttle)))]
 impl<T: ZeroValid> Table<T> {
-    /// Address space for a table of `len` values, none of which may be asked for yet.
+    /// Reserves address space for a table of `len` values. None of them may be used yet.
     ///
     /// # Errors
-    /// What the OS says when it refuses.
+    /// The OS refuses.
     pub(crate) fn reserve(len: usize) -> Result<Self, Refused> {
         Self::over(len, Space::reserve)
     }
 
-    /// A table of `len` values over a space that `make` makes, of at least a byte.
+    /// Makes a table of `len` values over a space of at least one byte, which `make` makes.
     fn over(len: usize, make: fn(usize) -> Result<Space, Refused>) -> Result<Self, Refused> {
         let bytes = len
             .checked_mul(size_of::<T>())
@@ -209,31 +223,32 @@ impl<T: ZeroValid> Table<T> {
         })
     }
 
-    /// Makes the first `len` values usable; those that are new are zeroed. One call at a time.
+    /// Makes the first `len` values usable; the new ones are zeroed. Only one thread may call this
+    /// at a time.
     ///
     /// # Errors
-    /// What the OS says when it refuses; nothing has changed then.
+    /// The OS refuses; nothing has changed then.
     pub(crate) fn commit(&self, len: usize) -> Result<(), Refused> {
         self.space.commit(len.saturating_mul(size_of::<T>()))
     }
 
-    /// A table of `len` zeroed values, all of them usable.
+    /// Makes a table of `len` zeroed values, all of which may be used.
     ///
     /// # Errors
-    /// What the OS says when it refuses.
+    /// The OS refuses.
     pub(crate) fn new(len: usize) -> Result<Self, Refused> {
         Self::over(len, Space::whole)
     }
 
-    /// The value at `index`. O(1).
+    /// Returns the value at `index`. O(1).
     #[inline]
     pub(crate) fn get(&self, index: usize) -> &T {
         assert!(index < self.len, "table index in range");
-        // SAFETY: just checked.
+        // SAFETY: it was just checked.
         unsafe { self.get_unchecked(index) }
     }
 
-    /// The value at `index`, which the caller has checked.
+    /// Returns the value at `index`, which the caller has checked.
     ///
     /// # Safety
     /// 1. `index` is below the table's length.
@@ -246,11 +261,12 @@ impl<T: ZeroValid> Table<T> {
         let start: *const T = self.space.start().cast_const().cast();
         // SAFETY: [M2] and clause 1: the element is inside the space.
         let at = unsafe { start.add(index) };
-        // SAFETY: [M2] [M3] zeroed or written as a `T` since; shared access only, `T: Sync`.
+        // SAFETY: [M2] [M3] the bytes are zero, or were written as a `T`; access is shared, and `T:
+        // Sync`.
         unsafe { &*at }
     }
 
-    /// Asks the processor to fetch the value at `index`; any index is harmless.
+    /// Asks the processor to fetch the value at `index`. Any index is harmless.
     #[inline]
     pub(crate) fn prefetch(&self, index: usize) {
         let start = self.space.start().cast_const();
@@ -264,7 +280,7 @@ impl<T: ZeroValid> Table<T> {
     }
 }
 
-/// The same over a boxed slice; a model's tables have a few hundred values at most.
+/// The same over a boxed slice; the tables of a model have at most a few hundred values.
 #[cfg(any(loom, shuttle))]
 #[derive(Debug)]
 pub(crate) struct Table<T>(Box<[T]>);
@@ -293,7 +309,7 @@ impl<T: ZeroValid> Table<T> {
     pub(crate) fn want_huge_pages(&self, _: usize) {}
 }
 
-/// Asks the processor to fetch the cache line at `at`; any address is harmless.
+/// Asks the processor to fetch the cache line at `at`. Any address is harmless.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -319,14 +335,15 @@ mod tests {
         assert_eq!(r.base().addr() % HUGE_PAGE, 0);
         for at in [0, r.len() - 1] {
             let p = r.base().wrapping_add(at);
-            // SAFETY: [M1] committed, and inside the space, which nobody else uses.
+            // SAFETY: [M1] the byte is committed and inside the space, which nobody else uses.
             unsafe { p.write(7) };
             // SAFETY: as above.
             assert_eq!(unsafe { p.read() }, 7);
         }
     }
 
-    /// The control is the part that nobody asked for. A kernel that does not know the call has no memory there either.
+    /// The control is the part that was not requested. A kernel without the call has no memory
+    /// there either.
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn memory_is_behind_what_was_populated_and_behind_nothing_else() {
@@ -358,7 +375,7 @@ mod tests {
         r.commit(1 << 20).expect("memory");
         let page = os_page();
         let write = |at: usize| {
-            // SAFETY: [M1] committed, and inside the space, which nobody else uses.
+            // SAFETY: [M1] the byte is committed and inside the space, which nobody else uses.
             unsafe { r.base().wrapping_add(at).write(7) }
         };
         // SAFETY: as above.

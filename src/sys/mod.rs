@@ -1,4 +1,5 @@
-//! The operating system and the standard library, behind the few doors the rest of the crate uses.
+//! The operating system and the standard library, behind the few doors that the rest of the crate
+//! uses.
 
 pub(crate) mod blocks;
 pub(crate) mod cgroup;
@@ -19,11 +20,12 @@ pub(crate) mod space;
 pub(crate) mod sync;
 pub(crate) mod thread;
 
-/// The model checker that this build is for: it brings atomics, locks and threads.
+/// The model checker that this build is for, which provides atomics, locks and threads.
 #[cfg(loom)]
 pub(crate) use loom as checker;
 #[cfg(shuttle)]
 pub(crate) use shuttle as checker;
 
-/// Whether this build is for a model checker: queues are so short that a model reaches their ends, and nobody spins.
+/// Whether this build is for a model checker. If it is, queues are so short that a model reaches
+/// their ends, and nobody spins.
 pub(crate) const MODELLED: bool = cfg!(any(loom, shuttle));

@@ -1,9 +1,10 @@
-//! What every loom model needs: how to explore it, and a plain variable that loom watches.
+//! What every loom model needs: the way to explore it, and a plain variable that loom watches.
 
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-/// Explores `model` with at most `preemptions` switches away from a thread that could go on, from both ends.
+/// Explores `model` from both ends, with at most `preemptions` switches away from a thread that
+/// could go on.
 pub(crate) fn explore(preemptions: usize, model: impl Fn(Order) + Copy + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
@@ -13,11 +14,12 @@ pub(crate) fn explore(preemptions: usize, model: impl Fn(Order) + Copy + Sync + 
     }
 }
 
-/// Which thread of a race runs first to begin with.
+/// Which thread of a race runs first.
 ///
-/// loom notes only the last access to each variable. A thread that loads before it stores hides by its own load that
-/// another thread had loaded before, and then the load between, or after, the two is never tried. Begun from the other
-/// end, the store comes before the load and is found. So each race is explored from both ends.
+/// loom remembers only the last access to each variable. If a thread loads before it stores, its
+/// own load hides that another thread loaded earlier, and loom never tries the load between or
+/// after the two. If the race begins from the other end, the store comes before the load, and loom
+/// finds the case. So each race is explored from both ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Order {
     AsWritten,
@@ -65,7 +67,8 @@ impl Order {
     }
 }
 
-/// A plain variable. loom ends the model when two accesses to it, one of them a write, are not ordered.
+/// A plain variable. loom ends the model if two accesses to it, one of them a write, are not
+/// ordered.
 #[derive(Debug)]
 pub(crate) struct Plain<T>(UnsafeCell<T>);
 
@@ -78,7 +81,7 @@ impl<T: Copy> Plain<T> {
     }
 
     pub(crate) fn get(&self) -> T {
-        // SAFETY: as for `Sync`; a copy, so no reference outlives the access.
+        // SAFETY: as for `Sync`; the value is copied, so no reference outlives the access.
         self.0.with(|value| unsafe { *value })
     }
 

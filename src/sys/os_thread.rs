@@ -1,14 +1,16 @@
-//! A thread as the operating system knows it: its number, what it has run, and what it does now.
+//! A thread as the operating system knows it: its number, how long it has run, and what it does
+//! now.
 //!
-//! For reports only. A number may be given to another thread after the first one has ended, and
-//! `/proc` may be missing (another system, a sandbox): every answer can be "not known".
+//! The answers serve reports only. After a thread has ended the system may give its number to
+//! another, and `/proc` may be missing (on another system, in a sandbox); so every answer can be
+//! "not known".
 
 use std::time::Duration;
 
 use crate::sys::quiet::contain;
 
 std::thread_local! {
-    /// The name under which reports speak of this thread.
+    /// The name that reports use for this thread.
     static NAME: String = {
         let thread = std::thread::current();
         let id = || format!("{:?}", thread.id());
@@ -16,10 +18,11 @@ std::thread_local! {
     };
 }
 
-/// The name of this thread; its number where it has none.
+/// Returns the name of this thread, or its number if it has no name.
 ///
-/// A thread may attach in its very last destructor, a pthread key's, when std knows nothing of the
-/// thread any more and `thread::current` panics: then the system's name for it has to do.
+/// A thread may attach in its very last destructor, a pthread key's. `std` knows nothing of the
+/// thread any more by then, and `thread::current` panics; so this function uses the system's name
+/// for it.
 pub(crate) fn name_of_this_thread() -> String {
     contain(|| NAME.try_with(String::clone).ok())
         .flatten()
@@ -30,26 +33,26 @@ pub(crate) fn name_of_this_thread() -> String {
 /// What a thread does at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// It is on a processor, or wants to be.
+    /// It runs on a processor, or is ready to.
     Runs,
-    /// It sleeps in the system call of that name.
+    /// It sleeps in the system call of this name.
     Sleeps(String),
     /// There is no such thread any more.
     Ended,
-    /// Nobody tells.
+    /// The system does not tell.
     Unknown,
 }
 
-/// The number of a thread of this process; none where the system has none that we know of.
+/// The number of a thread of this process; 0 on a system whose numbers this crate does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OsThread(u32);
 
 impl OsThread {
-    /// This thread. A system call.
+    /// Returns this thread. The call is a system call.
     pub(crate) fn current() -> Self {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
-            // SAFETY: it has no arguments and does not fail.
+            // SAFETY: the call has no arguments and does not fail.
             let id = unsafe { libc::gettid() };
             Self(id.cast_unsigned())
         }
@@ -57,41 +60,44 @@ impl OsThread {
         Self(0)
     }
 
-    /// For an atomic; 0 is nobody.
+    /// Returns the number in a form for an atomic; 0 stands for no thread.
     pub(crate) fn to_raw(self) -> u32 {
         self.0
     }
 
-    /// The counterpart of [`to_raw`](Self::to_raw).
+    /// Does the reverse of [`to_raw`](Self::to_raw).
     pub(crate) fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
 
-    /// The number that tools show.
+    /// Returns the number that tools show.
     pub(crate) fn number(self) -> Option<u64> {
         (self.0 != 0).then_some(u64::from(self.0))
     }
 
-    /// Its name, as far as the system keeps it: 15 bytes.
+    /// Returns the thread's name, of which the system keeps 15 bytes.
     pub(crate) fn name(self) -> Option<String> {
         let id = self.number()?;
         let name = std::fs::read_to_string(format!("/proc/self/task/{id}/comm")).ok()?;
         Some(name.trim_end().to_owned())
     }
 
-    /// The processor time that the thread has used so far.
+    /// Returns the processor time that the thread has used so far.
     pub(crate) fn cpu_time(self) -> Option<Duration> {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
             let id = i32::try_from(self.0).ok().filter(|&id| id != 0)?;
-            // The clock of one thread, as glibc's `pthread_getcpuclockid` makes it: CPUCLOCK_SCHED
-            // (2) and CPUCLOCK_PERTHREAD_MASK (4) below the inverted number.
-            let clock: libc::clockid_t = (!id << 3) | 6;
+            // The clock of one thread, as glibc's `pthread_getcpuclockid` makes it: two flags below
+            // the inverted number.
+            const CPUCLOCK_SCHED: i32 = 2;
+            const CPUCLOCK_PERTHREAD_MASK: i32 = 4;
+            let clock: libc::clockid_t = (!id << 3) | CPUCLOCK_SCHED | CPUCLOCK_PERTHREAD_MASK;
             let mut time = libc::timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
             };
-            // SAFETY: `time` is a valid place for the answer. A number that is no thread's is an error.
+            // SAFETY: `time` is a valid place for the answer. The call fails for a number that is
+            // no thread's.
             let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
             if failed != 0 {
                 return None;
@@ -103,15 +109,15 @@ impl OsThread {
         None
     }
 
-    /// Whether the thread has ended; `None` if nobody tells. One that has got the same number counts
-    /// as this one.
+    /// Returns whether the thread has ended; `None` if the system does not tell. Another thread
+    /// that got the same number counts as this one.
     pub(crate) fn has_ended(self) -> Option<bool> {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
             let id = i32::try_from(self.0).ok().filter(|&id| id != 0)?;
-            // SAFETY: it has no arguments and does not fail.
+            // SAFETY: the call has no arguments and does not fail.
             let process = unsafe { libc::getpid() };
-            // SAFETY: signal 0 is sent to nobody; the call says only whether the thread is there.
+            // SAFETY: signal 0 reaches nobody; the call only says whether the thread exists.
             let answer = unsafe { libc::syscall(libc::SYS_tgkill, process, id, 0) };
             let error = std::io::Error::last_os_error().raw_os_error();
             match (answer, error) {
@@ -124,7 +130,7 @@ impl OsThread {
         None
     }
 
-    /// What the thread does now. Reads files of `/proc`.
+    /// Returns what the thread does now. Reads files of `/proc`.
     pub(crate) fn look(self) -> Seen {
         #[cfg(all(target_os = "linux", not(miri)))]
         {
@@ -147,7 +153,7 @@ mod linux {
 
     pub(super) fn look(id: u32) -> Seen {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/self/task/{id}/{name}"));
-        // proc(5): the number, the name in parentheses (which may hold any), the state.
+        // proc(5): the number, the name in parentheses (which may itself contain some), the state.
         let state = read("stat").ok().and_then(|stat| {
             let (_, rest) = stat.rsplit_once(')')?;
             rest.trim_start().chars().next()
@@ -161,7 +167,8 @@ mod linux {
         }
     }
 
-    /// The name of the call that it sleeps in, and where in the kernel, as far as that is told.
+    /// Returns the name of the call that the thread sleeps in, and the place in the kernel, as far
+    /// as the system tells.
     fn call(syscall: Option<String>, wchan: Option<String>) -> String {
         let number = syscall
             .as_deref()
@@ -181,7 +188,7 @@ mod linux {
         }
     }
 
-    /// Calls that threads wait in, by the names of their manual pages.
+    /// The calls that threads wait in, by the names of their manual pages.
     const CALLS: &[(i64, &str)] = &[
         (libc::SYS_futex, "futex (a lock, a condition, a join)"),
         (libc::SYS_read, "read"),
@@ -262,13 +269,13 @@ mod tests {
         let other = told.recv().expect("told");
         assert_ne!(other, me);
         assert_eq!(other.has_ended(), Some(false));
-        // It is about to sleep in `recv`.
+        // The thread is about to sleep in `recv`.
         while !matches!(other.look(), Seen::Sleeps(call) if call.starts_with("futex")) {
             std::thread::yield_now();
         }
         go_on.send(()).expect("heard");
         thread.join().expect("no panic");
-        // The kernel lets the joiner go a moment before it forgets the thread.
+        // The kernel releases the joiner a moment before it forgets the thread.
         while other.has_ended() != Some(true) {
             std::thread::yield_now();
         }

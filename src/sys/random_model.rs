@@ -1,12 +1,13 @@
 //! What every shuttle model needs: how often it runs, under which schedules, and with which fault.
 //!
-//! A model runs under a number of schedules that is fixed in its test, times `GREYWAVE_SHUTTLE_FACTOR` (1). Half of them
-//! choose a thread at random at each step; the others let the thread with the highest priority run, and take that from
-//! it at a few random steps (Burckhardt et al. 2010, PCT), which reaches what needs one thread to be far behind.
+//! The test of a model fixes a number of schedules, which `GREYWAVE_SHUTTLE_FACTOR` (1) multiplies.
+//! Half of the schedules choose a thread at random at each step. The others run the thread with the
+//! highest priority, and take that priority from it at a few random steps (Burckhardt et al. 2010,
+//! PCT); they reach cases in which one thread is far behind.
 //!
-//! A failure prints its schedule. Written to a file that `GREYWAVE_SHUTTLE_REPLAY` names, it is run again, and nothing else
-//! is: a model takes its time and its random numbers from the schedule. `SHUTTLE_RANDOM_SEED` fixes what schedules are
-//! tried.
+//! A failure prints its schedule. If `GREYWAVE_SHUTTLE_REPLAY` names a file with that text, the
+//! test runs that schedule and no other: a model takes its time and its random numbers from the
+//! schedule. `SHUTTLE_RANDOM_SEED` fixes which schedules are tried.
 
 use std::sync::Arc;
 
@@ -16,14 +17,14 @@ use shuttle::{Config, Runner};
 #[cfg(feature = "sabotage")]
 use crate::sys::sabotage::{Fault, break_the_collector};
 
-/// Steps at which a thread loses its priority, and one more.
+/// The number of steps at which a thread loses its priority, plus one.
 const DEPTH: usize = 4;
-/// How often a model with a fault is explored before the fault counts as not seen: chance must not
-/// decide what a control says.
+/// How often a model with a fault is explored before the fault counts as not seen, so that chance
+/// does not decide the outcome of a control.
 #[cfg(feature = "sabotage")]
 const ROUNDS: usize = 10;
 
-/// Runs `model` under `times` random schedules, and as many with priorities.
+/// Runs `model` under `times` random schedules, and under as many with priorities.
 pub(crate) fn explore(times: usize, model: impl Fn() + Send + Sync + 'static) {
     let model = Arc::new(model);
     let run = |scheduler: Box<dyn Scheduler + Send>| {
@@ -48,24 +49,26 @@ fn config() -> Config {
     let mut config = Config::new();
     config.stack_size = 256 << 10;
     config.silence_warnings = true;
-    // What the other threads hold is leaked: their drops would run in the middle of something.
+    // What the other threads hold is leaked, because their drops would run in the middle of
+    // something.
     config
         .ungraceful_shutdown_config
         .immediately_return_on_panic = true;
     config
 }
 
-/// The negative control: `model` fails under one of the schedules, and says one of `expected`.
+/// The negative control: `model` must fail under one of the schedules, with one of the `expected`
+/// messages.
 #[cfg(feature = "sabotage")]
 pub(crate) fn fails(times: usize, expected: &[&str], model: impl Fn() + Send + Sync + 'static) {
     said_to_fail("the fault", expected, move || explore(times, model));
 }
 
-/// As [`fails`], of a model into whose real functions `fault` is put.
+/// Does what [`fails`] does, for a model into whose real functions `fault` is put.
 ///
-/// The model's own checks say one of `expected`; an assertion of the code under test may see the
-/// fault before they do. Which one comes first depends on the schedule. Without the fault the same
-/// model passes, so either is the fault's doing; a deadlock, or too many steps, is not taken for it.
+/// The model's own checks give one of the `expected` messages. An assertion of the code under test
+/// may see the fault first; that depends on the schedule. The same model passes without the fault,
+/// so the fault causes either failure. A deadlock, or too many steps, does not count.
 #[cfg(feature = "sabotage")]
 pub(crate) fn fails_with(
     fault: Fault,
@@ -76,7 +79,7 @@ pub(crate) fn fails_with(
     said_to_fail(&format!("{fault:?}"), expected, move || {
         break_the_collector(fault);
         let model = Arc::new(model);
-        // The first failure ends it, so rounds cost nothing but to a fault that is not seen.
+        // The first failure ends the search, so only a fault that is not seen takes all rounds.
         for _ in 0..ROUNDS {
             let model = model.clone();
             explore(times, move || model());
@@ -84,7 +87,8 @@ pub(crate) fn fails_with(
     });
 }
 
-/// `run` panics, on a thread of the OS that is its own: what a failed model leaves behind, and the fault, go with it.
+/// Checks that `run` panics, on an OS thread of its own: when that thread ends, what a failed model
+/// leaves behind goes with it, and so does the fault.
 #[cfg(feature = "sabotage")]
 #[allow(
     clippy::disallowed_methods,
@@ -105,7 +109,8 @@ fn said_to_fail(name: &str, expected: &[&str], run: impl FnOnce() + Send + 'stat
     );
 }
 
-/// What a thread of the OS has said when it panicked first; shuttle's own panic says only that there was one.
+/// The message of the first panic on an OS thread; shuttle's own panic says only that there was
+/// one.
 #[cfg(feature = "sabotage")]
 mod first_panic {
     use std::cell::RefCell;
@@ -116,7 +121,7 @@ mod first_panic {
     #[derive(Clone, Default)]
     pub(super) struct Said {
         pub(super) what: String,
-        /// By the library itself, not by a model, shuttle, or std.
+        /// Whether the library itself panicked, and not a model, shuttle or `std`.
         pub(super) by_the_code_under_test: bool,
     }
 
@@ -153,7 +158,7 @@ mod first_panic {
     }
 }
 
-/// A random number below `bound`, of the schedule.
+/// Returns a random number below `bound`, which the schedule determines.
 pub(crate) fn random(bound: usize) -> usize {
     use shuttle::rand::Rng;
     shuttle::rand::thread_rng().gen_range(0..bound)

@@ -1,12 +1,13 @@
-//! Faults put in on purpose, to see that tests catch them.
+//! Faults that a test puts in on purpose, to see that tests catch them.
 //!
-//! With the feature `sabotage` (debug builds only) a test switches one on; otherwise every question is `false` at compile
-//! time and the code behind it is gone. It sits in the lowest layer because every layer above has places that break.
+//! With the feature `sabotage` a test can switch one fault on. Without it every question is `false`
+//! at compile time, and the code behind it is gone. The file is in the lowest layer because every
+//! layer above has places that can be broken.
 
 /// Declares the faults, and the list of all of them.
 macro_rules! faults {
     ($($(#[doc = $what:literal])+ $name:ident)+) => {
-        /// A place where a collector breaks.
+        /// A place where the collector or the scheduler can be broken.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         #[non_exhaustive]
@@ -51,13 +52,13 @@ faults! {
     /// A mutator that is detached takes its buffer with it.
     BufferLostAtDetach
 
-    /// Nobody asks whether an object is of the mutator's heap.
+    /// Nobody checks whether an object belongs to the mutator's heap.
     ForeignUnchecked
-    /// A lock that a mutator of another heap writes to is taken for one whose guard was forgotten.
+    /// A lock that another heap's mutator writes to is taken for one whose guard was forgotten.
     ForeignWriterRead
-    /// Mutators that are older than the second heap of the process are not told of it.
+    /// Mutators that are older than the second heap of the process do not learn of it.
     SecondHeapUntold
-    /// A frame is made of objects of any heap.
+    /// A frame accepts objects of any heap.
     FrameOfForeign
 
     // Roots.
@@ -65,9 +66,9 @@ faults! {
     RootsNotScanned
     /// The last block of root slots is not scanned.
     RootBlockSkipped
-    /// A root that goes on its mutator's thread does not shade its object.
+    /// A root that is dropped on its mutator's thread does not shade its object.
     RootDroppedUnshaded
-    /// A root that goes on another thread is no root from that moment on.
+    /// A root that is dropped on another thread stops being a root at once.
     RootReleasedAtOnce
     /// A mutator keeps every free root slot that it gets.
     RootStockKept
@@ -101,25 +102,29 @@ faults! {
     BatchLost
     /// Marking looks done while one worker is still at it.
     EndsOneWorkerEarly
-    /// The stop that ends marking flushes the buffers, and does not look at the queue that they went to.
+    /// The stop that ends marking flushes the buffers, and does not look at the queue that they
+    /// went to.
     QueueNotSeenAtEnd
     /// The end of marking is decided in the last stop, and the pool is closed some time after it.
     PoolClosedLate
     /// A worker joins the pool whether marking runs or not.
     JoinedWithoutCycle
-    /// Whoever joins the pool is told the number of the cycle before.
+    /// A worker that joins the pool gets the number of the cycle before.
     StaleCycle
-    /// With the world stopped for a whole cycle, a worker that comes last makes it end before marking does.
+    /// If the world is stopped for a whole cycle, a worker that comes last ends the stop before
+    /// marking has ended.
     EndNotAwaited
-    /// When the numbers of cycles begin anew, one has the number 0, which says "never" elsewhere.
+    /// When the cycle numbers start again, one cycle has the number 0, which means "never"
+    /// elsewhere.
     CycleZero
-    /// What workers scan pays nobody who waits for it.
+    /// What workers scan gives no credit to those who wait for it.
     CreditLost
 
     // Stops and handshakes.
     /// The mutator that was attached last is not asked to stop.
     MutatorForgotten
-    /// A stop leaves out who is blocked or parked, and so does not keep it from coming back.
+    /// A stop ignores mutators that are blocked or parked, so it does not keep them from coming
+    /// back.
     BlockedForgotten
     /// A handshake counts as acknowledged by mutators that run and have not acted yet.
     HandshakeNotAwaited
@@ -127,16 +132,16 @@ faults! {
     BlockedNotActedFor
 
     // The scheduler.
-    /// The future of a G that is aborted is dropped as if by no G.
+    /// The future of a G that is aborted is dropped as if no G ran.
     CancelledOutsideItsG
-    /// The monitor does not look, before it sleeps, whether anything has happened since its look for a deadlock, and is slow to
-    /// fall asleep.
+    /// Before it sleeps, the monitor does not check whether anything has happened since it looked
+    /// for a deadlock; and it is slow to fall asleep.
     EventsSleptOver
-    /// The monitor does not hear that the last timer or the last wait for a socket has gone.
+    /// The monitor is not told that the last timer, or the last wait for a socket, is gone.
     LastWaitGoesUnheard
-    /// A wait for a socket that begins on a thread of another runtime, or of none, calls nobody.
+    /// A wait for a socket that begins on a thread of another runtime, or of none, wakes nobody.
     OutsideWaitUnheard
-    /// A deadlock is told to whoever is in `block_on` some time after the look.
+    /// A deadlock is reported to a thread that entered `block_on` some time after the look.
     BystandersTold
     /// A wait for another runtime's timer or socket counts as a wait for a G.
     DriverCountsAsLine
@@ -144,7 +149,7 @@ faults! {
     // Mutators that are not dropped.
     /// The end of a thread detaches the mutator that it has not dropped.
     LostMutatorDetached
-    /// The end of a thread with a mutator is not noted.
+    /// The end of a thread with a mutator is not recorded.
     LossNotNoted
     /// A thread still names the mutator that it has dropped.
     CurrentLeftBehind
@@ -152,33 +157,35 @@ faults! {
     // Weak references.
     /// Weak cells of dead objects are not cleared.
     CensusSkipped
-    /// An upgrade in the last moment of marking does not tell the collector.
+    /// An upgrade in the last moment of marking does not report the object to the collector.
     UpgradeUntold
-    /// An upgrade between the end of marking and the census gives out the dead.
+    /// An upgrade between the end of marking and the census returns a dead object.
     DeadUpgraded
-    /// Weak references are taken for equal by their object's address.
+    /// Weak references are equal if the addresses of their objects are.
     WeakByAddress
 
     // Sweep and spans.
-    /// A span that a mutator takes from its central set counts as unswept, so that it is swept while it is allocated from.
+    /// A span that a mutator takes from its central set counts as unswept, so it is swept while
+    /// objects are allocated in it.
     SweptWhileCached
-    /// Every other span waits for the next cycle with its sweep.
+    /// The sweep of every other span waits for the next cycle.
     SweptLate
     /// The heap's generation stays as it is at the end of marking.
     GenerationKept
-    /// The heap's generation begins anew, when the 32 bits of a span are used up, with the first one.
+    /// When the generation has used up the 32 bits of a span, it starts again from the first one.
     GenerationBeginsAnew
-    /// Cached spans from before the end of marking are not given back.
+    /// Spans that were cached before the end of marking are not given back.
     StaleCacheKept
     /// The sweep does not clear mark bits.
     MarksKept
     /// Two sweepers can claim one span.
     ClaimNotExclusive
-    /// The sweep looks for a large object's mark where its span begins, not where the object does.
+    /// The sweep looks for a large object's mark where the span begins, and not where the object
+    /// begins.
     LargeSweptByItsSpan
     /// A dead object is dropped twice.
     DroppedTwice
-    /// Bytes that objects own outside the heap are not told to the collector.
+    /// Bytes that objects own outside the heap are not reported to the collector.
     ExternalBytesLost
 
     // Pages and slots.
@@ -186,11 +193,11 @@ faults! {
     PageMapNotCleared
     /// Only the first page of a span maps to it.
     OnlyFirstPageMapped
-    /// Pages that a mutator has cached can also be had from the page heap.
+    /// The page heap also hands out pages that a mutator has cached.
     CachedPagesStayFree
-    /// The page before free pages is given back to the system with them.
+    /// The page before a run of free pages is given back to the system with them.
     UsedPageReleased
-    /// Slots are looked for without regard to alignment.
+    /// The search for a slot ignores alignment.
     AlignmentIgnored
     /// A list gets a slot that is eight bytes too small.
     SlotTooSmall
@@ -198,11 +205,13 @@ faults! {
     TriggerLost
 
     // Those who wait.
-    /// A select that is dropped after its future has panicked leaves its cases in the queues of their channels.
+    /// A select that is dropped after its future has panicked leaves its cases in the queues of
+    /// their channels.
     CaseStaysInQueue
-    /// A mutex wakes the next one before it has released the lock of its line.
+    /// A mutex wakes the next waiter before it has released the lock of its queue.
     WokenUnderLock
-    /// A select claims itself before the other one that it meets, whichever is first in the order of claims.
+    /// A select claims itself before the other select that it meets, whichever comes first in the
+    /// order of claims.
     ClaimsOutOfOrder
 
     // Pacing.
@@ -210,11 +219,12 @@ faults! {
     DeadExternalLives
     /// A mutator past its goal passes its safepoint without waiting for the cycle.
     StallEndsEarly
-    /// Each allocation that would fail waits for the running cycle anew, whoever waits for a lock of its thread.
+    /// Each allocation that would fail waits for the running cycle again, even if others wait for a
+    /// lock of its thread.
     RescueWithoutEnd
 }
 
-/// The number of the fault that is in, from 1; 0: none.
+/// The number of the fault that is on, from 1; 0 means none.
 #[cfg(all(feature = "sabotage", not(shuttle)))]
 mod active {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -222,7 +232,7 @@ mod active {
     static ACTIVE: AtomicU32 = AtomicU32::new(0);
 
     pub(super) fn set(number: u32) {
-        // Relaxed: called before the test begins.
+        // Relaxed: it is called before the test begins.
         ACTIVE.store(number, Ordering::Relaxed);
     }
 
@@ -233,7 +243,8 @@ mod active {
     }
 }
 
-/// The same for each model: all its threads are one thread of the OS, and no other model runs there.
+/// The same for each model: all threads of a model are one OS thread, and no other model runs
+/// there.
 #[cfg(all(feature = "sabotage", shuttle))]
 mod active {
     std::thread_local! {
@@ -254,13 +265,13 @@ compile_error!(
     "the feature `sabotage` breaks the collector on purpose: it is for debug builds only"
 );
 
-/// Puts the fault in, in all heaps of the process.
+/// Switches the fault on, in all heaps of the process.
 #[cfg(feature = "sabotage")]
 pub fn break_the_collector(fault: Fault) {
     active::set(fault as u32 + 1);
 }
 
-/// Whether the fault is in.
+/// Whether the fault is on.
 #[inline(always)]
 pub(crate) fn is_on(fault: Fault) -> bool {
     #[cfg(feature = "sabotage")]
@@ -274,7 +285,7 @@ pub(crate) fn is_on(fault: Fault) -> bool {
     }
 }
 
-/// `broken` if the fault is in, else `whole`.
+/// Returns `broken` if the fault is on, otherwise `whole`.
 #[inline(always)]
 pub(crate) fn pick<T>(fault: Fault, broken: T, whole: T) -> T {
     if is_on(fault) { broken } else { whole }

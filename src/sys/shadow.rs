@@ -1,14 +1,15 @@
-//! What AddressSanitizer is told about slots: one that is free, or not handed out yet, must not be touched.
+//! What AddressSanitizer knows about slots: nobody may touch a slot that is free or not handed out.
 //!
-//! The sanitizer sees a reservation as one block that is always valid. Under `--cfg greywave_asan`, which `.ci/asan` sets,
-//! spans are poisoned when they are born, slots are opened when they are handed out and poisoned again when they are swept;
-//! so any access to a dead object, also one by user code through a stale pointer, ends the process with a report. Without
-//! it these functions are empty.
+//! The sanitizer sees a reservation as one block that is always valid. Under `--cfg greywave_asan`,
+//! which `.ci/asan` sets, spans are poisoned when they are made, and slots are opened when they are
+//! handed out and poisoned again when they are swept. So an access to a dead object, even one by
+//! user code through a stale pointer, ends the process with a report. Without that setting these
+//! functions are empty.
 //!
-//! The interface is `sanitizer/asan_interface.h` of LLVM's compiler-rt. Its granule is 8 bytes; slots begin and end at
-//! multiples of 8.
+//! The interface is `sanitizer/asan_interface.h` of LLVM's compiler-rt. Its granule is 8 bytes;
+//! slots begin and end at multiples of 8.
 
-/// Whether the sanitizer is told.
+/// Whether the sanitizer is informed.
 pub(crate) const ON: bool = cfg!(greywave_asan);
 
 #[cfg(greywave_asan)]
@@ -25,7 +26,7 @@ mod interface {
 #[inline(always)]
 pub(crate) fn close(at: *const u8, bytes: usize) {
     #[cfg(greywave_asan)]
-    // SAFETY: it marks the sanitizer's own memory; any range may be given.
+    // SAFETY: the call marks the sanitizer's own memory; any range is allowed.
     unsafe {
         interface::__asan_poison_memory_region(at.cast(), bytes);
     }

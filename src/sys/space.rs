@@ -1,31 +1,37 @@
-//! Address space: reserved first, made usable piece by piece.
+//! Address space that is reserved first, and made usable piece by piece.
 //!
-//! A [`Space`] is a private anonymous mapping that nobody may touch when it is new. [`Space::commit`] makes a longer and
-//! longer part of it, from its start, readable and writable; pages appear there, zeroed, when they are first touched.
+//! A new [`Space`] is a private anonymous mapping that nobody may touch. [`Space::commit`] makes a
+//! growing first part of it readable and writable. When a page there is first touched, it appears
+//! zeroed.
 //!
-//! **Why not writable from the start.** The system takes a writable mapping for memory that will be used. Under strict
-//! overcommit (`vm.overcommit_memory=2`, which ignores `MAP_NORESERVE`) and under `RLIMIT_DATA` all of it counts; a
-//! core dump has its size, and writing one of 256 GiB took 23 s; `mlockall(MCL_FUTURE)` fills it with memory: 9 s for
-//! 1 GiB. What nobody may touch counts for none of them. The price is a call for each piece that is added,
-//! and that reading past the committed part ends the process: before, it read as zero.
+//! **Why it is not writable from the start.** The system expects that a writable mapping will be
+//! used. Under strict overcommit (`vm.overcommit_memory=2`, which ignores `MAP_NORESERVE`) and
+//! under `RLIMIT_DATA` all of it counts. A core dump has its size; writing one of 256 GiB took 23
+//! s. `mlockall(MCL_FUTURE)` fills it with memory, which took 9 s for 1 GiB. A mapping that nobody
+//! may touch counts for none of these. The price is a system call for each piece that is added, and
+//! that a read past the committed part ends the process, where it would otherwise read zero.
 //!
-//! **Who maps.** A space that is wanted as a whole is memory from the start ([`Space::whole`]): the chunks of root slots, the
-//! bitmap of a verifier's walk. `memmap2` maps it, there as on systems without `mprotect`. A reservation it cannot make. All
-//! that it maps anonymously is writable at first: 256 GiB by `map_anon` are refused (ENOMEM) by Linux's default overcommit and
-//! with them `make_read_only`, which comes after; `no_reserve_swap` helps there, and is refused under an `RLIMIT_DATA` of 256 MiB.
-//! `map_copy_read_only` of `/dev/zero` counts for neither; but `mlockall(MCL_FUTURE)` walks it (0.56 s for 4 GiB), and
-//! it takes a file that a sandbox may not have. So a reservation is a call of `libc`.
+//! **Who maps.** A space that is needed as a whole is memory from the start ([`Space::whole`]): the
+//! chunks of root slots, the bitmap of a verifier's walk. `memmap2` maps these, and everything on
+//! systems without `mprotect`.
 //!
-//! **Why the neighbours stay few.** The committed part is one mapping for the kernel and the rest another, because it
-//! merges neighbours of equal rights; so a space costs two of the 65,530 that a process may have by default, however
-//! often it grows.
+//! `memmap2` cannot make a reservation, because all that it maps anonymously is writable at first.
+//! Linux's default overcommit refuses 256 GiB by `map_anon` (ENOMEM), and `make_read_only` would
+//! come too late. `no_reserve_swap` helps there, but under an `RLIMIT_DATA` of 256 MiB it is
+//! refused. `map_copy_read_only` of `/dev/zero` counts for neither; but `mlockall(MCL_FUTURE)`
+//! walks it (0.56 s for 4 GiB), and it needs a file that a sandbox may not have. So a reservation
+//! is a call of `libc`.
+//!
+//! **Why a space is only two mappings.** For the kernel the committed part is one mapping and the
+//! rest another, because it merges neighbours with equal rights. So a space costs two of the 65,530
+//! mappings that a process may have by default, however often it grows.
 //!
 //! **Invariants**
-//! - `[M1]` A space is at `start .. start + len` until it is dropped; its first `committed` bytes are readable and
-//!   writable, and zero where nobody has written. `committed` only rises.
+//! - `[M1]` A space is at `start .. start + len` until it is dropped. Its first `committed` bytes
+//!   are readable and writable, and zero where nobody has written. `committed` only rises.
 //!
-//! **Elsewhere.** Where there is no `mmap`, and under Miri, all is usable from the start; a commit still counts, so that
-//! the same mistakes are found.
+//! **Elsewhere.** Without `mmap`, and under Miri, the whole space is usable from the start. A
+//! commit still counts there, so that the same mistakes are found.
 
 use std::fmt;
 use std::io;
@@ -34,15 +40,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::sys::inject::{OsCall, is_refused};
 
-/// Bytes of all spaces of the process.
+/// The bytes of all spaces of the process.
 static RESERVED: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes of a page of the OS.
+/// Returns the size of a page of the OS, in bytes.
 pub(crate) fn os_page() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| {
         #[cfg(unix)]
-        // SAFETY: a question without arguments in memory.
+        // SAFETY: the call takes no pointer.
         let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         #[cfg(not(unix))]
         let bytes = 4096;
@@ -53,18 +59,18 @@ pub(crate) fn os_page() -> usize {
     })
 }
 
-/// What the system was asked for.
+/// What this crate requested from the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// Address space.
     Space,
-    /// The right to use it.
+    /// The right to use address space.
     Memory,
-    /// Both at once.
+    /// Address space, with the right to use it.
     Mapping,
 }
 
-/// What the system has refused.
+/// A request that the system has refused.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) asked: Asked,
@@ -90,7 +96,7 @@ impl Refused {
     }
 }
 
-/// What may be behind it: the limits that the system does not name.
+/// Names the limits that may be the cause, which the system does not do.
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.bytes;
@@ -103,7 +109,8 @@ impl fmt::Display for Refused {
                     None => f.write_str("RLIMIT_AS is unlimited")?,
                 }
                 write!(f, ", heaps of this process have {ours}")?;
-                // A locked mapping that is too large is refused with this code, whatever its rights are.
+                // A locked mapping that is too large is refused with this code, whatever its
+                // rights.
                 if self.why.kind() == io::ErrorKind::WouldBlock {
                     f.write_str("; after mlockall(MCL_FUTURE) RLIMIT_MEMLOCK bounds it, too")?;
                 }
@@ -129,21 +136,22 @@ impl fmt::Display for Refused {
 pub(crate) struct Space {
     map: os::Map,
     len: usize,
-    /// [M1] Relaxed everywhere: whoever uses a place was told of it by somebody who has seen it committed.
+    /// [M1] Relaxed everywhere: a thread that uses a place was told of it by a thread that has seen
+    /// it committed.
     committed: AtomicUsize,
 }
 
 impl Space {
-    /// Reserves `len` bytes, at least 1, none of which may be touched.
+    /// Reserves `len` bytes, at least 1. None of them may be touched yet.
     ///
     /// # Errors
-    /// What the system says when it refuses.
+    /// The system refuses.
     pub(crate) fn reserve(len: usize) -> Result<Self, Refused> {
         if is_refused(OsCall::Map) {
             return Err(Refused::space(len, io::ErrorKind::OutOfMemory.into()));
         }
         let map = os::Map::reserve(len).map_err(|why| Refused::space(len, why))?;
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         RESERVED.fetch_add(len as u64, Ordering::Relaxed);
         Ok(Self {
             map,
@@ -155,13 +163,13 @@ impl Space {
     /// Maps `len` bytes, at least 1, all of which may be used.
     ///
     /// # Errors
-    /// What the system says when it refuses.
+    /// The system refuses.
     pub(crate) fn whole(len: usize) -> Result<Self, Refused> {
         if is_refused(OsCall::Map) || is_refused(OsCall::Commit) {
             return Err(Refused::mapping(len, io::ErrorKind::OutOfMemory.into()));
         }
         let map = os::Map::whole(len).map_err(|why| Refused::mapping(len, why))?;
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         RESERVED.fetch_add(len as u64, Ordering::Relaxed);
         Ok(Self {
             map,
@@ -179,16 +187,16 @@ impl Space {
         self.len
     }
 
-    /// How many bytes from the start may be used.
+    /// Returns how many bytes from the start may be used.
     pub(crate) fn committed(&self) -> usize {
         self.committed.load(Ordering::Relaxed)
     }
 
-    /// Makes the first `bytes` usable, rounded up to whole pages of the system. One call at a time; a system call,
-    /// if they are not usable already.
+    /// Makes the first `bytes` usable, rounded up to whole pages of the system. Only one thread may
+    /// call this at a time. It is a system call if they are not usable already.
     ///
     /// # Errors
-    /// What the system says when it refuses, or that it is past the end. What could be used before can be used as before.
+    /// The system refuses, or `bytes` is past the end. What was usable before stays usable.
     pub(crate) fn commit(&self, bytes: usize) -> Result<(), Refused> {
         if bytes > self.len {
             return Err(Refused::space(bytes, io::ErrorKind::InvalidInput.into()));
@@ -212,8 +220,10 @@ impl Space {
         Ok(())
     }
 
-    /// Puts memory behind `from .. from + len` by one system call; all of it is committed. The call
-    /// is Linux's (madvise(2), `MADV_POPULATE_WRITE`, since 5.14); an older kernel is asked once.
+    /// Puts memory behind `from .. from + len` by one system call. The whole range is committed.
+    ///
+    /// The call is Linux's (madvise(2), `MADV_POPULATE_WRITE`, since 5.14). An older kernel refuses
+    /// it once, and is not asked again.
     pub(crate) fn populate(&self, from: usize, len: usize) {
         debug_assert!(from + len <= self.committed());
         #[cfg(all(target_os = "linux", not(any(miri, loom, shuttle))))]
@@ -235,13 +245,14 @@ impl Space {
         let _ = len;
     }
 
-    /// Asks for huge pages in `from .. from + len`, all of it committed. A refusal costs speed only.
+    /// Asks for huge pages in `from .. from + len`, all of it committed. If the system refuses,
+    /// only speed is lost.
     pub(crate) fn want_huge_pages(&self, from: usize, len: usize) {
         debug_assert!(from + len <= self.committed());
         #[cfg(all(target_os = "linux", not(miri)))]
         {
             let at = self.start().wrapping_add(from).cast();
-            // SAFETY: [M1] a range of ours; the advice changes no byte of it.
+            // SAFETY: [M1] the range is ours; the advice changes no byte of it.
             let _ = unsafe { libc::madvise(at, len, libc::MADV_HUGEPAGE) };
         }
         #[cfg(not(all(target_os = "linux", not(miri))))]
@@ -251,32 +262,32 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         RESERVED.fetch_sub(self.len as u64, Ordering::Relaxed);
     }
 }
 
-/// Bytes of address space that heaps of this process have, tables included.
+/// Returns the bytes of address space that the heaps of this process have, including their tables.
 pub(crate) fn reserved() -> u64 {
-    // Relaxed: a figure.
+    // Relaxed: statistics only.
     RESERVED.load(Ordering::Relaxed)
 }
 
-/// Whether so many bytes of address space could be had just now.
+/// Checks whether `bytes` bytes of address space are available now.
 ///
 /// # Errors
-/// What the system says when it refuses.
+/// The system refuses.
 pub(crate) fn is_left(bytes: usize) -> Result<(), Refused> {
     if cfg!(miri) {
         return Ok(()); // there is no address space but what the allocator gives
     }
-    // Not `Space::reserve`: nothing that a test refuses, and nothing that counts.
+    // This does not call `Space::reserve`: a test can make that fail, and it counts the space.
     os::Map::reserve(bytes)
         .map(drop)
         .map_err(|why| Refused::space(bytes, why))
 }
 
-/// `RLIMIT_AS` in bytes, if there is such a limit.
+/// Returns `RLIMIT_AS` in bytes, if there is such a limit.
 pub(crate) fn address_limit() -> Option<u64> {
     #[cfg(all(unix, not(miri)))]
     {
@@ -304,16 +315,16 @@ mod os {
 
     use memmap2::{MmapMut, MmapRaw};
 
-    /// Nothing is set aside in swap space for it. Systems that do not have the flag set nothing aside.
+    /// The system sets no swap space aside. Systems without the flag never do.
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     const NO_RESERVE: libc::c_int = libc::MAP_NORESERVE;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     const NO_RESERVE: libc::c_int = 0;
 
-    /// Who takes a mapping back.
+    /// What unmaps a mapping.
     #[derive(Debug)]
     enum Owner {
-        /// This module: so many bytes.
+        /// This module does; the number is its bytes.
         Reserved(usize),
         Whole {
             #[allow(dead_code, reason = "its drop is what it is for")]
@@ -323,7 +334,7 @@ mod os {
 
     #[derive(Debug)]
     pub(super) struct Map {
-        /// Beside the owner, so that nobody who looks for a value asks who that is.
+        /// The start is stored here, so that an access need not ask the owner for it.
         start: NonNull<u8>,
         owner: Owner,
     }
@@ -339,7 +350,8 @@ mod os {
         pub(super) fn reserve(len: usize) -> io::Result<Self> {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
             let nowhere = std::ptr::null_mut();
-            // SAFETY: a new mapping where the system likes it: no address that is in use.
+            // SAFETY: it is a new mapping at an address that the system chooses, so that it
+            // overlaps nothing.
             let start = unsafe { libc::mmap(nowhere, len, libc::PROT_NONE, flags, -1, 0) };
             if start == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
@@ -357,7 +369,7 @@ mod os {
         pub(super) fn commit(&self, from: usize, len: usize) -> io::Result<()> {
             let at = self.start().wrapping_add(from).cast();
             let rights = libc::PROT_READ | libc::PROT_WRITE;
-            // SAFETY: [M1] a range of ours; it takes no right away from anybody.
+            // SAFETY: [M1] the range is ours; the call takes no right away.
             match unsafe { libc::mprotect(at, len, rights) } {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),
@@ -370,13 +382,13 @@ mod os {
             let Owner::Reserved(len) = self.owner else {
                 return;
             };
-            // SAFETY: from `reserve`, and nobody has a reference into it any more.
+            // SAFETY: it came from `reserve`, and nobody has a reference into it any more.
             let freed = unsafe { libc::munmap(self.start().cast(), len) };
             debug_assert_eq!(freed, 0, "an own mapping can be taken back");
         }
     }
 
-    // SAFETY: [M1] bytes at an address; who may touch which is the owner's affair.
+    // SAFETY: [M1] it is only bytes at an address; the owner decides who may touch which.
     unsafe impl Send for Map {}
     // SAFETY: as above.
     unsafe impl Sync for Map {}
@@ -410,7 +422,8 @@ mod os {
     }
 }
 
-/// What stands for a mapping where there is none: zeroed memory, all of it there at once, so not much.
+/// Replaces a mapping where there is none: zeroed memory, which is allocated at once and so must be
+/// small.
 #[cfg(miri)]
 mod os {
     use std::alloc::Layout;
@@ -435,7 +448,7 @@ mod os {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
             let layout = Layout::from_size_align(len, 4096).map_err(io::Error::other)?;
-            // SAFETY: the callers ask for a byte at least.
+            // SAFETY: the callers ask for at least one byte.
             let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
             let start = start.ok_or(io::ErrorKind::OutOfMemory)?;
             Ok(Self { start, layout })
@@ -452,12 +465,12 @@ mod os {
 
     impl Drop for Map {
         fn drop(&mut self) {
-            // SAFETY: from `reserve`, with that layout.
+            // SAFETY: it came from `reserve`, with this layout.
             unsafe { std::alloc::dealloc(self.start(), self.layout) };
         }
     }
 
-    // SAFETY: [M1] bytes; who may touch which is the owner's affair, as with a mapping.
+    // SAFETY: [M1] it is only bytes; the owner decides who may touch which, as with a mapping.
     unsafe impl Send for Map {}
     // SAFETY: as above.
     unsafe impl Sync for Map {}
@@ -477,7 +490,7 @@ mod tests {
         for pages in [1, 2, 2, 1, 64] {
             space.commit(pages * os_page()).expect("memory");
             let last = space.start().wrapping_add(space.committed() - 1);
-            // SAFETY: [M1] committed, and nobody else uses it.
+            // SAFETY: [M1] the byte is committed, and nobody else uses it.
             assert!(unsafe { last.read() } <= 7);
             // SAFETY: as above.
             unsafe { last.write(7) };
@@ -494,7 +507,7 @@ mod tests {
         assert_eq!(space.committed(), space.len());
         for at in [0, space.len() - 1] {
             let place = space.start().wrapping_add(at);
-            // SAFETY: [M1] committed, and nobody else uses it.
+            // SAFETY: [M1] the byte is committed, and nobody else uses it.
             assert_eq!(unsafe { place.read() }, 0);
             // SAFETY: as above.
             unsafe { place.write(7) };
@@ -523,7 +536,7 @@ mod tests {
         assert_eq!(space.committed(), 0);
     }
 
-    /// The rights that the kernel has for each of its mappings in a range: `rw` or `--`, and their bytes.
+    /// The rights and the bytes of each of the kernel's mappings in a range: `rw` or `--`.
     #[cfg(all(target_os = "linux", not(miri)))]
     fn rights(from: usize, len: usize) -> Vec<(String, usize)> {
         let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux has it");
@@ -549,7 +562,7 @@ mod tests {
         assert_eq!(rights(), [("--".to_owned(), 64 * page)]);
         for pages in 1..64 {
             space.commit(pages * page).expect("memory");
-            // SAFETY: [M1] committed, and nobody else uses it.
+            // SAFETY: [M1] the byte is committed, and nobody else uses it.
             unsafe { space.start().wrapping_add(pages * page - 1).write(1) };
             let expected = [
                 ("rw".to_owned(), pages * page),

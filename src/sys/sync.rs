@@ -1,11 +1,13 @@
 //! Atomics and cells, from the standard library, from loom or from shuttle.
 //!
-//! Modules with a model import from here. The checkers' atomics have no all-zero representation, so in a model the tables
-//! of `sys::mem` are not zeroed OS memory. The page map uses the standard atomics directly: no model is about it.
+//! A module that has a model imports from here. The checkers' atomics have no all-zero
+//! representation, so in a model the tables of `sys::mem` are not zeroed OS memory. The page map
+//! uses the standard atomics directly, because no model covers it.
 //!
-//! loom tries every interleaving of a few steps, and every value that the orders of memory accesses allow. shuttle tries
-//! random interleavings of many steps, and takes each access for sequentially consistent: it finds orders of events, never
-//! a missing Acquire. Its cells are the standard library's, unwatched.
+//! loom tries every interleaving of a few steps, and every value that the memory orderings allow.
+//! shuttle tries random interleavings of many steps, and treats each access as sequentially
+//! consistent: it finds bad orders of events, but never a missing Acquire. Its cells are the
+//! standard library's, which it does not watch.
 
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
@@ -20,7 +22,8 @@ pub(crate) use crate::sys::checker::sync::atomic::{
 
 pub(crate) use std::sync::atomic::Ordering;
 
-/// A cell whose accesses loom can check; the closures receive a raw pointer that is valid for the call.
+/// A cell whose accesses loom can check. The closures get a raw pointer that is valid during the
+/// call.
 #[cfg(not(loom))]
 #[derive(Debug)]
 #[repr(transparent)]
@@ -55,7 +58,7 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Tells the processor (or the checker) that this thread is waiting in a loop.
+/// Tells the processor, or the checker, that this thread waits in a loop.
 #[inline]
 pub(crate) fn spin_hint() {
     #[cfg(any(loom, shuttle))]

@@ -1,4 +1,4 @@
-//! Threads of our own, and the number of processors.
+//! This crate's threads, and the number of processors.
 
 #[cfg(feature = "sched")]
 mod sleep;
@@ -24,7 +24,7 @@ use crate::sys::inject::{OsCall, is_refused};
 #[cfg(not(shuttle))]
 use crate::sys::lock::Unranked;
 
-/// Ends the process when it is dropped by a panic.
+/// Ends the process if a panic drops it.
 #[cfg(not(shuttle))]
 struct NoPanic;
 
@@ -39,21 +39,25 @@ impl Drop for NoPanic {
     }
 }
 
-/// The smallest stack that a thread of ours gets where there is room for it, in bytes: what Linux and macOS give main.
+/// The smallest stack of a thread of this crate where there is room for it, in bytes. It is what
+/// Linux and macOS give the main thread.
 #[cfg(not(shuttle))]
 const MAIN_STACK: usize = 8 << 20;
-/// For what lies below a user's code on our threads, and not on main, in bytes.
+/// The room for the frames that lie below user code on this crate's threads and not on the main
+/// thread, in bytes.
 #[cfg(not(shuttle))]
 const STACK_MARGIN: usize = 1 << 20;
-/// Where address space is short, in bytes: what Rust gives a thread.
+/// The size of a stack where address space is short, in bytes. It is what Rust gives a thread.
 #[cfg(not(shuttle))]
 const SMALL_STACK: usize = 2 << 20;
 
-/// How large our threads' stacks are, in bytes.
+/// Returns the stack size of this crate's threads, in bytes.
 ///
-/// They run what users have built: the drop of a list of boxes recurses, and so does its trace. Such a list was built on a
-/// user's thread, most often on main; what main can drop, we must be able to drop. So the size is main's own
-/// (`RLIMIT_STACK`), or `RUST_MIN_STACK` if that is more. It is address space, of which only what is touched becomes memory.
+/// These threads run the destructors and traces of users' objects, and those of a list of boxes
+/// recurse. A user built such a list on a thread of the program, most often the main thread, and
+/// what that thread can drop this crate must be able to drop. So the size is that of the main
+/// thread (`RLIMIT_STACK`), or `RUST_MIN_STACK` if that is more. It is address space, of which only
+/// the touched part becomes memory.
 #[cfg(not(shuttle))]
 fn stack_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
@@ -65,7 +69,7 @@ fn stack_size() -> usize {
     })
 }
 
-/// The limit of main's stack in bytes, if there is one.
+/// Returns the limit of the main thread's stack in bytes, if there is one.
 #[cfg(all(unix, not(any(shuttle, miri))))]
 fn main_stack() -> Option<usize> {
     let mut limit = libc::rlimit {
@@ -83,27 +87,27 @@ fn main_stack() -> Option<usize> {
     None
 }
 
-/// Whether the address is in the used part of this thread's stack; `false` where the system does not tell. What is there no
-/// other thread reaches, unless it was given a pointer.
+/// Whether the address is in the used part of this thread's stack; `false` if the system does not
+/// tell. Another thread reaches what is there only if it was given a pointer.
 pub(crate) fn is_on_this_stack(address: usize) -> bool {
-    // Stacks grow down on every system that tells.
+    // Stacks grow down on every system that tells where they are.
     let here = 0_u8;
     stack_end().is_some_and(|end| ((&raw const here).addr()..end).contains(&address))
 }
 
-/// Where this thread's stack ends, and began to grow.
+/// Returns the highest address of this thread's stack, from which it grows down.
 #[cfg(all(
     any(target_os = "linux", target_os = "android"),
     not(any(loom, shuttle, miri))
 ))]
 fn stack_end() -> Option<usize> {
     std::thread_local! {
-        // The system reads a file to answer for main.
+        // For the main thread the system reads a file to answer, so the answer is kept.
         static END: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
     }
     fn ask() -> Option<usize> {
         let mut attributes = std::mem::MaybeUninit::uninit();
-        // SAFETY: it needs nothing.
+        // SAFETY: the call has no preconditions.
         let this = unsafe { libc::pthread_self() };
         // SAFETY: this thread is alive, and there is room for the answer.
         let failed = unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) };
@@ -111,11 +115,11 @@ fn stack_end() -> Option<usize> {
             return None;
         }
         let (mut lowest, mut size) = (std::ptr::null_mut(), 0);
-        // SAFETY: the call before has initialised the attributes, and there is room for the answers.
+        // SAFETY: the call above has initialised the attributes, and there is room for the answers.
         let failed = unsafe {
             libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut size)
         };
-        // SAFETY: initialised, and not used again.
+        // SAFETY: the attributes are initialised, and not used again.
         unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
         (failed == 0).then(|| lowest.addr() + size)
     }
@@ -126,10 +130,10 @@ fn stack_end() -> Option<usize> {
     })
 }
 
-/// See above.
+/// Returns the highest address of this thread's stack, from which it grows down.
 #[cfg(all(target_vendor = "apple", not(any(loom, shuttle, miri))))]
 fn stack_end() -> Option<usize> {
-    // SAFETY: it needs nothing.
+    // SAFETY: the call has no preconditions.
     let this = unsafe { libc::pthread_self() };
     // SAFETY: this thread is alive.
     let end = unsafe { libc::pthread_get_stackaddr_np(this) };
@@ -146,10 +150,11 @@ fn stack_end() -> Option<usize> {
     None
 }
 
-/// Starts a named thread. A panic on it ends the process: whoever waits for its work would wait for ever.
+/// Starts a named thread. A panic on it ends the process, because whoever waits for its work would
+/// wait for ever.
 ///
 /// # Errors
-/// What the OS says when it refuses.
+/// The OS refuses.
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the facade the lint points to"
@@ -162,7 +167,7 @@ pub(crate) fn spawn(
     if is_refused(OsCall::Thread) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    // The body is in a place that both attempts can take it from.
+    // The body is in a place from which both attempts can take it.
     let body = Arc::new(Unranked::new(Some(body)));
     let start = |stack: usize| {
         let body = body.clone();
@@ -180,7 +185,7 @@ pub(crate) fn spawn(
     start(stack_size()).or_else(|_| start(SMALL_STACK))
 }
 
-/// As in a normal build; but a panic ends the model.
+/// Does the same in a model, which a panic ends.
 #[cfg(shuttle)]
 pub(crate) fn spawn(
     name: String,
@@ -189,7 +194,7 @@ pub(crate) fn spawn(
     shuttle::thread::Builder::new().name(name).spawn(body)
 }
 
-/// Whether the thread has ended; false where nobody tells.
+/// Whether the thread has ended; false if the checker does not tell.
 pub(crate) fn is_finished(thread: &JoinHandle<()>) -> bool {
     #[cfg(not(shuttle))]
     return thread.is_finished();
@@ -200,7 +205,7 @@ pub(crate) fn is_finished(thread: &JoinHandle<()>) -> bool {
     }
 }
 
-/// Sleeps for `time`; in a model others run.
+/// Sleeps for `time`. In a model it lets other threads run instead.
 pub(crate) fn sleep(time: std::time::Duration) {
     #[cfg(not(shuttle))]
     std::thread::sleep(time);
@@ -211,7 +216,8 @@ pub(crate) fn sleep(time: std::time::Duration) {
     }
 }
 
-/// The processor time of this thread so far, in nanoseconds; wall time where the OS does not tell.
+/// Returns the processor time of this thread so far, in nanoseconds; the wall time if the OS does
+/// not tell.
 pub(crate) fn cpu_time_ns() -> u64 {
     #[cfg(all(
         any(target_os = "linux", target_os = "macos"),
@@ -233,7 +239,7 @@ pub(crate) fn cpu_time_ns() -> u64 {
     START.get_or_init(Moment::first).elapsed_ns()
 }
 
-/// The number of processors this process may use; at least 1.
+/// Returns the number of processors that this process may use, at least 1.
 pub(crate) fn processors() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))

@@ -145,56 +145,70 @@ fn each_invariant_is_in_the_table_once() {
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
-/// Files and folders that have been brought to these bounds keep to them: comments of at most 100
-/// columns, and at most 600 lines.
-const DONE: &[&str] = &[
-    "api/array",
-    "api/cell",
-    "api/current",
-    "api/error",
-    "api/external",
-    "api/frame",
-    "api/gc.rs",
-    "api/heap",
-    "api/lock",
-    "api/mod",
-    "api/mutator",
-    "api/poll",
-    "api/private",
-    "api/root",
-    "api/runtime",
-    "api/weak",
-    "api/word",
-    "base/",
-    "pace/",
-    "heap/",
-    "gc/roots",
-    "gc/lock_word",
-];
+/// Rooms whose files do not all keep to the bounds yet: text of at most 100 columns, and at most
+/// 600 lines. Every other file of `src` does.
+const NOT_DONE: &[&str] = &["gc/", "sched/"];
+
+/// The files of these rooms that do.
+const DONE: &[&str] = &["gc/roots", "gc/lock_word"];
+
+/// One file is longer: the settings of a heap, most of which is documentation.
+const LONG: &[&str] = &["api/config.rs"];
+
+/// The lines of `text` that are prose of more than 100 columns, numbered from 1. In a source file
+/// that is a line which is a comment. Tables, code in fences and addresses of links may be wider.
+fn wide_lines(text: &str, is_code: bool) -> Vec<usize> {
+    let mut in_fence = false;
+    let mut wide = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let mut prose = line.trim_start();
+        if is_code {
+            let Some(comment) = prose.strip_prefix("//") else {
+                continue;
+            };
+            prose = comment.trim_start_matches(['/', '!']).trim_start();
+        }
+        if prose.starts_with("```") {
+            in_fence = !in_fence;
+        }
+        let is_address = prose.starts_with('[') && prose.contains("]: ");
+        let may_be_wide = in_fence || prose.starts_with('|') || is_address;
+        if line.chars().count() > 100 && !may_be_wide {
+            wide.push(n + 1);
+        }
+    }
+    wide
+}
 
 #[test]
-fn what_is_done_stays_narrow_and_short() {
+fn text_is_narrow_and_files_are_short() {
     let mut bad = Vec::new();
     for (file, text) in of_src(".rs") {
-        if !DONE.iter().any(|done| file.starts_with(done)) {
+        let starts = |list: &[&str]| list.iter().any(|start| file.starts_with(start));
+        if starts(NOT_DONE) && !starts(DONE) {
             continue;
         }
-        for (n, line) in text.lines().enumerate() {
-            if line.trim_start().starts_with("//") && line.chars().count() > 100 {
-                bad.push(format!(
-                    "{file}:{}: a comment of more than 100 columns",
-                    n + 1
-                ));
-            }
-        }
+        let wide = wide_lines(&text, true).into_iter();
+        bad.extend(wide.map(|n| format!("{file}:{n}: a comment of more than 100 columns")));
         let lines = text.lines().count();
-        if lines > 600 {
+        if lines > 600 && !starts(LONG) {
             bad.push(format!(
                 "{file}: {lines} lines; its tests, or an idea, can have a file"
             ));
         }
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn a_wide_line_is_found() {
+    let long = "x".repeat(100);
+    let code = format!(
+        "// {long}\nlet {long};\n/// | {long} |\n//! ```\n//! {long}\n//! ```\n    /// {long}"
+    );
+    assert_eq!(wide_lines(&code, true), [1, 7]);
+    let page = format!("{long}x\n[a]: {long}\n| {long} |\n```text\n{long}x\n```\n- {long}");
+    assert_eq!(wide_lines(&page, false), [1, 7]);
 }
 
 #[test]

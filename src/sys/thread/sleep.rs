@@ -1,26 +1,30 @@
-//! Whether threads sleep until another thread wakes them: what a look for deadlocks asks the OS.
+//! Whether threads sleep until another thread wakes them. The search for deadlocks asks this.
 //!
-//! A thread sleeps for ever, as far as anybody can tell, if it is in a `futex` wait **without a time limit** and has not run for
-//! a while: it waits for a lock, a condition, a channel, a join. Whatever else it does may end by itself: it computes, it
-//! sleeps for a time, it waits for input or a signal, or for a condition with a limit (`recv_timeout`, `park_timeout`,
-//! `wait_timeout`, a pool's idle thread), after which it may do anything. Linux tells the call and its arguments
-//! (`/proc/self/task/*/syscall`, proc(5)).
+//! **Claim.** A thread sleeps for ever, as far as the OS can tell, if it is in a `futex` wait
+//! **without a time limit** and has not run for a while. It waits for a lock, a condition, a
+//! channel or a join.
 //!
-//! Threads of ours wait for work with limits that mean nothing: the collector for a trigger, a worker for a P. Such a wait
-//! counts as one for ever. Each of them says so itself, by its number, and a worker only while it waits for a P: what it runs
-//! is a user's code, whose limits are meant.
+//! **Why.** Everything else may end by itself: the thread computes, sleeps for a time, waits for
+//! input or a signal, or for a condition with a limit (`recv_timeout`, `park_timeout`,
+//! `wait_timeout`, a pool's idle thread). After that it may do anything. Linux shows the system
+//! call and its arguments (`/proc/self/task/*/syscall`, proc(5)).
+//!
+//! **Exception.** This crate's threads wait for work with limits that mean nothing: the collector
+//! for a trigger, a worker for a P. Such a wait counts as one for ever. Each of these threads
+//! registers itself by its number. A worker counts only while it waits for a P, because at other
+//! times it runs user code, whose limits mean something.
 
 use std::time::Duration;
 
 pub(crate) use imp::{Ours, os_id, set_waits_for_work};
 
-/// Whether every other thread of the process sleeps until a thread wakes it, and none has run for `this_long`; false where
-/// the OS does not tell. Waits that long.
+/// Whether every other thread of the process sleeps until a thread wakes it, and none has run for
+/// `this_long`; false if the OS does not tell. The call takes that long.
 pub(crate) fn others_sleep_for_ever(this_long: Duration) -> bool {
     stay_asleep(this_long, imp::others)
 }
 
-/// As [`others_sleep_for_ever`], of these threads alone, by their numbers.
+/// Does what [`others_sleep_for_ever`] does, for these threads only, by their numbers.
 pub(crate) fn they_sleep_for_ever(this_long: Duration, threads: &[u32]) -> bool {
     stay_asleep(this_long, || imp::sleepers(threads.iter().copied()))
 }
@@ -33,7 +37,7 @@ fn stay_asleep(this_long: Duration, look: impl Fn() -> Option<Vec<Sleeper>>) -> 
     look().is_some_and(|after| after == before)
 }
 
-/// A thread that sleeps for ever: its number, and how much it has run, and how often.
+/// A thread that sleeps for ever: its number, and how long and how often it has run.
 type Sleeper = (u32, String);
 
 #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
@@ -46,14 +50,15 @@ mod imp {
     use crate::sys::lock::Unranked;
     use crate::sys::os_thread::OsThread;
 
-    /// Threads of ours: the number, and whether the thread waits for work.
+    /// This crate's threads: the number of each, and whether it waits for work.
     static OURS: Unranked<Vec<(u32, Arc<AtomicU8>)>> = Unranked::new(Vec::new());
 
     thread_local! {
         static MINE: RefCell<Option<Arc<AtomicU8>>> = const { RefCell::new(None) };
     }
 
-    /// This thread is one of ours while this lives. What it waits for is work, unless it says otherwise.
+    /// While this value lives, this thread is one of this crate's. It waits for work unless it says
+    /// otherwise.
     pub(crate) struct Ours(u32);
 
     impl Ours {
@@ -71,22 +76,23 @@ mod imp {
         }
     }
 
-    /// Whether this thread, if it is one of ours, waits for work from now on.
+    /// Records whether this thread, if it is one of this crate's, waits for work from now on.
     pub(crate) fn set_waits_for_work(waits: bool) {
         MINE.with_borrow(|mine| {
             if let Some(mine) = mine {
-                // Relaxed: for a report, which looks twice.
+                // Relaxed: it serves a report, which looks twice.
                 mine.store(u8::from(waits), Ordering::Relaxed);
             }
         });
     }
 
-    /// The number that the OS has for this thread.
+    /// Returns the number that the OS gives this thread.
     pub(crate) fn os_id() -> u32 {
         OsThread::current().to_raw()
     }
 
-    /// All threads of the process but this one; `None` if one does not sleep for ever.
+    /// Returns all threads of the process except this one; `None` if one of them does not sleep for
+    /// ever.
     pub(super) fn others() -> Option<Vec<Sleeper>> {
         let me = os_id();
         let mut threads = Vec::new();
@@ -100,7 +106,7 @@ mod imp {
         sleepers(threads.into_iter())
     }
 
-    /// These threads; `None` if one does not sleep for ever.
+    /// Returns these threads; `None` if one of them does not sleep for ever.
     pub(super) fn sleepers(threads: impl Iterator<Item = u32>) -> Option<Vec<Sleeper>> {
         let ours = OURS.lock().clone();
         let for_work: Vec<u32> = ours
@@ -120,17 +126,18 @@ mod imp {
             .collect()
     }
 
-    /// Whether a wait has a limit.
+    /// Whether a wait has a time limit.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum Limit {
         None,
         Some,
     }
 
-    /// What a line of `syscall` says of a `futex` wait; `None` if it is about anything else.
+    /// Reads a line of `syscall` that shows a `futex` wait; `None` if it shows anything else.
     ///
-    /// The number of the call comes first, and its arguments after it; "running" if the thread does, and -1 if it sleeps
-    /// outside of any call. The fourth argument of a wait is where its limit is, or null.
+    /// The line begins with the number of the call, and the arguments follow. It is "running" if
+    /// the thread runs, and begins with -1 if the thread sleeps outside any call. The fourth
+    /// argument of a wait is the address of its limit, or null.
     pub(super) fn futex_wait(line: &str) -> Option<Limit> {
         let mut words = line.split_whitespace();
         let number: libc::c_long = words.next()?.parse().ok()?;
@@ -208,14 +215,15 @@ mod tests {
         }
     }
 
-    /// What threads wait for, in each way.
+    /// What threads wait for, in each of the ways.
     struct End {
         over: AtomicBool,
         std: (std_sync::Mutex<()>, std_sync::Condvar),
         ours: (Unranked<()>, Condvar),
     }
 
-    /// Whether a thread in `wait`, which ends when it is over, is taken for one that sleeps for ever.
+    /// Whether a thread in `wait`, which ends when `over` is set, counts as one that sleeps for
+    /// ever.
     fn seen_in(wait: fn(&End, Receiver<()>)) -> bool {
         let end = Arc::new(End {
             over: AtomicBool::new(false),
@@ -230,7 +238,7 @@ mod tests {
             wait(&there, gate);
         });
         let id = told.recv().expect("the thread begins");
-        // It is on its way until the OS says that it sleeps in this call.
+        // The thread is on its way until the OS shows that it sleeps in this call.
         let path = format!("/proc/self/task/{id}/syscall");
         while !std::fs::read_to_string(&path).is_ok_and(|line| futex_wait(&line).is_some()) {
             std::thread::yield_now();
@@ -247,7 +255,8 @@ mod tests {
         sleeps
     }
 
-    /// Each way to wait for another thread, and the same with a limit, after which the thread may do anything.
+    /// Each way to wait for another thread, and the same with a limit, after which the thread may
+    /// do anything.
     #[test]
     fn a_wait_with_a_limit_is_not_for_ever() {
         const LIMIT: Duration = Duration::from_secs(3600);
@@ -306,7 +315,8 @@ mod tests {
         }
     }
 
-    /// A thread of ours that waits for work with a limit sleeps for ever, and one that runs a user's code does not.
+    /// A thread of this crate that waits for work with a limit sleeps for ever; one that runs user
+    /// code does not.
     #[test]
     fn a_limit_of_a_wait_for_work_means_nothing() {
         for is_ours in [true, false] {
