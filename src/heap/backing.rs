@@ -5,20 +5,21 @@ use crate::sys::sync::{AtomicU64, Ordering};
 /// How much memory is behind the arena, and how much should be.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    /// Bytes of pages that are neither released nor untouched. Falls only under the lock of the
-    /// page heap.
+    /// The bytes of pages that are neither released nor untouched. The value falls only under the
+    /// lock of the page heap.
     pub(super) bytes: AtomicU64,
-    /// Past so many bytes growth of the arena releases idle memory; `u64::MAX`: never.
+    /// If there are more bytes than this, growth of the arena releases idle memory; `u64::MAX`
+    /// means never.
     pub(super) by_growth: AtomicU64,
-    /// Past so many bytes, tables included, whoever needs memory releases idle memory: the memory
-    /// limit.
+    /// If there are more bytes than this, including tables, an allocation that needs memory
+    /// releases idle memory. It is the memory limit.
     pub(super) limit: AtomicU64,
-    /// Bytes of spans when marking last ended, before the sweep.
+    /// The bytes of spans when marking last ended, before the sweep.
     pub(super) peak: AtomicU64,
 }
 
 impl Backing {
-    /// Nothing is backed, and there are no bounds.
+    /// Makes the books of a heap with no memory behind it and no bounds.
     pub(super) fn new() -> Self {
         Self {
             bytes: AtomicU64::new(0),
@@ -28,10 +29,10 @@ impl Backing {
         }
     }
 
-    /// Marking is over, and the sweep has not begun: the spans are as many as they get. They have
-    /// `bytes`.
+    /// Records the bytes of all spans. Marking has ended and the sweep has not begun, so there are
+    /// more spans than at any other time of the cycle.
     pub(super) fn note_peak(&self, bytes: u64) {
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         self.peak.store(bytes, Ordering::Relaxed);
     }
 }
@@ -41,21 +42,21 @@ impl Backing {
 pub(crate) struct HeapMemory {
     /// In spans.
     pub(crate) in_use: u64,
-    /// Free, with memory behind it; page caches included.
+    /// Free, with memory behind it. Page caches count here.
     pub(crate) idle: u64,
     /// Free, with no memory behind it: given back, or never touched since the arena grew.
     pub(crate) released: u64,
-    /// Bitmaps and tables for all of these.
+    /// In bitmaps and tables for all of these.
     pub(crate) metadata: u64,
 }
 
 impl HeapMemory {
-    /// Memory of the arena that the system backs.
+    /// Returns the memory of the arena that the system backs.
     pub(crate) const fn backed(&self) -> u64 {
         self.in_use + self.idle
     }
 
-    /// The same with the tables: what counts against the memory limit.
+    /// Returns the same plus the tables: what counts against the memory limit.
     pub(crate) const fn mapped(&self) -> u64 {
         self.backed() + self.metadata
     }

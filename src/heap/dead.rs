@@ -1,20 +1,18 @@
-//! What the sweep does with dead objects: whose code drops them, and what their slots hold after
-//! it.
+//! What the sweep does with dead objects: who drops them, and what their slots hold afterwards.
 
 use crate::heap::span_class::ClassRef;
 use crate::sys::fatal::fatal;
 
-/// The byte that fills freed slots in poison mode: a poisoned pointer is far outside user space.
+/// The byte that fills freed slots in poison mode. A pointer made of it is far outside user space.
 pub(crate) const POISON: u8 = 0xDB;
 
-/// What happens to dead objects; the collector implements it.
+/// The receiver of dead objects, which the collector implements.
 pub(crate) trait DeadObjects {
-    /// The object at `at`, of `class`, in a slot of `slot` bytes, is dead and is to be dropped,
-    /// now.
+    /// Drops the dead object at `at`, of `class`, in a slot of `slot` bytes, now.
     fn drop_object(&mut self, class: ClassRef, at: *mut u8, slot: usize);
 }
 
-/// For a mutator that sweeps on its way: it runs no user code.
+/// The receiver of a mutator that sweeps during an allocation: it runs no user code.
 #[derive(Debug)]
 pub(crate) struct NoDrops;
 

@@ -1,5 +1,5 @@
-//! Large objects: above the last size class, or aligned to more than a page. Each has a span of its
-//! own.
+//! Large objects, which are above the last size class, or aligned to more than a page. Each has a
+//! span of its own.
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE, pages_for};
 use crate::heap::mheap::{MHeap, OutOfPages, Paint};
@@ -7,14 +7,14 @@ use crate::heap::span_class::ClassRef;
 use crate::sys::shadow;
 use crate::sys::sync::Ordering;
 
-/// A large object just allocated.
+/// A large object that was just allocated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LargeObject {
-    /// Offset of the object in the arena.
+    /// The offset of the object in the arena.
     pub(crate) offset: usize,
-    /// Bytes from there to the end of its span.
+    /// The bytes from there to the end of its span.
     pub(crate) slot: usize,
-    /// Bytes of its span.
+    /// The bytes of its span.
     pub(crate) span_bytes: usize,
 }
 
@@ -22,7 +22,7 @@ impl MHeap {
     /// Allocates a span for one object of `class`, `size` bytes at a multiple of `align`.
     ///
     /// # Errors
-    /// [`OutOfPages`] when the reservation is exhausted.
+    /// [`OutOfPages`] if the reservation is exhausted.
     pub(crate) fn alloc_large(
         &self,
         class: ClassRef,
@@ -32,7 +32,8 @@ impl MHeap {
     ) -> Result<LargeObject, OutOfPages> {
         let pages = u32::try_from(pages_for(size.max(1))).map_err(|_| OutOfPages)?;
         let align_pages = u32::try_from(align.div_ceil(PAGE_SIZE)).map_err(|_| OutOfPages)?;
-        // The arena's base is aligned to a huge page only; beyond that, take more and align inside.
+        // The arena's base is only aligned to a huge page. For a larger alignment the span is
+        // longer, and the object is aligned inside it.
         let inside = align > crate::sys::mem::HUGE_PAGE;
         let (total, page_align) = if inside {
             (pages.checked_add(align_pages).ok_or(OutOfPages)?, 1)
@@ -42,7 +43,7 @@ impl MHeap {
         let head = self.new_span(class, total, page_align, false, None)?;
         let start = (head as usize) << PAGE_SHIFT;
         let offset = start + self.at(start).align_offset(align);
-        // Relaxed: published with the object.
+        // Relaxed: publishing the object publishes it.
         self.span(head)
             .object_at
             .store((offset - start) as u32, Ordering::Relaxed);
@@ -52,7 +53,7 @@ impl MHeap {
         let span_bytes = (total as usize) << PAGE_SHIFT;
         let slot = start + span_bytes - offset;
         shadow::open(self.at(offset), size);
-        // [O2] a list's length.
+        // [O2] This word is a list's length.
         shadow::open(self.at(offset + slot - 8), 8);
         class.figures.allocated(1, span_bytes as u64);
         Ok(LargeObject {

@@ -1,17 +1,22 @@
-//! The first tier: what one mutator allocates from, without a lock or an atomic operation.
+//! The first tier of the allocator: what one mutator allocates from, without a lock or an atomic
+//! operation.
+//!
+//! **Claim.** An allocation that hits probes once, and moves a pointer.
 //!
 //! For each span class in use there is a cursor over a run of free slots: `cur += slot` while `cur
-//! < end`. The fixed classes sit in an array by size class; a type's classes in a small hash table
-//! by [`ClassKey`], grown until its keys do not collide, so that the hit path probes once.
+//! < end`. The cursors of the fixed classes are in an array by size class. Those of a type's
+//! classes are in a small hash table by [`ClassKey`], which grows until its keys do not collide, so
+//! that a hit needs one probe. Beyond [`COLLISION_FREE_BITS`] the table would grow too large, and a
+//! key that collides takes the slow path.
 //!
-//! Everything is a `Cell`: the cache belongs to the thread that runs its mutator, or to the
-//! collector while it holds that mutator stopped.
+//! All fields are `Cell`s. The cache belongs to the thread that runs its mutator, or to the
+//! collector while that holds the mutator stopped.
 //!
 //! **Invariants**
-//! - `[C1]` Slots in `cur .. end` are free, initialised by nobody, and belong to this cache.
-//! - `[C2]` Slots of the cursor's span below `cur` are allocated; above `end`, the allocation bits
-//!   tell.
-//! - `[C3]` `first` points to `storage`, which is replaced only by [`MCache::grow`], and has `1 <<
+//! - `[C1]` The slots in `cur .. end` are free and uninitialised, and belong to this cache.
+//! - `[C2]` The slots of the cursor's span below `cur` are allocated; for those from `end` on, the
+//!   allocation bits tell.
+//! - `[C3]` `first` points to `storage`, which only [`MCache::grow`] replaces, and which has `1 <<
 //!   (64 - shift)` cursors.
 
 use std::cell::{Cell, RefCell};
@@ -21,19 +26,19 @@ use crate::heap::size_class::SizeClass;
 use crate::heap::span_class::{ClassKey, ClassRef};
 use crate::sys::shadow;
 
-/// No span.
+/// Stands for no span.
 pub(crate) const NO_SPAN: u32 = 0;
 
 /// A run of free slots of one class.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     key: Cell<u64>,
-    /// Address of the next free slot.
+    /// The address of the next free slot.
     pub(crate) cur: Cell<usize>,
-    /// Address after the run.
+    /// The address after the run.
     pub(crate) end: Cell<usize>,
     pub(crate) class: Cell<Option<ClassRef>>,
-    /// First page of the span; [`NO_SPAN`] when there is none (page 0 is never a span).
+    /// The first page of the span; [`NO_SPAN`] if there is none, because page 0 is never in a span.
     pub(crate) span: Cell<u32>,
 }
 
@@ -48,7 +53,7 @@ impl Cursor {
         }
     }
 
-    /// The next free slot. O(1).
+    /// Returns the next free slot. O(1).
     #[inline(always)]
     pub(crate) fn bump(&self, slot: usize) -> Option<usize> {
         let at = self.cur.get();
@@ -77,12 +82,12 @@ pub(crate) struct MCache {
     shift: Cell<u32>,
     storage: RefCell<Vec<Cursor>>,
     typed: Cell<usize>,
-    /// Free pages for small spans, taken from the page heap in one go.
+    /// Free pages for small spans, which were taken from the page heap together.
     pub(crate) pages: RefCell<Option<PageCache>>,
 }
 
 const FIRST_BITS: u32 = 5;
-/// Up to this size the table grows to be free of collisions; beyond, it probes.
+/// Up to this size the table grows until it has no collisions; beyond it, a lookup may probe.
 const COLLISION_FREE_BITS: u32 = 12;
 
 impl MCache {
@@ -105,7 +110,7 @@ impl MCache {
         *self.storage.borrow_mut() = table;
     }
 
-    /// The cursor of a fixed size class.
+    /// Returns the cursor of a fixed size class.
     #[inline(always)]
     pub(crate) fn fixed(&self, class: SizeClass) -> &Cursor {
         &self.fixed[usize::from(class.0)]
@@ -117,13 +122,14 @@ impl MCache {
         (key.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> shift) as usize
     }
 
-    /// The next free slot of `key`'s class, if its cursor is found at once and not exhausted.
+    /// Returns the next free slot of `key`'s class, if the first probe finds its cursor and the run
+    /// is not exhausted.
     #[inline(always)]
     pub(crate) fn bump_typed(&self, key: ClassKey, slot: usize) -> Option<usize> {
         let index = Self::slot_of(key, self.shift.get());
-        // SAFETY: [C3] a hash shifted right by `shift` is below the table's length.
+        // SAFETY: [C3] a hash that is shifted right by `shift` is below the table's length.
         let at = unsafe { self.first.get().add(index) };
-        // SAFETY: [C3] the table is alive, and only shared references to cursors exist.
+        // SAFETY: [C3] the table is alive, and only shared references to its cursors exist.
         let cursor = unsafe { &*at };
         if cursor.key.get() == key.0 {
             cursor.bump(slot)
@@ -132,7 +138,7 @@ impl MCache {
         }
     }
 
-    /// Runs `f` with `key`'s cursor, which is made (with `class`) if it is new.
+    /// Runs `f` with `key`'s cursor. If there is none, makes it, with `class`.
     pub(crate) fn with_typed<R>(
         &self,
         key: ClassKey,
@@ -194,7 +200,8 @@ impl MCache {
         self.install(table);
     }
 
-    /// The cursors in a table of `1 << bits`; `None` if a small one has collisions.
+    /// Returns the cursors in a table of `1 << bits` places; `None` if the table is small and has
+    /// collisions.
     fn rehash(old: &[Cursor], bits: u32) -> Option<Vec<Cursor>> {
         let table: Vec<Cursor> = (0..1_usize << bits).map(|_| Cursor::empty()).collect();
         let mask = table.len() - 1;

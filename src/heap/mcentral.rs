@@ -1,34 +1,34 @@
-//! The middle tier: for each span class, the spans that no mutator caches.
+//! The middle tier of the allocator: for each span class, the spans that no mutator caches.
 //!
-//! Three lists. At the end of marking every swept span becomes unswept at once; instead of moving
-//! them then, each class turns its lists over when it is first asked in the new generation.
+//! There are three lists. At the end of marking every swept span becomes unswept at once. The spans
+//! are not moved then; each class turns its lists over when it is first used in the new generation.
 //!
-//! A list may hold stale entries (spans that the background sweeper has swept or freed since); an
-//! entry counts only if the span can be claimed, so it is harmless, and `unswept` is emptied at the
-//! turn.
+//! A list may have stale entries: spans that the background sweeper has swept or freed since. An
+//! entry counts only if its span can be claimed, so a stale one is harmless. `unswept` is emptied
+//! at the turn.
 
 use crate::base::crowd::shrink_after_crowd;
 use crate::heap::span::HeapGen;
 use crate::sys::lock::{Held, Rank, Ranked};
 
-/// For how many spans a list keeps room, however few are in it.
+/// The number of spans for which a list always keeps room.
 const LISTED: usize = 256;
 
-/// The sets of one span class.
+/// The span lists of one class.
 #[derive(Debug)]
 pub(crate) struct Central {
     sets: Ranked<Sets>,
 }
 
-/// Spans by first page.
+/// The lists, which hold spans by their first pages.
 #[derive(Debug)]
 pub(crate) struct Sets {
     generation: u64,
-    /// Swept, with free slots.
+    /// Swept spans with free slots.
     pub(crate) partial: Vec<u32>,
-    /// Swept, no free slot.
+    /// Swept spans without a free slot.
     pub(crate) full: Vec<u32>,
-    /// To be swept; may be stale.
+    /// Spans to be swept; an entry may be stale.
     pub(crate) unswept: Vec<u32>,
 }
 
@@ -45,7 +45,7 @@ impl Central {
         }
     }
 
-    /// The sets, turned over to generation `now`.
+    /// Locks the lists, turned over to generation `now`.
     pub(crate) fn lock(&self, now: HeapGen) -> Held<'_, Sets> {
         let mut sets = self.sets.lock();
         if sets.generation != now.0 {
@@ -60,8 +60,8 @@ impl Sets {
         let one_cycle_ago = HeapGen(self.generation).next() == now;
         self.generation = now.0;
         self.unswept.clear();
-        // By what the last cycle has left in them: emptied below, they would lose all of their room
-        // each time.
+        // The lists shrink by what the last cycle has left in them; after they are emptied below,
+        // they would lose all their room each time.
         shrink_after_crowd(&mut self.full, LISTED);
         shrink_after_crowd(&mut self.partial, LISTED);
         let Self {
@@ -71,13 +71,14 @@ impl Sets {
             ..
         } = self;
         if one_cycle_ago {
-            // Partial ones last, so that they are popped first: they have free slots for sure.
+            // The partial spans come last, and so are popped first, because they surely have free
+            // slots.
             unswept.append(full);
             unswept.append(partial);
         } else {
-            // A span of this class that outlived a sweep was put into a list then, which turned
-            // them over. Nobody has turned them over, so all of these are gone, and their pages may
-            // be others' by now.
+            // If a span of this class had survived a sweep, it would have been put into a list
+            // then, and that would have turned the lists over. Nobody has turned them over, so all
+            // these spans are gone, and their pages may belong to other spans.
             full.clear();
             partial.clear();
         }

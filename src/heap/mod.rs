@@ -1,10 +1,10 @@
-//! Bytes: spans of slots, the three tiers that hand them out, and the sweep of one span.
+//! Memory: spans of slots, the three tiers that hand them out, and the sweep of one span.
 //!
 //! ```text
 //! mcache (one a mutator, no lock)  ->  mcentral (one a span class)  ->  mheap (pages)  ->  sys
 //! ```
-//! This layer knows no phase, no mutator and no root. "Black" here means only: set the mark bits of
-//! what is handed out.
+//! This layer knows no phase, no mutator and no root. Here "black" only means that the mark bits of
+//! what is handed out are set.
 
 pub(crate) mod backing;
 pub(crate) mod bits;

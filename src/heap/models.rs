@@ -1,7 +1,8 @@
-//! Loom models of this layer: bits of one word, and a span between its mutator and the sweepers.
+//! Loom models of this layer: the bits of one word, and a span between its mutator and the
+//! sweepers.
 //!
-//! They run the real `BitTable` and the real `MHeap`, over a few pages. The span's class is the
-//! fixed one of 8 KiB or 4 KiB slots, so a span has one or two.
+//! They run the real `BitTable` and the real `MHeap`, over a few pages. The class of the span is
+//! the fixed one of 8 KiB or 4 KiB slots, so a span has one or two slots.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use crate::sys::sync::{Ordering, yield_now};
 const SLOT: usize = 4096;
 const STRIDE: usize = 64;
 
-/// One word of mark bits: a mutator blackens a run of slots and takes back what it did not use,
-/// while a marker marks older objects of the same word, and another one of them.
+/// One word of mark bits: a mutator blackens a run of slots and takes back what it did not use.
+/// Meanwhile a marker marks older objects of the same word, and another marker marks one of them.
 #[test]
 fn loom_black_run_against_markers_in_one_word() {
     explore(3, |order| {
@@ -40,7 +41,7 @@ fn loom_black_run_against_markers_in_one_word() {
     });
 }
 
-/// The negative control: a run blackened by a load and a store.
+/// The negative control: a run is blackened by a load and a store.
 #[test]
 #[should_panic(expected = "a mark is lost")]
 fn loom_black_run_without_read_modify_write_fails() {
@@ -57,7 +58,7 @@ fn loom_black_run_without_read_modify_write_fails() {
             // Relaxed: as in `BitTable::set`.
             move || there.fetch_or(1, Ordering::Relaxed),
         );
-        // Relaxed: both are over.
+        // Relaxed: both threads have ended.
         assert_eq!(word.load(Ordering::Relaxed), 0b11, "a mark is lost");
     });
 }
@@ -69,8 +70,8 @@ struct Scene {
     class: SizeClass,
 }
 
-// SAFETY: the cache's cells are used by one thread of a model at a time: the one that stands for
-// its mutator.
+// SAFETY: one thread of a model at a time uses the cache's cells: the thread that stands for its
+// mutator.
 unsafe impl Sync for Scene {}
 // SAFETY: as above.
 unsafe impl Send for Scene {}
@@ -91,12 +92,13 @@ impl Scene {
         self.heap.fixed_class(self.class)
     }
 
-    /// Makes `cache` ready.
+    /// Prepares `cache`.
     fn with(&self, cache: &MCache) {
         cache.fixed(self.class).class.set(Some(self.class_ref()));
     }
 
-    /// Another run of free slots for `cache`; returns the offset of the slot that is then taken.
+    /// Takes another run of free slots for `cache`. Returns the offset of the slot that is then
+    /// taken.
     fn alloc(&self, cache: &MCache, paint: Paint) -> usize {
         let cursor = cache.fixed(self.class);
         if cursor.cur.get() == cursor.end.get() {
@@ -111,14 +113,14 @@ impl Scene {
         self.heap.give_back(self.cache.fixed(self.class), paint);
     }
 
-    /// The background sweep of the span at `head`.
+    /// Runs the background sweep of the span at `head`.
     fn sweep(&self, head: u32) {
         self.heap.sweep_span(head, &mut NoDrops);
     }
 
-    /// Objects that sweeps have found dead, all threads together.
+    /// Returns how many objects the sweeps of all threads have found dead.
     fn freed(&self) -> u64 {
-        // Relaxed: everybody is done.
+        // Relaxed: all threads have ended.
         self.heap.freed_bytes.load(Ordering::Relaxed) / SLOT as u64
     }
 
@@ -126,7 +128,7 @@ impl Scene {
         self.heap.span(head).sweep_gen.state(self.heap.generation())
     }
 
-    /// Marking is over (the world is stopped), and the census as well.
+    /// Ends marking (the world is stopped), and the census as well.
     fn end_marking(&self) {
         self.heap.advance_generation();
         self.heap.set_sweep_open(true);
@@ -137,9 +139,9 @@ fn head_of(offset: usize) -> u32 {
     (offset >> PAGE_SHIFT) as u32
 }
 
-/// A span with a live and a dead object: a mutator that looks for a slot and the background sweep
-/// both want it. One of them sweeps it; the live object's slot is not handed out, the dead one's
-/// is, at most once.
+/// A span has a live and a dead object. A mutator that looks for a slot and the background sweep
+/// both want it. One of them sweeps it; the live object's slot is not handed out, and the dead
+/// one's is handed out at most once.
 #[test]
 fn loom_refill_against_background_sweep() {
     explore(3, |order| {
@@ -156,7 +158,7 @@ fn loom_refill_against_background_sweep() {
             move || here.alloc(&here.cache, Paint::White),
             move || {
                 there.sweep(head);
-                // The end of `Collector::sweep_all`.
+                // This is the end of `Collector::sweep_all`.
                 while there.heap.mutators_sweep() {
                     yield_now();
                 }
@@ -178,7 +180,8 @@ fn loom_refill_against_background_sweep() {
     });
 }
 
-/// Two mutators look for a slot of the same class, with one unswept span: their slots differ.
+/// Two mutators look for a slot of the same class, and there is one unswept span: their slots
+/// differ.
 #[test]
 fn loom_refill_against_refill() {
     explore(2, |order| {
@@ -200,17 +203,17 @@ fn loom_refill_against_refill() {
     });
 }
 
-/// How a mutator brings its cached span in line with a new generation.
+/// How a mutator adapts its cached span to a new generation.
 #[derive(Clone, Copy, PartialEq)]
 enum Flush {
-    /// `MHeap::give_back`.
+    /// By `MHeap::give_back`.
     InOrder,
-    /// The span is offered to the sweepers before its bits are right.
+    /// Wrongly: the sweepers may take the span before its bits are right.
     UncachedFirst,
 }
 
 /// The generation changes while a mutator caches a span whose unused slot it has blackened. The
-/// mutator gives the span back (`Collector::flush_cache`) while the background sweep passes by: the
+/// mutator gives the span back (`Collector::flush_cache`) while the background sweep passes by. The
 /// span is swept once, then or later, and the unused slot is free afterwards.
 fn generation_change_against_cached_span(flush: Flush) {
     explore(3, move |order| {
@@ -255,8 +258,8 @@ fn loom_span_uncached_before_its_bits_fails() {
     generation_change_against_cached_span(Flush::UncachedFirst);
 }
 
-/// A span whose only object is dead: the mutator takes it, or the background sweep frees its pages
-/// and the mutator gets a new span, perhaps of the same pages. [H4]
+/// The only object of a span is dead. The mutator takes the span, or the background sweep frees its
+/// pages and the mutator gets a new span, perhaps of the same pages. [H4]
 #[test]
 fn loom_refill_against_the_sweep_of_a_dead_span() {
     explore(3, |order| {

@@ -1,33 +1,36 @@
-//! A page cache: the free pages of one aligned group of 64, taken from the page heap at once.
+//! A page cache: the free pages of one aligned group of 64, taken from the page heap together.
 //!
-//! A mutator that holds one allocates short runs of pages without the lock of the page heap. It
-//! comes from `PageHeap::take_cache`, is used up by `alloc`, and whatever is left goes back by
-//! `PageHeap::give_cache`; pages that were allocated from it are freed to the page heap, never to
-//! the cache.
+//! **Claim.** A mutator that holds a cache allocates short runs of pages without the lock of the
+//! page heap.
+//!
+//! `PageHeap::take_cache` makes a cache, `alloc` uses it up, and `PageHeap::give_cache` takes the
+//! rest back. Pages that were allocated from a cache are freed to the page heap, never to the
+//! cache.
 //!
 //! ```text
 //! base            base + 63
-//!  |0010 1110 ... 0111|  free       1 = in the cache; all else belongs to somebody else
+//!  |0010 1110 ... 0111|  free       1 = in the cache; every other page belongs to somebody else
 //!  |0000 0010 ... 0101|  released   those of `free` with no memory behind them
 //! ```
 //!
 //! **Invariants**
-//! - [Q1] `base` is a multiple of 64, and the page heap holds every page of `free` to be in use.
+//! - [Q1] `base` is a multiple of 64, and for the page heap every page of `free` is in use.
 //! - [Q2] `released` is a subset of `free`.
 //!
 //! **Memory comes ahead.** The first write to a released page costs a page fault, most of which is
-//! the exception itself. A mutator that takes a released page therefore has memory put behind the
-//! released pages that follow it, too, by one system call: as many as it has taken from this group
-//! before, at most [`MOST_AHEAD`](PageCache::MOST_AHEAD). So a thread that allocates little pays
-//! for little, and one that fills a group makes 7 calls in place of 128 faults. Small trees took
-//! 7 % less processor time so, a ring of messages 6 % less; 24 pages ahead were no better than 8.
+//! the exception itself. So a mutator that takes a released page puts memory behind the released
+//! pages that follow it as well, by one system call: as many as it has taken from this group
+//! before, at most [`MOST_AHEAD`](PageCache::MOST_AHEAD). A thread that allocates little pays for
+//! little, and a thread that fills a group makes 7 calls instead of 128 faults. That saved small
+//! trees 7 % of their processor time, and a ring of messages 6 %; 24 pages ahead were no better
+//! than 8.
 //!
-//! **Concurrency.** Owned by one mutator, moved and never shared; it is not `Clone`, so no page can
-//! be given back twice.
+//! **Concurrency.** One mutator owns a cache, which is moved and never shared. It is not `Clone`,
+//! so no page can be given back twice.
 
 use crate::heap::run::{PageId, PageRun, low_bits, run_starts};
 
-/// Free pages of one group of 64; a bit for each, the lowest bit for the lowest page.
+/// The free pages of one group of 64, with a bit for each; the lowest bit is the lowest page.
 #[derive(Debug)]
 #[must_use = "the pages of a dropped cache are lost to the heap"]
 pub(crate) struct PageCache {
@@ -35,18 +38,18 @@ pub(crate) struct PageCache {
     pub(crate) base: PageId,
     /// The pages in this cache.
     pub(crate) free: u64,
-    /// Those of `free` that have no memory behind them [Q2].
+    /// The pages of `free` that have no memory behind them [Q2].
     pub(crate) released: u64,
-    /// How many pages `alloc` has given.
+    /// How many pages `alloc` has handed out.
     pub(crate) given: u32,
 }
 
 impl PageCache {
     /// The most pages that a cache has.
     pub(crate) const GROUP: u32 = u64::BITS;
-    /// The longest run that is worth asking a cache for; longer ones rarely exist in a group of 64.
+    /// The longest run that a cache is asked for; longer ones are rare in a group of 64.
     pub(crate) const MAX_PAGES: u32 = 16;
-    /// The most pages behind which memory is put before they are wanted (128 KiB).
+    /// The most pages behind which memory is put before they are needed (128 KiB).
     pub(crate) const MOST_AHEAD: u32 = 16;
 
     /// Takes the lowest run of `pages` pages, in `1..=MAX_PAGES`. O(log `pages`), no lock.
@@ -66,10 +69,10 @@ impl PageCache {
         Some(PageRun::new(self.base.0 + first, pages, released))
     }
 
-    /// Counts the released pages that follow `run` as backed, as many as is worth it; returns how
-    /// many. They stay in the cache, and the caller puts memory behind them. O(1).
+    /// Counts released pages that follow `run` as backed, as the head of this file says. Returns
+    /// how many. They stay in the cache, and the caller puts memory behind them. O(1).
     pub(crate) const fn back_after(&mut self, run: &PageRun) -> u32 {
-        // A run from elsewhere: what follows it may be in this group all the same.
+        // The run may come from elsewhere, but what follows it may still be in this group.
         let first = run.at.0.wrapping_add(run.pages).wrapping_sub(self.base.0);
         if first >= Self::GROUP {
             return 0;
@@ -94,7 +97,7 @@ impl PageCache {
         self.free == 0
     }
 
-    /// How many pages are left.
+    /// Returns how many pages are left.
     #[inline]
     pub(crate) const fn free_pages(&self) -> u32 {
         self.free.count_ones()
@@ -139,7 +142,8 @@ mod tests {
             }
         }
     }
-    /// One page after the other of a group that was never touched: what each call for memory adds.
+    /// Takes one page after the other of a group that was never touched, and lists what each call
+    /// for memory adds.
     #[test]
     fn memory_comes_ahead_of_a_mutator_that_goes_on() {
         let mut cache = PageCache {
@@ -171,11 +175,11 @@ mod tests {
         assert_eq!((run.at, run.released), (PageId(65), 2));
         assert_eq!(cache.back_after(&run), 1);
         assert_eq!(cache.released, 0b1011_0110_0000);
-        // In other groups there is nothing for this cache to count.
+        // This cache has nothing to count in other groups.
         for at in [1, 62, 63 + 64, 300] {
             assert_eq!(cache.back_after(&PageRun::new(at, 1, 1)), 0, "{at}");
         }
-        // A run that came from elsewhere, up to the group's first page of four.
+        // These runs came from elsewhere; only the second one ends inside the group.
         assert_eq!(cache.back_after(&PageRun::new(60 + 64 + 4, 1, 1)), 0);
         assert_eq!(cache.back_after(&PageRun::new(64 + 4, 1, 1)), 2);
     }

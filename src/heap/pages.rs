@@ -1,9 +1,9 @@
 //! The page heap: which pages of the arena are free, which of these have memory behind them, and
-//! the lowest run of free pages that fits.
+//! where the lowest run of free pages is that fits.
 //!
-//! Requests come from `mheap` when a span is made or freed, and leave as a [`PageRun`]; and from
-//! the scavenger, for idle pages to give back to the system (`pages/idle.rs`). Nothing here touches
-//! the pages themselves: a page is a number, and `mheap` makes an address of it.
+//! `mheap` sends requests when it makes or frees a span, and gets a [`PageRun`]. The scavenger asks
+//! for idle pages to give back to the system (`pages/idle.rs`). Nothing here touches the pages
+//! themselves: a page is a number, which `mheap` turns into an address.
 //!
 //! ```text
 //! level 3                      [summary]                         the root: one summary for all
@@ -13,38 +13,40 @@
 //! chunks   [512 bits][512 bits] ...  1 = in use, or above `top`; beside them 512: 1 = released
 //! ```
 //!
-//! A summary holds three lengths: of the free run at the start of its pages, of the longest, and of
-//! the one at their end. Going through children from left to right, a run that crosses from one
-//! into the next is seen as the tail of the one and the head of the other, and a `longest` that
-//! suffices says into which child to go down; so the first fit is found in O(log n). First fit by
-//! address keeps the upper end of the heap empty, where it can be returned to the system, and packs
+//! **Claim.** The first fit is found in O(log n).
+//!
+//! A summary holds three lengths: of the free run at the start of its pages, of the longest one,
+//! and of the one at their end. The search visits the children of a node from left to right. It
+//! sees a run that crosses from one child into the next as the tail of one and the head of the
+//! other, and a `longest` that suffices tells it into which child to go down. First fit by address
+//! keeps the upper end of the heap empty, so that it can be returned to the system, and packs
 //! long-lived spans densely.
 //!
 //! A change recomputes the summaries above it, and stops at the first level where nothing changed.
 //! In its own chunk a short run is accounted for by looking at the two ends of the free run around
-//! it; only taking from the longest run of a chunk scans the chunk again.
+//! it. Only taking from the longest run of a chunk scans the chunk again.
 //!
-//! **Invariants** (all checked by [`PageHeap::verify`])
+//! **Invariants** ([`PageHeap::verify`] checks all of them)
 //! - [P1] A bit is 0 exactly if the page is below `top` and free. Bits above `top` are 1, so no run
-//!   reaches there.
-//! - [P2] Every summary is that of its chunk, or of its children. There is no list of runs:
-//!   neighbours cannot fail to be merged.
+//!   extends beyond `top`.
+//! - [P2] Every summary is that of its chunk, or of its children. There is no list of runs, so
+//!   neighbours are always merged.
 //! - [P3] `free` counts the zero bits, `released` and `leaving` the pages in those states.
 //! - [P4] Every page below `first_free` is in use.
-//! - [P5] The two bits of a page, used and released: 00 idle (free, and memory is behind it); 01
-//!   released (free, given back or never touched); 10 in use, or above `top`; 11 leaving (taken out
-//!   while the system takes its memory).
-//! - [P6] The last node of a level may have fewer than 8 children. Its `tail`, and so where that
-//!   run starts, is then meaningless, and harmless: nothing follows it. A child that is added
-//!   changes it, and so recomputes the node.
+//! - [P5] The two bits of a page, used and released, mean: 00 idle (free, with memory behind it);
+//!   01 released (free, given back or never touched); 10 in use, or above `top`; 11 leaving (taken
+//!   out while the system takes its memory).
+//! - [P6] The last node of a level may have fewer than 8 children. Its `tail`, and so the start of
+//!   that run, is then meaningless. That is harmless, because nothing follows it. Adding a child
+//!   recomputes the node.
 //!
-//! **Concurrency.** None here: `mheap` keeps the whole in a lock. Pages in a [`PageCache`] are in
-//! use as seen from here. Memory is in proportion to `top`: 142 bytes for 4 MiB.
+//! **Concurrency.** There is none: `mheap` keeps the page heap in a lock. Pages in a [`PageCache`]
+//! count as in use here. The page heap takes memory in proportion to `top`: 142 bytes for 4 MiB.
 //!
-//! **Tried and dropped.** Recomputing a chunk's summary after each change: 150 ns for a page taken
-//! and given back, not 20 (1 M pages, half of them in use at random). 4 or 16 children for each
-//! node: as fast as 8. An exact answer to "aligned and lowest" in O(log n) does not exist with
-//! these summaries; an aligned request passes over the chunks that have a run of its length in a
+//! **Tried and dropped.** Recomputing a chunk's summary after each change: taking and giving back a
+//! page took 150 ns instead of 20 (1 M pages, half of them in use at random). 4 or 16 children for
+//! each node: they are as fast as 8. An exact answer to "aligned and lowest" in O(log n) does not
+//! exist with these summaries: an aligned request tries all chunks that have a long enough run in a
 //! wrong place.
 
 use std::ops::Range;
@@ -66,10 +68,10 @@ mod tests;
 /// The largest capacity of a page heap: 512 GiB.
 pub(crate) const MAX_PAGES: u32 = 1 << 26;
 
-/// The children of a node, as a power of two.
+/// The number of children of a node, as a power of two.
 const FAN_SHIFT: u32 = 3;
 
-/// Enough levels for `MAX_PAGES`, with level 0.
+/// The number of levels that `MAX_PAGES` needs, including level 0.
 const LEVELS: usize = 7;
 
 const _: () = assert!(CHUNK_PAGES << (FAN_SHIFT * (LEVELS as u32 - 1)) >= MAX_PAGES);
@@ -78,7 +80,8 @@ const _: () = assert!(CHUNK_PAGES << (FAN_SHIFT * (LEVELS as u32 - 1)) >= MAX_PA
 #[derive(Debug)]
 pub(crate) struct PageHeap {
     chunks: Vec<Chunk>,
-    /// `levels[0]` has the summary of each chunk, `levels[height]` one summary of all.
+    /// `levels[0]` has the summary of each chunk, and `levels[height]` has one summary of
+    /// everything.
     levels: [Vec<Summary>; LEVELS],
     height: usize,
     top: u32,
@@ -88,17 +91,18 @@ pub(crate) struct PageHeap {
     released: u32,
     /// [P3]
     leaving: u32,
-    /// [P4] where to look first.
+    /// [P4] The search begins here.
     first_free: u32,
     /// Where idle pages may be.
     hints: Hints,
-    /// What leaves is a multiple of so many pages: a page of the system may be larger than ours.
+    /// Memory leaves in multiples of this many pages, because a page of the system may be larger
+    /// than ours.
     grain: u32,
 }
 
 impl PageHeap {
-    /// A heap that may grow to `capacity` pages, at most [`MAX_PAGES`], and has none yet. Memory
-    /// leaves it by multiples of `grain` pages, a power of two up to 64.
+    /// Makes an empty heap that may grow to `capacity` pages, at most [`MAX_PAGES`]. Memory leaves
+    /// it in multiples of `grain` pages, a power of two up to 64.
     pub(crate) const fn new(capacity: u32, grain: u32) -> Self {
         debug_assert!(capacity <= MAX_PAGES);
         debug_assert!(grain.is_power_of_two() && grain <= WORD_PAGES);
@@ -117,7 +121,7 @@ impl PageHeap {
         }
     }
 
-    /// Adds `pages` released pages at the top; the caller keeps within the capacity.
+    /// Adds `pages` released pages at the top. The caller keeps within the capacity.
     pub(crate) fn grow(&mut self, pages: u32) {
         debug_assert!(pages <= self.capacity - self.top);
         if pages == 0 {
@@ -140,40 +144,40 @@ impl PageHeap {
         self.vacate(old_top, pages);
     }
 
-    /// One past the last page there is.
+    /// Returns the page after the last page.
     pub(crate) const fn top(&self) -> PageId {
         PageId(self.top)
     }
 
-    /// How many pages there may be.
+    /// Returns how many pages there may be.
     pub(crate) const fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// How many pages are free, idle or released.
+    /// Returns how many pages are free, idle or released.
     #[cfg(any(test, feature = "internals"))]
     pub(crate) const fn free_pages(&self) -> u32 {
         self.free
     }
 
-    /// How many pages are released.
+    /// Returns how many pages are released.
     pub(crate) const fn released_pages(&self) -> u32 {
         self.released
     }
 
-    /// How many pages are leaving: no longer free, and soon again.
+    /// Returns how many pages are leaving. They are not free now, and will be soon.
     pub(crate) const fn leaving_pages(&self) -> u32 {
         self.leaving
     }
 
-    /// How many pages are allocated or in a page cache.
+    /// Returns how many pages are allocated or in a page cache.
     pub(crate) const fn in_use_pages(&self) -> u32 {
         self.top - self.free - self.leaving
     }
 
     /// Takes the lowest run of `pages` (at least 1) free pages that starts at a multiple of
-    /// `align_pages`, a power of two. O(log n) if that is 1; else, in the worst case, linear in the
-    /// chunks that have so long a run.
+    /// `align_pages`, a power of two. O(log n) if `align_pages` is 1; otherwise, in the worst case,
+    /// linear in the number of chunks that have such a long run.
     pub(crate) fn alloc(&mut self, pages: u32, align_pages: u32) -> Option<PageRun> {
         debug_assert!(pages > 0 && align_pages.is_power_of_two());
         let fit = Fit { pages, align_pages };
@@ -185,8 +189,8 @@ impl PageHeap {
         Some(PageRun::new(at, pages, released))
     }
 
-    /// Makes `pages` (at least 1) pages from `at` idle. They are all in use, but need not be one
-    /// run of `alloc`.
+    /// Makes `pages` (at least 1) pages from `at` idle. All of them are in use, but they need not
+    /// be one run of `alloc`.
     pub(crate) fn free(&mut self, at: PageId, pages: u32) {
         debug_assert!(pages > 0 && pages <= self.top && at.0 <= self.top - pages);
         debug_assert!(
@@ -211,7 +215,7 @@ impl PageHeap {
         self.free -= free.count_ones();
         self.released -= released.count_ones();
         self.refresh(chunk);
-        // [P4] Lower groups have no free page: this was the lowest one.
+        // [P4] Lower groups have no free page, because this was the lowest group that had one.
         self.first_free = base + WORD_PAGES;
         Some(PageCache {
             base: PageId(base),
@@ -258,7 +262,8 @@ impl PageHeap {
         })
     }
 
-    /// All free runs, each as long as it can be, by rising address. Linear in the size of the heap.
+    /// Returns all free runs, each as long as possible, by rising address. Linear in the size of
+    /// the heap.
     pub(crate) fn free_runs(&self) -> impl Iterator<Item = (PageId, u32)> {
         let mut from = self.first_free;
         std::iter::from_fn(move || {
@@ -269,7 +274,7 @@ impl PageHeap {
         })
     }
 
-    /// The bytes that the heap itself occupies.
+    /// Returns the bytes that the heap itself occupies.
     pub(crate) fn metadata_bytes(&self) -> usize {
         let summaries: usize = self.levels.iter().map(Vec::capacity).sum();
         self.chunks.capacity() * size_of::<Chunk>()
@@ -322,7 +327,8 @@ impl PageHeap {
         holds(end_of_last <= self.top, "a page above the top is free")
     }
 
-    /// How many bits are set in what `pick` makes of the used and released bits.
+    /// Returns how many bits are set in the results of `pick`, which gets the used and the released
+    /// bits.
     fn count(&self, pick: impl Fn(u64, u64) -> u64) -> u32 {
         let bits = |(&used, &released): (&u64, &u64)| pick(used, released).count_ones();
         self.chunks
@@ -331,7 +337,7 @@ impl PageHeap {
             .sum()
     }
 
-    /// The lowest start of a fitting run.
+    /// Returns the lowest start of a fitting run.
     fn find(&self, fit: Fit) -> Option<u32> {
         // Nothing below is free [P4], so a fit within the chunk of `first_free` is the lowest.
         let hint = (self.first_free / CHUNK_PAGES) as usize;
@@ -348,8 +354,9 @@ impl PageHeap {
         self.search(self.height, 0, 0, fit)
     }
 
-    /// The lowest fit that starts at `open` or above and ends in the given node; the free run just
-    /// before the node starts at `open`, which is the node's own start if there is none.
+    /// Returns the lowest fit that starts at `open` or above and ends in the given node. The free
+    /// run just before the node starts at `open`, which is the node's own start if there is no such
+    /// run.
     fn search(&self, level: usize, node: usize, mut open: u32, fit: Fit) -> Option<u32> {
         if level == 0 {
             return self.chunks[node].first_fit(node as u32 * CHUNK_PAGES, open, fit);
@@ -381,7 +388,7 @@ impl PageHeap {
         None
     }
 
-    /// Marks free pages used; returns how many of them were released.
+    /// Marks free pages used. Returns how many of them were released.
     fn occupy(&mut self, at: u32, pages: u32) -> u32 {
         self.free -= pages;
         let mut released = 0;
@@ -456,13 +463,13 @@ impl PageHeap {
         self.lift(first, last);
     }
 
-    /// Pages of the chunk were freed.
+    /// Records that pages of the chunk were freed.
     fn hint(&mut self, chunk: usize) {
         let whole = self.levels[0][chunk].longest >= GROUP_PAGES;
         self.hints.set(chunk, whole);
     }
 
-    /// Recomputes the summary of one chunk from its bits, and those above.
+    /// Recomputes the summary of one chunk from its bits, and the summaries above it.
     fn refresh(&mut self, chunk: usize) {
         let summary = self.chunks[chunk].summary();
         if self.levels[0][chunk] != summary {
@@ -471,8 +478,7 @@ impl PageHeap {
         }
     }
 
-    /// Recomputes the summaries above chunks `first..=last`, level by level until nothing changes
-    /// any more.
+    /// Recomputes the summaries above chunks `first..=last`, level by level, until nothing changes.
     fn lift(&mut self, mut first: usize, mut last: usize) {
         for level in 1..=self.height {
             first >>= FAN_SHIFT;
@@ -490,7 +496,7 @@ impl PageHeap {
         }
     }
 
-    /// The first of some pages, none above the top, that is in the given state.
+    /// Returns the first of some pages, none above the top, that is in the given state.
     fn next_page(&self, pages: Range<u32>, state: PageState) -> Option<u32> {
         let mut at = pages.start;
         while at < pages.end {
@@ -510,32 +516,32 @@ impl PageHeap {
     }
 }
 
-/// What [`PageHeap::next_page`] looks for.
+/// The state that [`PageHeap::next_page`] looks for.
 #[derive(Clone, Copy)]
 enum PageState {
     Free,
     Used,
 }
 
-/// How many pages a node has below it.
+/// Returns how many pages a node covers.
 const fn pages_of_node(level: usize) -> u32 {
     CHUNK_PAGES << (FAN_SHIFT * level as u32)
 }
 
-/// The chunk of a page, and the word in it.
+/// Returns the chunk of a page, and the word in it.
 const fn word_of(page: u32) -> (usize, usize) {
     let word = (page / WORD_PAGES) as usize;
     (word / WORDS, word % WORDS)
 }
 
-/// The summary of a node above level 0, from the summaries of the level below.
+/// Returns the summary of a node above level 0, from the summaries of the level below.
 fn merge(below: &[Summary], level: usize, node: usize) -> Summary {
     let pages = pages_of_node(level - 1);
     let end = below.len().min((node + 1) << FAN_SHIFT);
     let children = &below[node << FAN_SHIFT..end];
     let mut head = 0;
     let mut longest = 0;
-    // The free run up to where we are, and whether that is all so far.
+    // The length of the free run that ends here, and whether all pages so far are free.
     let mut open = 0;
     let mut all_free = true;
     for child in children {

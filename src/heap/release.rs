@@ -1,17 +1,24 @@
-//! Free memory goes back to the system; and what the heap holds, in bytes.
+//! How free memory goes back to the system, and what the heap holds, in bytes.
 //!
-//! The arena's memory is in use (spans), idle (free, and the system still has memory behind it) or
-//! released. An allocation turns released pages into used ones, [`MHeap::release_some`] idle ones
-//! into released ones. The background does it by `gc/scavenger.rs`. An allocation does it for
-//! itself in two cases, by bounds which the collector sets: when its pages would take the heap over
-//! the memory limit; and when the arena grows for it, because the free pages there are lie in holes
-//! that are too small, and the heap holds more than it is expected to use. Then as much goes back
-//! elsewhere, and not much more, so that nobody waits long. An allocation that only takes released
-//! pages again releases none: the heap is breathing, and page would be traded for page (three
-//! quarters of the 60,000 page faults in a second of `binary_trees`).
+//! The arena's memory is in use (in spans), idle (free, and the system still has memory behind it)
+//! or released. An allocation turns released pages into used ones; [`MHeap::release_some`] turns
+//! idle pages into released ones. `gc/scavenger.rs` calls it in the background.
 //!
-//! What is counted is what the heap asked the system for. With huge pages, or with pages of the
-//! system larger than ours, more may be behind it than that.
+//! An allocation calls it in two cases, which depend on bounds that the collector sets:
+//!
+//! - Its pages would take the heap over the memory limit.
+//! - The arena grows for it, because the free pages are in holes that are too small, and the heap
+//!   holds more than it is expected to use.
+//!
+//! It then gives back about as many bytes elsewhere as it needs, and not much more, so that no
+//! thread waits long.
+//!
+//! An allocation that only takes released pages again releases none. The heap is then breathing,
+//! and one page would be traded for another: that was three quarters of the 60,000 page faults in a
+//! second of `binary_trees`.
+//!
+//! The figures count what the heap requested from the system. With huge pages, or if the system's
+//! pages are larger than ours, there may be more memory behind it.
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::heap::backing::HeapMemory;
@@ -23,25 +30,26 @@ use crate::pace::scavenge::{QUANTUM, before_mapping};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::{Ordering, yield_now};
 
-/// What an allocation at the limit gives back beyond its own size, at most, to bring the heap below
-/// the limit again.
+/// The most bytes beyond its own size that an allocation at the limit gives back, to bring the heap
+/// below the limit again.
 const MOST_EXTRA: u64 = 1 << 20;
 
 #[cfg(greywave_asan)]
 impl Drop for MHeap {
-    /// The addresses may be anybody's next.
+    /// Opens the addresses, which another mapping may get next.
     fn drop(&mut self) {
         crate::sys::shadow::open(self.at(0), (self.top() as usize) << PAGE_SHIFT);
     }
 }
 
 impl MHeap {
-    /// What the heap holds just now. The figures add up to the size of the arena and its tables,
-    /// also while others allocate and release, but may then be of different moments. O(1).
+    /// Returns what the heap holds now. The values add up to the size of the arena and its tables,
+    /// even while other threads allocate and release; but then they may be of different moments.
+    /// O(1).
     pub(crate) fn memory(&self) -> HeapMemory {
         // Page 0 holds nothing [H1].
         let all = u64::from(self.top() - 1) << PAGE_SHIFT;
-        // Relaxed (both): figures.
+        // Relaxed (both): statistics only.
         let in_use = self.span_bytes.load(Ordering::Relaxed).min(all);
         let backed = self
             .backing
@@ -56,32 +64,32 @@ impl MHeap {
         }
     }
 
-    /// Bytes of tables: two bitmaps (1/64 each), three page tables (8 + 4 + 16 bytes a page) for
-    /// what the arena has grown to, and the page heap's own.
+    /// Returns the bytes of the tables: two bitmaps (1/64 each) and three page tables (8 + 4 + 16
+    /// bytes a page) for what the arena has grown to, and the page heap's own.
     pub(crate) fn metadata_bytes(&self) -> u64 {
         let pages = u64::from(self.top());
         (pages << PAGE_SHIFT) / 32 + pages * 28 + self.pages.lock().metadata_bytes() as u64
     }
 
-    /// Bytes of spans when marking last ended.
+    /// Returns the bytes of spans when marking last ended.
     pub(crate) fn last_peak(&self) -> u64 {
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         self.backing.peak.load(Ordering::Relaxed)
     }
 
-    /// Sets the bounds that allocations keep to, in bytes; `u64::MAX` is none. `by_growth` is for
-    /// the arena, `limit` for everything.
+    /// Sets the bounds that allocations keep to, in bytes; `u64::MAX` means none. `by_growth` is
+    /// for the arena, `limit` for everything.
     pub(crate) fn set_bounds(&self, by_growth: u64, limit: u64) {
-        // Relaxed (both): figures.
+        // Relaxed (both): they are hints.
         self.backing.by_growth.store(by_growth, Ordering::Relaxed);
         self.backing.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Gives idle memory back until it is `most` bytes or a little more (it does not split what
-    /// should stay whole, at most 2 MiB), or there is none left; returns the bytes.
+    /// Gives idle memory back until it has released `most` bytes or a little more (at most 2 MiB,
+    /// because it does not split what should stay whole), or until none is left. Returns the bytes.
     ///
-    /// One system call a piece, of at most 2 MiB, and no lock is held meanwhile. What the system
-    /// refuses is left.
+    /// Each piece, of at most 2 MiB, takes one system call, and no lock is held meanwhile. What the
+    /// system refuses stays.
     pub(crate) fn release_some(&self, most: u64, effort: Effort) -> u64 {
         let mut done = 0;
         while done < most {
@@ -93,8 +101,8 @@ impl MHeap {
         done
     }
 
-    /// Gives all idle memory back, also what the system refused before, and waits for what others
-    /// are giving back; returns the bytes that went by this call.
+    /// Gives all idle memory back, even what the system refused before, and waits for what other
+    /// threads are giving back. Returns the bytes that this call released.
     pub(crate) fn release_all(&self) -> u64 {
         self.pages.lock().search_all_again();
         let mut done = 0;
@@ -107,7 +115,8 @@ impl MHeap {
         }
     }
 
-    /// One system call; its bytes, or 0 if the system refused. `None`: there is nothing to release.
+    /// Releases one piece by one system call. Returns its bytes, 0 if the system refused, or `None`
+    /// if there is nothing to release.
     fn release_piece(&self, most: u64, effort: Effort) -> Option<u64> {
         let most = u32::try_from(most >> PAGE_SHIFT).unwrap_or(u32::MAX);
         let (at, pages) = self.pages.lock().take_idle(most, effort)?;
@@ -116,7 +125,7 @@ impl MHeap {
             (pages as usize) << PAGE_SHIFT,
         );
         let from = sabotage::pick(Fault::UsedPageReleased, from - PAGE_SIZE, from);
-        // SAFETY: 1. the pages are leaving: no span and no page cache has them, and nobody gets
+        // SAFETY: 1. the pages are leaving: they are in no span and no page cache, and nobody gets
         // them before they are free again below.
         let released = unsafe { self.arena.release(from, len) };
         let mut heap = self.pages.lock();
@@ -125,24 +134,25 @@ impl MHeap {
             return Some(0);
         }
         heap.finish_release(at, pages);
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         self.backing.bytes.fetch_sub(len as u64, Ordering::Relaxed);
         Some(len as u64)
     }
 
-    /// Counts `pages` released pages that are about to be used, for which the arena has grown by
-    /// `grown` pages; and first gives idle ones back if a bound asks for it: at the limit what the
-    /// heap is over, but at most 1 MiB more than is needed now; for growth no more than that.
+    /// Counts `pages` released pages that are about to be used; the arena has grown by `grown`
+    /// pages for them. If a bound requires it, gives idle pages back first. At the limit these are
+    /// what the heap is over, but at most 1 MiB more than is needed now; for growth they are not
+    /// more than is needed now.
     #[cold]
     pub(super) fn back_pages(&self, pages: u32, grown: u32) {
         let wanted = u64::from(pages) << PAGE_SHIFT;
-        // Relaxed (all): figures.
+        // Relaxed (all): statistics only.
         let backed = self.backing.bytes.fetch_add(wanted, Ordering::Relaxed) + wanted;
         let limit = self.backing.limit.load(Ordering::Relaxed);
         if limit != u64::MAX {
             let over = before_mapping(0, backed + self.metadata_bytes(), limit);
             if over > 0 {
-                // Not page by page: the next allocations find room.
+                // A larger amount than one page makes room for the next allocations, too.
                 let bytes = over.max(QUANTUM).min(wanted + MOST_EXTRA);
                 self.release_some(bytes, Effort::Forced);
                 return;
@@ -154,9 +164,9 @@ impl MHeap {
         self.release_some(over.min(grown), Effort::Gentle);
     }
 
-    /// Checks the page allocator against `in_use`, which says for each page whether a span or a
-    /// page cache has it, and its figures, of which `cached` are the released pages in page caches.
-    /// No mutator runs.
+    /// Checks the page allocator against `in_use`, which says for each page whether it is in a span
+    /// or a page cache. Also checks its counts, of which `cached` are the released pages in page
+    /// caches. No mutator runs.
     pub(crate) fn verify_pages(
         &self,
         cached: u32,
@@ -167,7 +177,7 @@ impl MHeap {
         self.verify_figures(&heap, cached)?;
         for page in 1..heap.top().0 {
             let (free, used) = (heap.is_free(PageId(page)), in_use(page));
-            // Somebody may be giving pages back right now, with the world stopped.
+            // A thread may be giving pages back now, even while the world is stopped.
             if free == used && (used || !heap.is_leaving(PageId(page))) {
                 return Err(format!(
                     "page {page}: free = {free} in the page heap, in use = {used} by spans and caches"
@@ -177,12 +187,12 @@ impl MHeap {
         Ok(())
     }
 
-    /// Checks the count of backed bytes against the page heap; `cached`: the released pages in page
-    /// caches.
+    /// Checks the count of backed bytes against the page heap; `cached` counts the released pages
+    /// in page caches.
     fn verify_figures(&self, heap: &PageHeap, cached: u32) -> Result<(), String> {
         let pages = heap.top().0 - 1 - heap.released_pages() - cached;
-        // Relaxed: whoever changes it holds the lock of the page heap, or is a mutator, and those
-        // are stopped.
+        // Relaxed: a thread that changes it holds the lock of the page heap, or is a mutator, and
+        // mutators are stopped.
         let backed = self.backing.bytes.load(Ordering::Relaxed);
         if backed != u64::from(pages) << PAGE_SHIFT {
             return Err(format!(
@@ -203,7 +213,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A heap, and what is in its spans: first page and pages of each.
+    /// A heap, and what is in its spans: the first page and the number of pages of each.
     struct Scene {
         heap: MHeap,
         cache: MCache,
@@ -219,7 +229,7 @@ mod tests {
             }
         }
 
-        /// A span of so many pages, each of which is written to.
+        /// Adds a span of this many pages, and writes to each of them.
         fn add(&mut self, pages: u32) {
             let class = self.heap.fixed_class(class_of(64, 8).expect("a class"));
             let cache = Some(&self.cache);
@@ -234,7 +244,7 @@ mod tests {
             self.check();
         }
 
-        /// Bytes of the cache's pages that have memory behind them.
+        /// Returns the bytes of the cache's pages that have memory behind them.
         fn ahead(&self) -> u64 {
             let cached = self.cache.pages.borrow();
             let pages = cached
@@ -260,7 +270,7 @@ mod tests {
             bytes
         }
 
-        /// Every figure against every other.
+        /// Compares every count with every other.
         fn check(&self) {
             let memory = self.heap.memory();
             let pages: u32 = self.spans.iter().map(|span| span.1).sum();
@@ -320,7 +330,7 @@ mod tests {
         scene.release(u64::MAX, Effort::Forced);
         let run = scene.heap.pages.lock().alloc(20, 1).expect("free pages");
         let at = scene.heap.at((run.at.0 as usize) << PAGE_SHIFT);
-        // SAFETY: pages just taken, which nobody else uses.
+        // SAFETY: the pages were just taken, and nobody else uses them.
         let bytes = unsafe { std::slice::from_raw_parts(at, 20 << PAGE_SHIFT) };
         assert_eq!(run.needs_zero, !RELEASED_READS_ZERO);
         assert!(run.needs_zero || bytes.iter().all(|&byte| byte == 0));
@@ -329,7 +339,7 @@ mod tests {
     #[test]
     fn an_allocation_over_a_bound_gives_back_as_much_as_it_takes() {
         let mut scene = Scene::new();
-        // Holes of 40 pages between spans of 10.
+        // There are holes of 40 pages between spans of 10.
         for _ in 0..64 {
             scene.add(40);
             scene.add(10);
@@ -344,7 +354,7 @@ mod tests {
         scene.add(600);
         let after = scene.heap.memory();
         assert_eq!(after.backed(), before.backed(), "the arena grew");
-        // At the limit: what is over, but no more than a bounded amount at a time.
+        // At the limit it gives back what the heap is over, but only a bounded amount at a time.
         scene.heap.set_bounds(u64::MAX, after.mapped() - 10 * MIB);
         scene.add(60);
         let bounded = scene.heap.memory();
@@ -382,7 +392,7 @@ mod tests {
     #[test]
     fn a_page_that_is_counted_free_and_used_or_neither_is_reported() {
         let mut scene = Scene::new();
-        // Too long for the page cache.
+        // The run is too long for the page cache.
         scene.add(30);
         scene.add(20);
         scene.remove(0);
@@ -416,7 +426,7 @@ mod tests {
     fn bytes_that_are_backed_and_miscounted_are_reported() {
         let mut scene = Scene::new();
         scene.add(30);
-        // Relaxed (both): one thread.
+        // Relaxed (both): there is one thread.
         scene.heap.backing.bytes.fetch_add(8, Ordering::Relaxed);
         let report = scene.heap.verify_pages(0, |page| (1..31).contains(&page));
         let expected = "30 pages are not released, but 245768 bytes count as backed";

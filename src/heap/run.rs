@@ -9,14 +9,14 @@ pub(crate) struct PageId(pub(crate) u32);
 /// Pages that were handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageRun {
-    /// The first of them.
+    /// The first page.
     pub(crate) at: PageId,
-    /// How many.
+    /// The number of pages.
     pub(crate) pages: u32,
-    /// How many of them had no memory behind them: whoever writes to them makes the system find
-    /// some.
+    /// How many of them had no memory behind them. The first write to such a page makes the system
+    /// provide memory.
     pub(crate) released: u32,
-    /// Whether any of them may hold old bytes; if not, they all read as zero.
+    /// Whether any of them may hold old bytes. If not, they all read as zero.
     pub(crate) needs_zero: bool,
 }
 
@@ -31,17 +31,17 @@ impl PageRun {
     }
 }
 
-/// A word whose lowest `bits` bits, 1 to 64, are set.
+/// Returns a word whose lowest `bits` bits, 1 to 64, are set.
 #[inline]
 pub(crate) const fn low_bits(bits: u32) -> u64 {
     u64::MAX >> (64 - bits)
 }
 
-/// The bits of `free` at which a run of `pages` ones, 1 to 64, starts and also ends within the
-/// word.
+/// Returns the bits of `free` at which a run of `pages` ones, 1 to 64, starts that also ends within
+/// the word.
 #[inline]
 pub(crate) const fn run_starts(free: u64, pages: u32) -> u64 {
-    // A bit of `starts` stands for a run of `length` from there; two such runs that overlap or
+    // A bit of `starts` stands for a run of `length` ones from there. Two such runs that overlap or
     // touch make a longer one. The length doubles in each round but the last.
     let mut starts = free;
     let mut length = 1;
@@ -75,7 +75,7 @@ pub(crate) mod tests {
             state ^= state << 17;
             Some(state)
         });
-        // Thinned out, plain and with long runs of ones.
+        // Words with fewer ones, plain and with long runs of ones.
         let mixed = random
             .take(if cfg!(miri) { 5 } else { 500 })
             .flat_map(|word| {

@@ -1,8 +1,8 @@
-//! Size classes: which slot an object gets that has no type, and so no span, of its own; and how
-//! many pages a span of any slot size takes.
+//! Size classes: which slot an object gets whose type has no span class of its own, and how many
+//! pages a span of any slot size takes.
 //!
-//! A request comes from the allocator with a size and an alignment and leaves with a [`SizeClass`];
-//! `span_pages` is also asked, at compile time as a rule, for the exact size of every Rust type.
+//! The allocator asks with a size and an alignment, and gets a [`SizeClass`]. It also asks
+//! `span_pages`, usually at compile time, for the exact size of every Rust type.
 //!
 //! ```text
 //! size          8 ..= 256   ..= 512   ..= 1024   ..= 32768
@@ -10,21 +10,25 @@
 //! lookup        |<------- BY_8 -------->|<- BY_64 ->|
 //! ```
 //!
-//! **How `MEDIUM` was chosen.** A request costs the bytes of the span divided by the slots in it,
-//! so rounding and the tail of the span count together. Among all multiples of 64 the 52 sizes have
-//! the least mean overhead (requests log-uniform: as many between 1 and 2 KiB as between 16 and 32
-//! KiB) under three conditions: no request costs more than with Go's table; no request is rounded
-//! up by more than 1/8 of its slot; the multiples of 8 KiB are there for alignment. Mean overhead
-//! above 1 KiB: 4.2 %, Go 7.2 % with 35 classes; more classes save less than 0.1 % each, and each
-//! is one more half-used span for every mutator. Above 20 KiB the sizes thin out because spans of
-//! at most 10 pages have no more distinct costs: a slot between 27,264 and 28,672 costs as much as
-//! one of 28,672.
+//! **How `MEDIUM` was chosen.** A request costs the bytes of the span divided by the number of its
+//! slots, so rounding and the tail of the span count together. The 52 sizes have the least mean
+//! overhead among all multiples of 64 (requests are log-uniform: there are as many between 1 and 2
+//! KiB as between 16 and 32 KiB), under three conditions:
+//!
+//! - No request costs more than with Go's table.
+//! - No request is rounded up by more than 1/8 of its slot.
+//! - The multiples of 8 KiB are there, for alignment.
+//!
+//! The mean overhead above 1 KiB is 4.2 %; Go has 7.2 % with 35 classes. More classes save less
+//! than 0.1 % each, and each class is one more half-used span for every mutator. Above 20 KiB the
+//! sizes get rarer, because spans of at most 10 pages have no more distinct costs: a slot between
+//! 27,264 and 28,672 costs as much as one of 28,672.
 //!
 //! **How `span_pages` chooses.** The tail of a span is lost in every span; the unused slots are
-//! lost once for each size in use. One more page in the span is taken if it lowers the tail by at
-//! least 1/128 of the span, and in any case the tail is at most 1/8. Over all slot sizes
-//! (log-uniform) 1.3 % is lost in spans of 2.7 pages; the fewest pages with a tail of at most 1/8
-//! would lose 3.1 % in 1.8 pages, the least tail 0.9 % in 4.7.
+//! lost once for each size in use. The span gets one more page if that lowers the tail by at least
+//! 1/128 of the span, and in any case the tail is at most 1/8. Over all slot sizes (log-uniform)
+//! 1.3 % is lost, in spans of 2.7 pages on average. The fewest pages with a tail of at most 1/8
+//! would lose 3.1 % in 1.8 pages; the least tail would lose 0.9 % in 4.7.
 //!
 //! **Invariants**
 //! - [Z1] Sizes rise strictly, start at 8 and end at 32,768; all are multiples of 8.
@@ -33,31 +37,31 @@
 //! - [Z3] A span of `span_pages(s)` pages holds at least one slot, has at most 10 pages, and its
 //!   tail is at most 1/8 of it.
 //!
-//! **Concurrency.** Constants only.
+//! **Concurrency.** There are only constants.
 //!
-//! **Tried and dropped.** One byte for each multiple of 8 up to 32 KiB: a lookup less to reason
-//! about, but 4 KiB of table against 626 bytes in the cache. 16 even steps for each doubling: needs
-//! no table, but 80 classes above 1 KiB do what 52 chosen ones do (4.3 %), and some requests cost
-//! more than in Go: no even step knows of pages.
+//! **Tried and dropped.** One byte for each multiple of 8 up to 32 KiB: that is one lookup fewer to
+//! reason about, but 4 KiB of table instead of 626 bytes in the cache. 16 even steps for each
+//! doubling: that needs no table, but 80 classes above 1 KiB do what 52 chosen ones do (4.3 %), and
+//! some requests cost more than in Go, because even steps ignore pages.
 
 use crate::base::addr::PAGE_SIZE;
 
 /// The longest span of small objects, in pages.
 const MAX_SPAN_PAGES: usize = 10;
 
-/// The largest alignment that slots can have: where spans start.
+/// The largest alignment that slots can have, because spans start on pages.
 const MAX_ALIGN: usize = PAGE_SIZE;
 
 /// The distance of the classes above [`FINE_LIMIT`], and their alignment.
 const MEDIUM_STEP: usize = 64;
 
-/// Up to here the classes are at even steps.
+/// Up to this size the classes are at even steps.
 const FINE_LIMIT: usize = 1024;
 
-/// The classes up to [`FINE_LIMIT`]: 8 to 256 by 8, to 512 by 16, to 1024 by 32.
+/// The number of classes up to [`FINE_LIMIT`]: 8 to 256 by 8, to 512 by 16, to 1024 by 32.
 const FINE: usize = 32 + 16 + 16;
 
-/// The classes above [`FINE_LIMIT`]; see the head for where they come from.
+/// The classes above [`FINE_LIMIT`]; the head says where they come from.
 #[rustfmt::skip]
 const MEDIUM: [u16; 52] = [
      1088,  1152,  1216,  1280,  1408,  1536,  1664,  1792,  1920,  2048,
@@ -83,21 +87,21 @@ static BY_64: [u8; (SizeClass::MAX_SIZE - FINE_LIMIT) / MEDIUM_STEP + 1] =
 pub(crate) struct SizeClass(pub(crate) u8);
 
 impl SizeClass {
-    /// How many classes there are; `SizeClass(i)` is valid for `i < COUNT`.
+    /// The number of classes; `SizeClass(i)` is valid for `i < COUNT`.
     pub(crate) const COUNT: usize = FINE + MEDIUM.len();
 
-    /// The size of the last class; larger objects get a span to themselves.
+    /// The size of the last class; larger objects have spans of their own.
     pub(crate) const MAX_SIZE: usize = 32 << 10;
 
-    /// The size of a slot of this class, in bytes.
+    /// Returns the size of a slot of this class, in bytes.
     #[inline]
     pub(crate) const fn size(self) -> usize {
         SIZES[self.0 as usize] as usize
     }
 }
 
-/// The class for `size` bytes aligned to `align`, a power of two [Z2]. `None`: above 32 KiB, or
-/// aligned to more than a page; such an object needs a span of its own.
+/// Returns the class for `size` bytes aligned to `align`, a power of two [Z2]. `None` for a size
+/// above 32 KiB or an alignment above a page; such an object needs a span of its own.
 #[inline]
 pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
     debug_assert!(align.is_power_of_two());
@@ -107,8 +111,9 @@ pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
     if align <= 8 {
         return Some(lookup(size));
     }
-    // The last size is a multiple of every alignment, so rounding up stays within the table and the
-    // search ends there at the latest; up to an alignment of 64 the first class is the one.
+    // The last size is a multiple of every alignment. So rounding up stays within the table, and
+    // the search ends at that class at the latest. Up to an alignment of 64 the first class is the
+    // right one.
     let mut class = lookup((size + align - 1) & !(align - 1));
     while class.size() & (align - 1) != 0 {
         class.0 += 1;
@@ -116,8 +121,8 @@ pub(crate) const fn class_of(size: usize, align: usize) -> Option<SizeClass> {
     Some(class)
 }
 
-/// How many pages a span of slots of `slot_size` bytes has [Z3]; `slot_size` is a multiple of 8 in
-/// `8..=32768`.
+/// Returns how many pages a span of slots of `slot_size` bytes has [Z3]; `slot_size` is a multiple
+/// of 8 in `8..=32768`.
 pub(crate) const fn span_pages(slot_size: usize) -> usize {
     debug_assert!(slot_size >= 8 && slot_size <= SizeClass::MAX_SIZE);
     debug_assert!(slot_size.is_multiple_of(8));
@@ -132,12 +137,13 @@ pub(crate) const fn span_pages(slot_size: usize) -> usize {
     best
 }
 
-/// How many slots of `slot_size` bytes a span of `span_pages(slot_size)` pages holds.
+/// Returns how many slots of `slot_size` bytes a span of `span_pages(slot_size)` pages holds.
 pub(crate) const fn slots(slot_size: usize) -> usize {
     span_pages(slot_size) * PAGE_SIZE / slot_size
 }
 
-/// The class of a size up to 32 KiB, without regard to alignment. Size 0 gets the first class.
+/// Returns the class of a size up to 32 KiB, without regard to alignment. Size 0 gets the first
+/// class.
 #[inline]
 const fn lookup(size: usize) -> SizeClass {
     if size <= FINE_LIMIT {
@@ -147,7 +153,7 @@ const fn lookup(size: usize) -> SizeClass {
     }
 }
 
-/// Whether a span of `pages` is to be preferred to one of `best`, fewer, pages.
+/// Whether a span of `pages` is better than one of `best`, fewer, pages.
 const fn is_better_span(slot_size: usize, pages: usize, best: usize) -> bool {
     const fn tail(slot_size: usize, pages: usize) -> usize {
         pages * PAGE_SIZE % slot_size
@@ -156,7 +162,7 @@ const fn is_better_span(slot_size: usize, pages: usize, best: usize) -> bool {
         tail(slot_size, pages) <= pages * PAGE_SIZE / 8
     }
     // The part of the span that is lost, in units of 1/128, plus one for each page: tail / 64p + p,
-    // and the comparison multiplied out.
+    // with the comparison multiplied out.
     const fn cost_times_pages(slot_size: usize, pages: usize) -> usize {
         tail(slot_size, pages) + PAGE_SIZE / 128 * pages * pages
     }
@@ -166,7 +172,7 @@ const fn is_better_span(slot_size: usize, pages: usize, best: usize) -> bool {
                 < cost_times_pages(slot_size, best) * pages)
 }
 
-/// Fills [`SIZES`].
+/// Computes [`SIZES`].
 const fn sizes() -> [u16; SizeClass::COUNT] {
     let mut all = [0; SizeClass::COUNT];
     let mut size = 0;
@@ -184,7 +190,7 @@ const fn sizes() -> [u16; SizeClass::COUNT] {
     all
 }
 
-/// A lookup table: entry `i` is the smallest class of at least `base + i * step` bytes.
+/// Returns a lookup table: entry `i` is the smallest class of at least `base + i * step` bytes.
 const fn classes_by<const N: usize>(step: usize, base: usize) -> [u8; N] {
     let sizes = sizes();
     let mut table = [0; N];
@@ -200,8 +206,8 @@ const fn classes_by<const N: usize>(step: usize, base: usize) -> [u8; N] {
     table
 }
 
-// A request between two steps of a table is looked up at the upper one: right only while no class
-// lies between.
+// A request between two steps of a table is looked up at the upper one. That is right only if no
+// class lies between them.
 const _: () = {
     let mut class = 0;
     while class < SizeClass::COUNT {
@@ -219,9 +225,9 @@ const _: () = {
 mod tests {
     use super::{FINE_LIMIT, MAX_SPAN_PAGES, PAGE_SIZE, SizeClass, class_of, slots, span_pages};
 
-    /// Go 1.27.3: the table in the comment that heads its generated `sizeclasses.go`: object size,
-    /// bytes of a span, objects in it. The table leaves out what Go keeps inside small spans, which
-    /// flatters Go.
+    /// Go 1.27.3: the table in the comment at the top of its generated `sizeclasses.go`: object
+    /// size, bytes of a span, objects in it. The table leaves out what Go stores inside small
+    /// spans, so it looks better than Go is.
     #[rustfmt::skip]
     const GO: [(usize, usize, usize); 67] = [
         (8, 8192, 1024), (16, 8192, 512), (24, 8192, 341), (32, 8192, 256), (48, 8192, 170),
@@ -244,7 +250,7 @@ mod tests {
         (0..SizeClass::COUNT).map(|class| SizeClass(class as u8))
     }
 
-    /// Whether `ours` costs no more than `go`, both as bytes of a span and slots in it.
+    /// Whether `ours` costs no more than `go`; both are the bytes of a span and the slots in it.
     fn costs_at_most(ours: (usize, usize), go: (usize, usize)) -> bool {
         ours.0 * go.1 <= go.0 * ours.1
     }

@@ -1,6 +1,6 @@
 //! A span: a run of pages that holds slots of one class, or one large object.
 //!
-//! The record of a span is at the index of its first page; `page map` (in `mheap`) leads from any
+//! The record of a span is at the index of its first page; the page map (in `mheap`) leads from any
 //! page to it.
 //!
 //! The *sweep generation* says where a span stands in the cycle. The heap's own generation `g`
@@ -9,22 +9,22 @@
 //! | span's generation | state | who may touch the allocation bits |
 //! |---|---|---|
 //! | 0 | free: no span here | – |
-//! | g − 4 | unswept | whoever claims it |
+//! | g − 4 | unswept | the thread that claims it |
 //! | g − 2 | being swept | the holder of [`SweepClaim`] |
-//! | g | swept, in a central set or large | the central lock |
+//! | g | swept, in a central set or large | the holder of the central lock |
 //! | g + 2 | cached since before this sweep (stale) | the mutator that caches it |
 //! | g + 6 | cached | the mutator that caches it |
 //!
-//! The heap's generation is odd and has 64 bits, which no program uses up. A span has its low 32
-//! bits, so they wrap, after 2^30 cycles. All of them are odd, so that no span is ever taken for
-//! free. And a span is never one of an older generation than these: [S3].
+//! The heap's generation is odd and has 64 bits, which no program uses up. A span stores its low 32
+//! bits, which wrap after 2^30 cycles. All generations are odd, so no span is ever mistaken for a
+//! free one. And a span never has an older generation than these, by [S3].
 //!
 //! **Invariants**
 //! - `[S1]` Only this file writes a sweep generation.
-//! - `[S2]` At most one thread holds a [`SweepClaim`] on a span; while it does, the span's bits and
-//!   record are its own.
-//! - `[S3]` When the heap's generation changes, every span is swept or cached: the sweep of the
-//!   last cycle is over.
+//! - `[S2]` At most one thread holds a [`SweepClaim`] on a span. While it does, the span's bits and
+//!   record belong to it.
+//! - `[S3]` When the heap's generation changes, every span is swept or cached, because the sweep of
+//!   the last cycle has ended.
 
 use crate::sys::mem::ZeroValid;
 use crate::sys::sabotage::{self, Fault};
@@ -34,21 +34,21 @@ use crate::sys::sync::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeapGen(pub(crate) u64);
 
-/// From one generation to the next.
+/// The difference between one generation and the next.
 const STEP: u64 = 4;
-/// What a span's generation has, and the heap's has not, in that state; the swept ones have the
-/// heap's.
+/// The difference of a span's generation from the heap's, in each state; it is 0 in the swept
+/// state.
 const UNSWEPT: i32 = -4;
 const SWEEPING: i32 = -2;
 const STALE: i32 = 2;
 const CACHED: i32 = 6;
-/// The generation of no span; those of spans are odd.
+/// The generation where there is no span; those of spans are odd.
 const FREE: u32 = 0;
 
 impl HeapGen {
     pub(crate) const FIRST: Self = Self(STEP + 1);
 
-    /// The next cycle's.
+    /// Returns the generation of the next cycle.
     pub(crate) fn next(self) -> Self {
         let next = self.0 + STEP;
         if sabotage::is_on(Fault::GenerationBeginsAnew) && next >> 32 != self.0 >> 32 {
@@ -57,7 +57,7 @@ impl HeapGen {
         Self(next)
     }
 
-    /// The generation of a span in that state.
+    /// Returns the generation of a span in this state.
     #[allow(
         clippy::cast_possible_truncation,
         reason = "the low half is what a span has"
@@ -67,7 +67,7 @@ impl HeapGen {
     }
 }
 
-/// Where a span stands; see the table above.
+/// The state of a span; see the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SweepState {
     Free,
@@ -76,7 +76,7 @@ pub(crate) enum SweepState {
     Swept,
     CachedStale,
     Cached,
-    /// None of the generations a span may have: a broken heap.
+    /// A generation that no span may have: the heap is broken.
     Impossible,
 }
 
@@ -100,8 +100,8 @@ impl SweepGen {
     }
 
     pub(crate) fn state(&self, heap: HeapGen) -> SweepState {
-        // Acquire: pairs with the Release in `finish_sweep`, `cache` and `uncache`: what they wrote
-        // is seen.
+        // Acquire: pairs with the Release in `finish_sweep`, `cache` and `uncache`, and so sees
+        // what they wrote.
         let span = self.0.load(Ordering::Acquire);
         if span == FREE {
             return SweepState::Free;
@@ -123,8 +123,8 @@ impl SweepGen {
             return unswept.then_some(SweepClaim { span: self, heap });
         }
         // AcqRel: sees the bits as the last owner left them (Release in `uncache`), and orders our
-        // reads after the claim. Acquire on failure, too: who finds the span claimed goes on to
-        // wait for the sweeps of mutators, and has to see that the claimer is counted
+        // reads after the claim. Acquire on failure, too: a thread that finds the span claimed goes
+        // on to wait for the sweeps of mutators, and has to see that the claimer is counted
         // (`MHeap::begin_sweeping`); with Relaxed `loom_refill_against_background_sweep` fails.
         self.0
             .compare_exchange(
@@ -137,7 +137,7 @@ impl SweepGen {
             .then_some(SweepClaim { span: self, heap })
     }
 
-    /// A new span, born swept and cached by its maker.
+    /// Makes a new span, which is born swept, and cached by its maker if `cached`.
     pub(crate) fn birth(&self, heap: HeapGen, cached: bool) {
         let state = heap.of_span(if cached { CACHED } else { 0 });
         // Release: publishes the record; pairs with the Acquire in `state`.
@@ -151,8 +151,8 @@ impl SweepGen {
         self.0.store(heap.of_span(cached), Ordering::Release);
     }
 
-    /// Cached -> swept, or stale -> unswept; says which. By the mutator that caches it (or for it,
-    /// while it is held).
+    /// Cached -> swept, or stale -> unswept. Returns the old state. The mutator that caches the
+    /// span calls this, or another thread while it holds that mutator.
     pub(crate) fn uncache(&self, heap: HeapGen) -> SweepState {
         let state = self.state(heap);
         let next = if state == SweepState::CachedStale {
@@ -176,14 +176,14 @@ pub(crate) struct SweepClaim<'s> {
 }
 
 impl SweepClaim<'_> {
-    /// The span is swept.
+    /// Ends the sweep: the span is swept.
     pub(crate) fn finish_sweep(self) {
         // Release: publishes the new allocation bits; pairs with the Acquire in `state` and
         // `cache`'s caller.
         self.span.0.store(self.heap.of_span(0), Ordering::Release);
     }
 
-    /// The span is swept and goes straight to the caller's mcache.
+    /// Ends the sweep: the span is swept, and goes straight to the caller's mcache.
     pub(crate) fn finish_cached(self) {
         // Release: as in `finish_sweep`.
         self.span
@@ -191,29 +191,29 @@ impl SweepClaim<'_> {
             .store(self.heap.of_span(CACHED), Ordering::Release);
     }
 
-    /// Nothing in the span lives: there is no span here any more.
+    /// Ends the sweep: nothing in the span is live, and there is no span here any more.
     pub(crate) fn finish_free(self) {
         // Release: as in `finish_sweep`.
         self.span.0.store(FREE, Ordering::Release);
     }
 }
 
-/// The record of a span, at the index of its first page. All zero when there is none.
+/// The record of a span, at the index of its first page. It is all zero if there is no span.
 #[derive(Debug)]
 #[cfg_attr(any(loom, shuttle), derive(Default))]
 #[repr(C)]
 pub(crate) struct Span {
     pub(crate) sweep_gen: SweepGen,
-    /// Pages of the span. Written at birth.
+    /// The pages of the span. Written at birth.
     pub(crate) pages: AtomicU32,
-    /// For a large object: bytes from the span's start to the object. Written at birth.
+    /// The bytes from the span's start to a large object. Written at birth.
     pub(crate) object_at: AtomicU32,
-    /// 1 when every slot is allocated whatever the allocation bits say. Written by the span's
-    /// owner.
+    /// 1 if every slot is allocated, whatever the allocation bits say. Written by the span's owner.
     pub(crate) all_allocated: AtomicU32,
 }
 
-// SAFETY: 1. zero is a valid value of each field. 2. nothing to drop. 3. aligned to 4.
+// SAFETY: 1. zero is a valid value of each field. 2. there is nothing to drop. 3. the alignment is
+// 4.
 unsafe impl ZeroValid for Span {}
 
 #[cfg(all(test, not(loom)))]
@@ -238,8 +238,8 @@ mod tests {
         assert_eq!(s.state(HeapGen(101)), SweepState::Impossible);
     }
 
-    /// Where the 32 bits of a span begin anew, the table holds as elsewhere, and nothing is taken
-    /// for free.
+    /// Where the 32 bits of a span start again, the table holds as elsewhere, and no span looks
+    /// free.
     #[test]
     fn generations_of_spans_wrap() {
         let mut g = HeapGen((1 << 32) - 15);
@@ -261,7 +261,7 @@ mod tests {
     }
 }
 
-// The sweep of real spans is modelled in `heap::models`.
+// `heap::models` models the sweep of real spans.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use std::sync::Arc;

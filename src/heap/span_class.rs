@@ -1,10 +1,13 @@
 //! Span classes: what all slots of a span have in common.
 //!
-//! A class is interned, not a row of a fixed table. The fixed size classes (noscan, no drop) come
-//! first, one for each [`SizeClass`]; a type that is traced or dropped gets classes of its own: one
-//! of its exact size, and for its slices and arrays one for each size class in use. So an object
-//! needs no header: its page names the class, the class names the type, and a span's objects are
-//! all traced by the same function.
+//! **Claim.** An object needs no header: its page names the class, the class names the type, and
+//! the same function traces all objects of a span. So an object is its fields. A node of two
+//! pointers has 16 bytes (`examples/binary_trees.rs` asserts that); with a header it would have 24.
+//! The price is that each type has pages of its own.
+//!
+//! A class is interned; the classes are no fixed table. The fixed size classes (noscan, no drop)
+//! come first, one for each [`SizeClass`]. A type that is traced or dropped has classes of its own:
+//! one of its exact size, and for its slices and arrays one for each size class in use.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -17,17 +20,17 @@ use crate::object::type_info::TypeInfo;
 use crate::sys::MODELLED;
 use crate::sys::sync::{AtomicU64, Ordering};
 
-/// The slot of a weak cell, which is an atomic word; a model checker's is larger.
+/// The slot of a weak cell, which is an atomic word; that of a model checker is larger.
 pub(crate) const WEAK_CELL_SLOT: usize = if MODELLED { 256 } else { 16 };
 
-/// What the slots of a class are for, beyond size and type.
+/// The purpose of a class's slots, besides size and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Ordinary objects.
+    /// For ordinary objects.
     Object,
-    /// Cells of weak references: the collector visits all of them after marking.
+    /// For the cells of weak references, all of which the collector visits after marking.
     WeakCell,
-    /// One object per span, of any size.
+    /// For one object per span, of any size.
     Large,
 }
 
@@ -35,12 +38,12 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct SpanClass {
     pub(crate) kind: Kind,
-    /// Bytes per slot; 0 for large objects.
+    /// The bytes of a slot; 0 for large objects.
     pub(crate) slot: usize,
     pub(crate) span_pages: u32,
     pub(crate) slots: u32,
     divide: MagicDiv,
-    /// `None`: noscan and no drop, of no particular type.
+    /// `None` means noscan, without drop, and of no particular type.
     pub(crate) info: Option<&'static TypeInfo>,
     /// Whether objects are traced.
     pub(crate) scan: bool,
@@ -50,8 +53,7 @@ pub(crate) struct SpanClass {
     pub(crate) figures: ClassFigures,
 }
 
-/// Objects that a class has handed out and found dead, ever. Whole runs of slots are handed out at
-/// a time.
+/// The objects that a class has ever handed out and found dead. Slots are handed out in whole runs.
 #[derive(Debug)]
 pub(crate) struct ClassFigures {
     allocated: [AtomicU64; 2],
@@ -67,30 +69,30 @@ impl ClassFigures {
         }
     }
 
-    /// Counts `objects` of `bytes_each` handed out.
+    /// Counts `objects` of `bytes_each` that are handed out.
     pub(crate) fn allocated(&self, objects: u64, bytes_each: u64) {
-        // Relaxed (both): figures.
+        // Relaxed (both): statistics only.
         self.allocated[0].fetch_add(objects, Ordering::Relaxed);
         self.allocated[1].fetch_add(objects * bytes_each, Ordering::Relaxed);
     }
 
-    /// Takes back what was counted as handed out and was not used.
+    /// Subtracts what was counted as handed out and was not used.
     pub(crate) fn not_used(&self, objects: u64, bytes_each: u64) {
-        // Relaxed (both): figures.
+        // Relaxed (both): statistics only.
         self.allocated[0].fetch_sub(objects, Ordering::Relaxed);
         self.allocated[1].fetch_sub(objects * bytes_each, Ordering::Relaxed);
     }
 
-    /// Counts `objects` of `bytes_each` found dead.
+    /// Counts `objects` of `bytes_each` that were found dead.
     pub(crate) fn freed(&self, objects: u64, bytes_each: u64) {
-        // Relaxed (both): figures.
+        // Relaxed (both): statistics only.
         self.freed[0].fetch_add(objects, Ordering::Relaxed);
         self.freed[1].fetch_add(objects * bytes_each, Ordering::Relaxed);
     }
 
-    /// Objects and bytes handed out, objects and bytes found dead.
+    /// Returns the objects and bytes handed out, and the objects and bytes found dead.
     pub(crate) fn read(&self) -> [u64; 4] {
-        // Relaxed (all): figures.
+        // Relaxed (all): statistics only.
         let [a, b] = &self.allocated;
         let [c, d] = &self.freed;
         [a, b, c, d].map(|n| n.load(Ordering::Relaxed))
@@ -120,12 +122,12 @@ impl SpanClass {
         }
     }
 
-    /// The index of the slot that holds byte `at` of a span.
+    /// Returns the index of the slot that holds byte `at` of a span.
     pub(crate) fn slot_index(&self, at: usize) -> usize {
         self.divide.div(at as u32) as usize
     }
 
-    /// The type's name, for reports.
+    /// Returns the type's name, for reports.
     pub(crate) fn type_name(&self) -> &'static str {
         self.info.map_or("(bytes)", |i| (i.name)())
     }
@@ -133,8 +135,8 @@ impl SpanClass {
 
 /// A reference to a class of a heap.
 ///
-/// Classes are made by [`Classes::intern`] and live until the heap goes; a `ClassRef` is kept only
-/// in structures of that heap.
+/// [`Classes::intern`] makes classes, which live as long as the heap. Only structures of that heap
+/// keep a `ClassRef`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClassRef(NonNull<SpanClass>);
 
@@ -148,7 +150,7 @@ impl ClassRef {
         self.0.as_ptr()
     }
 
-    /// The class at `ptr`, or `None` for null.
+    /// Returns the class at `ptr`, or `None` for null.
     ///
     /// # Safety
     /// 1. `ptr` is null or came from [`as_ptr`](Self::as_ptr) of a class whose heap is alive.
@@ -162,18 +164,18 @@ impl std::ops::Deref for ClassRef {
     type Target = SpanClass;
     #[inline]
     fn deref(&self) -> &SpanClass {
-        // SAFETY: made from a leaked box that `Classes` frees only with the heap; see the type's
-        // contract.
+        // SAFETY: it was made from a leaked box that `Classes` frees only with the heap; see the
+        // type's contract.
         unsafe { self.0.as_ref() }
     }
 }
 
-/// Names a class in an mcache: a `TypeInfo` by its address in the high bits, the layout in the low
-/// 8.
+/// Names a class in an mcache. The high bits hold the address of a `TypeInfo`, the low 8 bits the
+/// layout.
 ///
-/// One type may have several `TypeInfo`s (the compiler may copy a constant for each unit of code);
-/// then a cache has a cursor for each, and [`ClassName`] makes them one class. Two types that share
-/// a `TypeInfo` agree in everything that it says, size and alignment included, so they may as well
+/// One type may have several `TypeInfo`s, because the compiler may copy a constant for each unit of
+/// code. A cache then has a cursor for each, and [`ClassName`] makes them one class. Two types that
+/// share a `TypeInfo` agree in everything that it says, including size and alignment, so they may
 /// share slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClassKey(pub(crate) u64);
@@ -181,13 +183,13 @@ pub(crate) struct ClassKey(pub(crate) u64);
 impl ClassKey {
     const EXACT: u64 = 0xff;
 
-    /// Objects of exactly this sized type.
+    /// Returns the key for objects of exactly this sized type.
     #[inline]
     pub(crate) fn exact(info: &'static TypeInfo) -> Self {
         Self::of(info, Self::EXACT)
     }
 
-    /// Slices or arrays of this type, in slots of that size class.
+    /// Returns the key for slices or arrays of this type, in slots of this size class.
     #[inline]
     pub(crate) fn list(info: &'static TypeInfo, class: SizeClass) -> Self {
         Self::of(info, u64::from(class.0))
@@ -200,12 +202,12 @@ impl ClassKey {
     }
 }
 
-/// Names a class in a heap: a type, and how its objects are laid out.
+/// Names a class in a heap: a type, and the layout of its objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ClassName {
     /// Objects of exactly this sized type.
     Exact(TypeId),
-    /// Slices or arrays of this type, in slots of that size class.
+    /// Slices or arrays of this type, in slots of this size class.
     List(TypeId, SizeClass),
     /// Large objects of this type.
     Large(TypeId),
@@ -226,7 +228,7 @@ impl Classes {
         }
     }
 
-    /// The class of that name, made on first use.
+    /// Returns the class with this name, and makes it on first use.
     pub(crate) fn intern(
         &mut self,
         name: ClassName,
@@ -242,7 +244,7 @@ impl Classes {
         class
     }
 
-    /// A class without a type.
+    /// Adds a class without a name.
     pub(crate) fn add(
         &mut self,
         kind: Kind,
@@ -264,8 +266,8 @@ impl Classes {
 impl Drop for Classes {
     fn drop(&mut self) {
         for class in &self.all {
-            // SAFETY: leaked in `add`, freed only here, when the heap that owns every `ClassRef`
-            // goes.
+            // SAFETY: it was leaked in `add`, and is freed only here, when the heap ends that owns
+            // every `ClassRef`.
             drop(unsafe { Box::from_raw(class.as_ptr()) });
         }
     }

@@ -1,10 +1,10 @@
-//! The sweep of one span: dead objects are dropped, allocation bits become what the mark bits were,
-//! mark bits clear.
+//! The sweep of one span: dead objects are dropped, the mark bits become the allocation bits, and
+//! the mark bits are cleared.
 //!
-//! A span whose objects need no drop is swept by its bitmaps alone; none of its objects is touched.
-//! Whoever holds the [`SweepClaim`] sweeps: the background sweeper, or a mutator that looks for a
-//! free slot of that class. Objects that need a drop are left to the background sweeper: user code
-//! does not run in the middle of somebody's allocation.
+//! If the objects of a span need no drop, the sweep works on the bitmaps alone, and touches no
+//! object. The thread that holds the [`SweepClaim`] sweeps: the background sweeper, or a mutator
+//! that looks for a free slot of that class. Objects that need a drop are left to the background
+//! sweeper, so that no user code runs in the middle of an allocation.
 
 use crate::base::addr::PAGE_SHIFT;
 use crate::heap::dead::{DeadObjects, NoDrops, POISON};
@@ -16,21 +16,21 @@ use crate::sys::sabotage::{self, Fault};
 use crate::sys::shadow;
 use crate::sys::sync::{AtomicUsize, Ordering, fence};
 
-/// A mutator sweeps, also before it claims a span. Who waits for the end of the sweep waits until
-/// the last of these is dropped ([`MHeap::mutators_sweep`]).
+/// Exists while a mutator sweeps; it is made before the mutator claims a span. A thread that waits
+/// for the end of the sweep waits until the last of these is dropped ([`MHeap::mutators_sweep`]).
 #[derive(Debug)]
 #[must_use = "the sweep counts as over when this is dropped"]
 pub(crate) struct Sweeping<'a>(&'a AtomicUsize);
 
 impl Drop for Sweeping<'_> {
     fn drop(&mut self) {
-        // Release: the sweep is done; pairs with the Acquire in `mutators_sweep`.
+        // Release: the sweep has ended; pairs with the Acquire in `mutators_sweep`.
         self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
 impl MHeap {
-    /// Sweeps the span at `head` if it is unswept; true if this call swept it.
+    /// Sweeps the span at `head` if it is unswept. Returns true if this call swept it.
     pub(crate) fn sweep_span(&self, head: u32, dead: &mut dyn DeadObjects) -> bool {
         let now = self.generation();
         if self.span(head).sweep_gen.state(now) != SweepState::Unswept {
@@ -63,23 +63,23 @@ impl MHeap {
         true
     }
 
-    /// This mutator begins to sweep, until the answer is dropped.
+    /// Records that this mutator sweeps until the result is dropped.
     pub(crate) fn begin_sweeping(&self) -> Sweeping<'_> {
-        // Relaxed: a mutator that sweeps is not at a safepoint, which is what the next cycle waits
-        // for; the count is for those who wait for the end of the sweep only. They learn what was
-        // swept by the Release in `Sweeping::drop`.
+        // Relaxed: a mutator that sweeps is not at a safepoint, for which the next cycle waits; the
+        // count is only for those who wait for the end of the sweep. The Release in
+        // `Sweeping::drop` shows them what was swept.
         self.sweeping.fetch_add(1, Ordering::Relaxed);
         Sweeping(&self.sweeping)
     }
 
-    /// Whether a mutator sweeps just now. What those that have ended did is seen.
+    /// Whether a mutator sweeps now. The caller sees what the ones that have ended did.
     pub(crate) fn mutators_sweep(&self) -> bool {
         // Acquire: pairs with the Release in `Sweeping::drop`.
         self.sweeping.load(Ordering::Acquire) != 0
     }
 
-    /// Sweeps the span at `head`, whose objects need no drop, for a mutator that wants a free slot
-    /// of `class`; true if it now has the span cached.
+    /// Sweeps the span at `head`, whose objects need no drop, for a mutator that needs a free slot
+    /// of `class`. Returns true if the mutator now has the span cached.
     pub(crate) fn sweep_for_cache(&self, head: u32, class: ClassRef) -> bool {
         let _sweeping = self.begin_sweeping();
         let now = self.generation();
@@ -102,20 +102,20 @@ impl MHeap {
     }
 
     fn free_span(&self, head: u32, claim: SweepClaim<'_>) {
-        // Relaxed: written at birth, and ours.
+        // Relaxed: it was written at birth, and the span is ours.
         let pages = self.span(head).pages.load(Ordering::Relaxed);
         claim.finish_free();
         self.free_pages(head, pages);
     }
 
-    /// The sweep proper; returns the number of live objects. The caller holds the claim.
+    /// Does the sweep, and returns the number of live objects. The caller holds the claim.
     fn sweep_claimed(&self, head: u32, class: ClassRef, dead: &mut dyn DeadObjects) -> usize {
         let span = self.span(head);
         let start = (head as usize) << PAGE_SHIFT;
-        // Relaxed (both): [S2] ours.
+        // Relaxed (both): [S2] the record is ours.
         let pages = span.pages.load(Ordering::Relaxed);
         let end = start + ((pages as usize) << PAGE_SHIFT);
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         self.swept_pages
             .fetch_add(u64::from(pages), Ordering::Relaxed);
         let all = span.all_allocated.load(Ordering::Relaxed) != 0;
@@ -130,11 +130,11 @@ impl MHeap {
         if class.drop || self.poison || shadow::ON {
             self.visit_dead(start, class, all, dead);
         }
-        // Release: whoever reads a mark bit cleared below, and then fences, sees that the census is
-        // over.
+        // Release: a thread that reads a mark bit which is cleared below, and then fences, sees
+        // that the census has ended.
         fence(Ordering::Release);
         let live = self.mark.move_into(&self.alloc, start, end);
-        // Relaxed: [S2] ours.
+        // Relaxed: [S2] the record is ours.
         span.all_allocated.store(0, Ordering::Relaxed);
         self.note_freed(class, before.saturating_sub(live) as u64, class.slot as u64);
         live
@@ -166,8 +166,8 @@ impl MHeap {
     ) -> usize {
         let offset = start + self.object_at((start >> PAGE_SHIFT) as u32);
         let marked_at = sabotage::pick(Fault::LargeSweptByItsSpan, start, offset);
-        // Release: as for small objects. Of a dead one the page map is cleared, which an upgrade
-        // reads, too.
+        // Release: as for small objects. For a dead object the page map is cleared as well, which
+        // an upgrade also reads.
         fence(Ordering::Release);
         if self.mark.test(marked_at) {
             self.mark.clear(offset);
@@ -183,15 +183,15 @@ impl MHeap {
 
     fn note_freed(&self, class: ClassRef, objects: u64, bytes_each: u64) {
         if objects > 0 {
-            // Relaxed: figures.
+            // Relaxed: statistics only.
             self.freed_bytes
                 .fetch_add(objects * bytes_each, Ordering::Relaxed);
             class.figures.freed(objects, bytes_each);
         }
     }
 
-    /// Calls `f` with each allocated slot of the span at `head`, which no mutator caches: offset
-    /// and slot bytes.
+    /// Calls `f` with each allocated slot of the span at `head`, which no mutator caches: its
+    /// offset and bytes.
     pub(crate) fn for_each_allocated(
         &self,
         head: u32,
@@ -215,11 +215,11 @@ impl MHeap {
         }
     }
 
-    /// Nobody may touch a free slot; in poison mode it is filled.
+    /// Closes a free slot, which nobody may touch. In poison mode it is filled first.
     fn close_slot(&self, at: *mut u8, bytes: usize) {
         if self.poison {
             shadow::open(at, bytes);
-            // SAFETY: [S2] the slot is free and its span is claimed by the caller, so nobody else
+            // SAFETY: [S2] the slot is free and the caller has claimed its span, so nobody else
             // touches it.
             unsafe { at.write_bytes(POISON, bytes) };
         }

@@ -1,5 +1,6 @@
-//! Birth and death of spans: pages come from a mutator's page cache or from the page heap, for
-//! which the arena grows, and go back to the page heap. How many there may be is decided here [H6].
+//! The birth and death of spans. Their pages come from a mutator's page cache or from the page
+//! heap, for which the arena grows, and they go back to the page heap. This file decides how many
+//! pages may be in use [H6].
 
 use super::{LAST_PART, MHeap, OutOfPages, Shortage};
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
@@ -13,15 +14,16 @@ use crate::sys::sabotage::{self, Fault};
 use crate::sys::shadow;
 use crate::sys::sync::{Ordering, yield_now};
 
-/// How the arena grows: at least this many pages at a time (4 MiB).
+/// The arena grows by at least this many pages (4 MiB).
 const GROW_PAGES: u32 = if crate::sys::MODELLED { 16 } else { 512 };
-/// With [`Options::huge_pages`], from here on the arena asks for them; a small heap stays small.
+/// With [`Options::huge_pages`], the arena requests them from this size on; a small heap stays
+/// small.
 const HUGE_FROM: usize = 32 << 20;
 /// Spans of fewer pages than this come from the mutator's page cache.
 const CACHED_PAGES: u32 = 16;
 
 impl MHeap {
-    /// Pages for a span of `class`, cached by the caller if `cached`.
+    /// Takes pages for a span of `class`, which the caller caches if `cached`.
     pub(crate) fn new_span(
         &self,
         class: ClassRef,
@@ -39,13 +41,13 @@ impl MHeap {
             self.put_memory_behind(&run, grown, cache);
         }
         let span = self.span(head);
-        // Relaxed (all three): published by `birth`'s Release.
+        // Relaxed (all three): `birth`'s Release publishes them.
         span.pages.store(pages, Ordering::Relaxed);
         span.object_at.store(0, Ordering::Relaxed);
         span.all_allocated
             .store(u32::from(class.kind == Kind::Large), Ordering::Relaxed);
         for page in head..head + sabotage::pick(Fault::OnlyFirstPageMapped, 1, pages) {
-            // Relaxed (both): published with the first object of the span.
+            // Relaxed (both): publishing the span's first object publishes them.
             self.head_of
                 .get(page as usize)
                 .store(head, Ordering::Relaxed);
@@ -55,17 +57,17 @@ impl MHeap {
         }
         self.close_pages(head, pages);
         span.sweep_gen.birth(self.generation(), cached);
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         self.span_bytes
             .fetch_add(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
         Ok(head)
     }
 
-    /// Counts the run's released pages as backed, for which the arena grew by `grown` pages.
+    /// Counts the run's released pages as backed. The arena grew by `grown` pages for the run.
     ///
-    /// A mutator is about to fill a short run: that one gets its memory now, and with it what
-    /// follows it in the mutator's cache. A long one gets it as it is written, because it may be
-    /// zeros that nobody touches.
+    /// If the run is short, a mutator is about to fill it. So the run gets its memory now, together
+    /// with the pages that follow it in the mutator's cache. A long run gets its memory when it is
+    /// written, because it may stay zero and untouched.
     #[cold]
     fn put_memory_behind(&self, run: &PageRun, grown: u32, cache: Option<&MCache>) {
         let Some(cache) = cache.filter(|_| run.pages < CACHED_PAGES) else {
@@ -81,18 +83,18 @@ impl MHeap {
         self.arena.populate(from, len);
     }
 
-    /// Gives the pages of a dead span back. The caller holds the span's sweep claim and has cleared
-    /// its bits.
+    /// Gives the pages of a dead span back. The caller holds the span's sweep claim, and has
+    /// cleared its bits.
     pub(crate) fn free_pages(&self, head: u32, pages: u32) {
         for page in head..head + sabotage::pick(Fault::PageMapNotCleared, 0, pages) {
-            // Relaxed (both): nobody has a pointer into the span; its pages come back through the
-            // page lock.
+            // Relaxed (both): nobody has a pointer into the span; a thread that gets its pages
+            // takes the page lock first.
             self.class_of
                 .get(page as usize)
                 .store(std::ptr::null_mut(), Ordering::Relaxed);
             self.head_of.get(page as usize).store(0, Ordering::Relaxed);
         }
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         self.span_bytes
             .fetch_sub(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
         let mut heap = self.pages.lock();
@@ -100,8 +102,8 @@ impl MHeap {
         self.note_use(&heap);
     }
 
-    /// A run of pages, from the mutator's cache if it has one; and by how many pages the arena grew
-    /// for it.
+    /// Takes a run of pages, from the mutator's cache if it has one. Returns the run, and by how
+    /// many pages the arena grew for it.
     fn cached_pages(&self, cache: &MCache, pages: u32) -> Result<(PageRun, u32), OutOfPages> {
         let mut slot = cache.pages.borrow_mut();
         if let Some(run) = slot.as_mut().and_then(|c| c.alloc(pages)) {
@@ -111,9 +113,9 @@ impl MHeap {
         if let Some(old) = slot.take() {
             heap.give_cache(old);
         }
-        // [H6] What a cache holds counts as in use, and there is room for a whole group of it. In
-        // the last part there are no caches: what one mutator has in stock would be missing to the
-        // others.
+        // [H6] What a cache holds counts as in use, and here is room for a whole group. In the last
+        // part of what may be used there are no caches, because the pages that one mutator keeps
+        // would be missing for the others.
         let most = self.most_used();
         let room = most.saturating_sub(heap.in_use_pages());
         if pages <= 4
@@ -149,7 +151,7 @@ impl MHeap {
         loop {
             let mut heap = self.pages.lock();
             let taken = self.take_locked(&mut heap, pages, align);
-            // Pages that are on their way to the system are free again soon.
+            // Pages that are being given to the system will be free again soon.
             if taken.is_ok() || heap.leaving_pages() == 0 {
                 return taken;
             }
@@ -165,7 +167,7 @@ impl MHeap {
         align: u32,
     ) -> Result<(PageRun, u32), OutOfPages> {
         if pages > self.most_pages.saturating_sub(heap.in_use_pages()) {
-            // Relaxed: a figure.
+            // Relaxed: statistics only.
             self.refused.store(0, Ordering::Relaxed);
             return Err(OutOfPages);
         }
@@ -178,7 +180,7 @@ impl MHeap {
             let top = heap.top().0;
             let room = heap.capacity() - top;
             if room == 0 {
-                // Relaxed: a figure.
+                // Relaxed: statistics only.
                 self.refused.store(0, Ordering::Relaxed);
                 return Err(OutOfPages);
             }
@@ -197,7 +199,7 @@ impl MHeap {
         }
     }
 
-    /// A new span's slots are closed like freed ones.
+    /// Closes a new span's slots like freed ones.
     fn close_pages(&self, head: u32, pages: u32) {
         let (at, bytes) = (
             self.at((head as usize) << PAGE_SHIFT),
@@ -205,54 +207,56 @@ impl MHeap {
         );
         if self.poison {
             shadow::open(at, bytes);
-            // SAFETY: [H4] pages just taken from the page allocator, which nobody else has.
+            // SAFETY: [H4] the pages were just taken from the page allocator, and nobody else has
+            // them.
             unsafe { at.write_bytes(POISON, bytes) };
         }
         shadow::close(at, bytes);
     }
 
     fn note_use(&self, heap: &PageHeap) {
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         self.used_pages
             .store(heap.in_use_pages(), Ordering::Relaxed);
     }
 
-    /// Whether so many bytes more may find no room, or the last part of what may be used has been
+    /// Whether `bytes` more bytes may find no room, or the last part of what may be used has been
     /// reached.
     pub(crate) fn is_in_last_part(&self, bytes: u64) -> bool {
         let most = self.most_used();
         let least = most / LAST_PART;
         let wanted = u32::try_from(bytes >> PAGE_SHIFT).unwrap_or(u32::MAX);
-        // Relaxed: a figure.
+        // Relaxed: statistics only.
         let used = self.used_pages.load(Ordering::Relaxed);
         used.saturating_add(least.max(wanted)) >= most
     }
 
-    /// The most pages that can be in use, by the hard limit and by the reservation.
+    /// Returns the most pages that can be in use, by the hard limit and by the reservation.
     fn most_used(&self) -> u32 {
         let reserved = u32::try_from(self.reserved() >> PAGE_SHIFT).unwrap_or(u32::MAX);
         self.most_pages.min(reserved)
     }
 
-    /// Bytes that objects may fill: the reservation, or the hard limit if that is less.
+    /// Returns the bytes that objects may fill: the reservation, or the hard limit if that is less.
     pub(crate) fn room(&self) -> usize {
         let limit = (self.most_pages as usize - 1).saturating_mul(PAGE_SIZE);
         self.reserved().min(limit)
     }
 
-    /// Whether so many bytes fit when nothing else is there. If not, that is why they are refused.
+    /// Whether `size` bytes would fit into an empty heap. If not, that is the reason for the
+    /// refusal.
     pub(crate) fn can_ever_hold(&self, size: usize, align: usize) -> bool {
         let fits = size <= self.room() && align <= self.room();
         if !fits {
-            // Relaxed: for a report.
+            // Relaxed: it serves a report.
             self.refused.store(0, Ordering::Relaxed);
         }
         fits
     }
 
-    /// Why a request for pages failed just now.
+    /// Returns why the last request for pages failed.
     pub(crate) fn shortage(&self) -> Shortage {
-        // Relaxed (both): figures.
+        // Relaxed (both): statistics only.
         match self.refused.load(Ordering::Relaxed) {
             0 => Shortage::Room(self.room()),
             bytes => Shortage::Memory {

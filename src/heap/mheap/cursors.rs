@@ -1,4 +1,4 @@
-//! Cursors: runs of free slots for a mutator's cache, and back.
+//! Cursors: runs of free slots that go to a mutator's cache and come back.
 
 use super::{MHeap, OutOfPages, Paint};
 use crate::base::addr::PAGE_SHIFT;
@@ -8,13 +8,13 @@ use crate::heap::span_class::ClassRef;
 use crate::sys::fatal::fatal;
 use crate::sys::sync::Ordering;
 
-/// How many unswept spans of its class a refill looks at before it takes fresh pages. Where all of
-/// them are full this is time without a result: a microsecond or two each. Go looks at 100, for at
-/// most 1 % of space.
+/// How many unswept spans of its class a refill tries before it takes fresh pages. If all of them
+/// are full, the time is lost: one or two microseconds each. Go tries 100, for at most 1 % of
+/// space.
 const SWEEP_BUDGET: usize = 20;
 
 impl MHeap {
-    /// Points `cursor` at another run of free slots of its class; returns the run's bytes.
+    /// Points `cursor` at another run of free slots of its class. Returns the bytes of the run.
     pub(crate) fn refill(
         &self,
         cache: &MCache,
@@ -66,12 +66,12 @@ impl MHeap {
         Some(to - from)
     }
 
-    /// The cursor's span has no free slot left: back to the central set.
+    /// Gives the cursor's span, which has no free slot left, back to the central set.
     fn retire_full(&self, cursor: &Cursor, class: ClassRef) {
         let head = cursor.span.replace(NO_SPAN);
         cursor.cur.set(0);
         cursor.end.set(0);
-        // Relaxed: published by `uncache`.
+        // Relaxed: `uncache` publishes it.
         self.span(head).all_allocated.store(1, Ordering::Relaxed);
         let now = self.generation();
         let mut sets = class.central.lock(now);
@@ -104,8 +104,7 @@ impl MHeap {
         }
     }
 
-    /// Takes the unused rest of a cursor's run, and its span, back. `paint` is how the run was
-    /// handed out.
+    /// Takes the unused rest of a cursor's run back, and its span. `paint` is the color of the run.
     ///
     /// Returns the bytes that were not used.
     pub(crate) fn give_back(&self, cursor: &Cursor, paint: Paint) -> usize {
@@ -121,7 +120,7 @@ impl MHeap {
             self.mark.clear_run(cur, end, class.slot);
         }
         let start = (head as usize) << PAGE_SHIFT;
-        // [C2] all below `cur` is allocated.
+        // [C2] All slots below `cur` are allocated.
         self.alloc.set_run(start, cur, class.slot);
         let now = self.generation();
         let mut sets = class.central.lock(now);
@@ -135,7 +134,7 @@ impl MHeap {
         end - cur
     }
 
-    /// Sets the mark bits of a cursor's unused run: from now on it allocates black.
+    /// Sets the mark bits of a cursor's unused run: from now on the cursor allocates black.
     pub(crate) fn blacken_run(&self, cursor: &Cursor) {
         let Some(class) = cursor.class.get() else {
             fatal("cursor without a class")

@@ -1,4 +1,4 @@
-//! The hard limit, with page caches.
+//! Tests of the hard limit, with page caches.
 
 use super::*;
 use crate::heap::mcache::{Cursor, MCache};
@@ -6,12 +6,12 @@ use crate::heap::page_cache::PageCache;
 
 const MIB: usize = 1 << 20;
 
-/// Bytes of pages in use, page 0 left out.
+/// Returns the bytes of pages in use, without page 0.
 fn in_use(heap: &MHeap) -> usize {
     (heap.pages.lock().in_use_pages() as usize - 1) << PAGE_SHIFT
 }
 
-/// Mutators take pages in turn until none gets any: what is in their caches is within the limit,
+/// Mutators take pages in turn until none gets any. What their caches hold is within the limit,
 /// too.
 fn fill(limit: usize, mutators: usize) {
     let options = Options {
@@ -19,7 +19,7 @@ fn fill(limit: usize, mutators: usize) {
         ..Options::default()
     };
     let heap = MHeap::new(64 * MIB, options).expect("a heap");
-    // Free pages in all groups: a cache gets as many as there can be.
+    // There are free pages in all groups, so that a cache gets as many as possible.
     let all: Vec<u32> = (0..limit / PAGE_SIZE)
         .map(|_| new_page(&heap, None).expect("room"))
         .collect();
@@ -36,7 +36,7 @@ fn fill(limit: usize, mutators: usize) {
     while full < mutators {
         full = 0;
         for (cache, cursor) in caches.iter().zip(&cursors) {
-            // The run that it has is used up.
+            // The cursor's run is used up.
             cursor.cur.set(cursor.end.get());
             let got = heap.refill(cache, cursor, Paint::White);
             full += usize::from(got.is_err());
@@ -47,7 +47,7 @@ fn fill(limit: usize, mutators: usize) {
             );
         }
     }
-    // Nothing but what others have in stock is missing.
+    // Only what other mutators keep is missing.
     for cache in &caches {
         heap.give_back_pages(cache);
     }

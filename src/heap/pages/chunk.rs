@@ -1,16 +1,16 @@
-//! A chunk: the bits of 512 pages, what they say in summary, and the search for a place or for idle
-//! pages among them.
+//! A chunk: the bits of 512 pages, their summary, and the search among them for a place or for idle
+//! pages.
 //!
-//! The leaves of the page heap's tree. `PageHeap` comes here with pages numbered from the start of
-//! the chunk (to mark), or with the number of the chunk's first page (to search), and leaves with
-//! numbers of the same kind.
+//! Chunks are the leaves of the page heap's tree. To mark pages, `PageHeap` passes page numbers
+//! that count from the start of the chunk. To search, it passes the number of the chunk's first
+//! page. It gets numbers of the same kind back.
 //!
 //! **Invariants**
-//! - [B1] `summary()` depends on the bits alone; `head <= longest`, `tail <= longest`.
+//! - [B1] `summary()` depends only on the bits; `head <= longest`, `tail <= longest`.
 //! - [B2] `first_fit` returns the lowest place. A run that comes in from the chunk before starts
-//!   lower than any within, so it is asked first, and so on from word to word.
+//!   lower than any run within, so it is tried first; the same holds from word to word.
 //!
-//! **Concurrency.** Part of the page heap, behind its lock.
+//! **Concurrency.** A chunk is part of the page heap, behind its lock.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub(super) const WORDS: usize = 8;
 /// The pages of a chunk.
 pub(super) const CHUNK_PAGES: u32 = WORD_PAGES * WORDS as u32;
 
-/// What is asked for.
+/// A request for pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fit {
     pub(super) pages: u32,
@@ -38,16 +38,16 @@ impl Fit {
         align_pages: 1,
     };
 
-    /// The lowest place in the free run `start..end`.
+    /// Returns the lowest place in the free run `start..end`.
     pub(super) fn first_in(self, start: u32, end: u32) -> Option<u32> {
         let mask = self.align_pages - 1;
         let at = (start + mask) & !mask;
         (at + self.pages <= end).then_some(at)
     }
 
-    /// The places that lie wholly within a word of free bits. For alignments of a word and more
-    /// none is given: only the first page of the word could be one, and a run from there is part of
-    /// the one that comes in [B2].
+    /// Returns the places that lie wholly within a word of free bits. For alignments of a word and
+    /// more it returns none: only the first page of the word could be a place, and a run from there
+    /// belongs to the one that comes in [B2].
     fn starts_in(self, free: u64) -> u64 {
         /// The multiples of 1, 2, 4 ... 32.
         const ALIGNED: [u64; 6] = [
@@ -65,7 +65,7 @@ impl Fit {
     }
 }
 
-/// The lengths of free runs among some pages: at their start, anywhere, at their end.
+/// The lengths of free runs among some pages: at their start, anywhere, and at their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) head: u32,
@@ -74,7 +74,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Of pages in use.
+    /// The summary of pages in use.
     pub(super) const NONE: Self = Self {
         head: 0,
         longest: 0,
@@ -82,7 +82,8 @@ impl Summary {
     };
 }
 
-/// The bits of 512 pages: two cache lines, of which the search for a place reads the first.
+/// The bits of 512 pages. They take two cache lines, of which the search for a place reads the
+/// first.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub(super) struct Chunk {
@@ -98,9 +99,9 @@ impl Chunk {
         released: [0; WORDS],
     };
 
-    /// The lowest fit that starts at `open` or above, for a chunk that starts at page `base`;
-    /// `open` is where the free run begins that ends just before the chunk, or `base` if there is
-    /// none [B2].
+    /// Returns the lowest fit that starts at `open` or above, for a chunk that starts at page
+    /// `base`. A free run that ends just before the chunk begins at `open`; if there is none,
+    /// `open` is `base` [B2].
     pub(super) fn first_fit(&self, base: u32, mut open: u32, fit: Fit) -> Option<u32> {
         let mut at = base;
         for used in self.used {
@@ -121,7 +122,7 @@ impl Chunk {
         fit.first_in(open, at)
     }
 
-    /// The summary, from the bits.
+    /// Computes the summary from the bits.
     pub(super) fn summary(&self) -> Summary {
         Summary {
             head: self.free_after(0),
@@ -130,7 +131,7 @@ impl Chunk {
         }
     }
 
-    /// The length of the longest free run.
+    /// Returns the length of the longest free run.
     pub(super) fn longest_run(&self) -> u32 {
         let mut longest = 0;
         let mut open = 0;
@@ -142,8 +143,8 @@ impl Chunk {
             }
             longest = longest.max(open + free.trailing_ones());
             open = free.leading_ones();
-            // A run with used pages on both sides is at most 62 long. Most words have none that is
-            // longer than what was found already, and cost one question.
+            // A run with used pages on both sides is at most 62 long. Most words have no run that
+            // is longer than the longest so far, and take one test.
             if longest < WORD_PAGES - 2 {
                 let mut starts = run_starts(free, longest + 1);
                 while starts != 0 {
@@ -155,7 +156,7 @@ impl Chunk {
         longest.max(open)
     }
 
-    /// The length of the free run that ends just below `page`.
+    /// Returns the length of the free run that ends just below `page`.
     pub(super) fn free_before(&self, page: u32) -> u32 {
         let (mut word, bit) = ((page / WORD_PAGES) as usize, page % WORD_PAGES);
         let mut run = 0;
@@ -178,7 +179,7 @@ impl Chunk {
         run
     }
 
-    /// The length of the free run that starts at `page`.
+    /// Returns the length of the free run that starts at `page`.
     pub(super) fn free_after(&self, page: u32) -> u32 {
         let (mut word, bit) = ((page / WORD_PAGES) as usize, page % WORD_PAGES);
         let mut run = 0;
@@ -201,7 +202,7 @@ impl Chunk {
         run
     }
 
-    /// Marks the free pages `from..to` in use; returns how many had no memory behind them.
+    /// Marks the free pages `from..to` in use. Returns how many had no memory behind them.
     pub(super) fn set_used(&mut self, from: u32, to: u32) -> u32 {
         let mut released = 0;
         for (word, bits) in words_of(from, to) {
@@ -219,7 +220,7 @@ impl Chunk {
         }
     }
 
-    /// Makes the pages `from..to`, which are in use, leaving; or leaving ones plainly in use again.
+    /// Marks the pages `from..to`, which are in use, as leaving; or leaving pages as in use again.
     pub(super) fn set_leaving(&mut self, from: u32, to: u32, leaving: bool) {
         for (word, bits) in words_of(from, to) {
             if leaving {
@@ -230,18 +231,19 @@ impl Chunk {
         }
     }
 
-    /// How many of the pages `from..to`, multiples of 64, are in use, leaving, or above the top.
+    /// Returns how many of the pages `from..to`, multiples of 64, are in use, leaving, or above the
+    /// top.
     pub(super) fn used_in(&self, from: u32, to: u32) -> u32 {
         let words = (from / WORD_PAGES) as usize..(to / WORD_PAGES) as usize;
         self.used[words].iter().map(|word| word.count_ones()).sum()
     }
 
-    /// The highest run of idle pages, as long as it can be, among `from..to`; `from` is a multiple
-    /// of 64.
+    /// Returns the highest run of idle pages, as long as possible, among `from..to`; `from` is a
+    /// multiple of 64.
     pub(super) fn highest_idle(&self, from: u32, to: u32) -> Option<Range<u32>> {
         let first = (from / WORD_PAGES) as usize;
         let idle = |word: usize| {
-            // At least 1: the word has a page below `to`.
+            // It is at least 1, because the word has a page below `to`.
             let below = (to - word as u32 * WORD_PAGES).min(WORD_PAGES);
             !(self.used[word] | self.released[word]) & low_bits(below)
         };
@@ -259,7 +261,7 @@ impl Chunk {
     }
 }
 
-/// Each word that has pages of `from..to`, and the bits of those pages.
+/// Returns each word that has pages of `from..to`, and the bits of those pages.
 fn words_of(from: u32, to: u32) -> impl Iterator<Item = (usize, u64)> {
     let mut at = from;
     std::iter::from_fn(move || {

@@ -1,42 +1,44 @@
-//! Where idle pages may be: hints for the search, and what it may take.
+//! Hints where idle pages may be, and which groups of pages a search may take from.
+//!
+//! **Claim.** Apart from one word for 64 chunks, a search visits at most as many chunks as frees,
+//! or requests for all idle memory, have set hints for.
 //!
 //! **Invariants**
-//! - [I1] A chunk with an idle page has a hint, at the levels at which it has something to take;
-//!   unless all there is was looked at and not taken: in groups nearly all in use, or refused by
-//!   the system. It gets its hints back with the next page that is freed there, and when somebody
-//!   asks for all that is idle. A hint where there is nothing is taken away by the search that it
-//!   leads there. So a search visits, but for one word for 64 chunks, no more chunks than frees, or
-//!   who asks for all, have led it to.
+//! - [I1] A chunk with an idle page has a hint at each level at which something can be taken from
+//!   it. The exception is a chunk whose idle pages were all looked at and not taken: they are in
+//!   groups that are nearly all in use, or the system refused them. Such a chunk gets its hints
+//!   back when the next page is freed there, and when all idle memory is requested. A search that
+//!   follows a hint and finds nothing removes the hint.
 //!
-//! **Concurrency.** Part of the page heap, behind its lock.
+//! **Concurrency.** The hints are part of the page heap, behind its lock.
 
-/// The pages of a group: a huge page of x86-64 and most others.
+/// The pages of a group: a huge page of x86-64 and most other systems.
 pub(super) const GROUP_PAGES: u32 = 256;
 
-/// A group with as many pages in use is nearly full: 31 of 32.
+/// A group with this many pages in use is nearly full: 31 of 32.
 pub(super) const DENSE: u32 = GROUP_PAGES / 32 * 31;
 
 /// How hard a release tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// Leaves alone what is idle in groups nearly all in use.
+    /// It leaves idle pages alone in groups that are nearly all in use.
     Gentle,
-    /// Takes whatever is idle.
+    /// It takes every idle page.
     Forced,
 }
 
-/// The groups that one search looks at.
+/// The groups that one search considers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    /// Wholly free.
+    /// Groups that are wholly free.
     Whole,
-    /// Not dense.
+    /// Groups that are not dense.
     Sparse,
     Any,
 }
 
 impl Level {
-    /// Whether to look into a group of which so many pages are in use.
+    /// Whether to look into a group that has `used` pages in use.
     pub(super) const fn admits(self, used: u32) -> bool {
         match self {
             Self::Whole => used == 0,
@@ -61,7 +63,7 @@ impl Hints {
         self.0.capacity() * size_of::<[u64; 3]>()
     }
 
-    /// The highest chunk with a hint.
+    /// Returns the highest chunk with a hint.
     pub(super) fn highest(&self, level: Level) -> Option<usize> {
         let word = self.0.iter().rposition(|word| word[level as usize] != 0)?;
         Some(word * 64 + self.0[word][level as usize].ilog2() as usize)

@@ -1,19 +1,21 @@
-//! Which idle pages go back to the system first, and the way there.
+//! Which idle pages go back to the system first, and how they do.
 //!
 //! A release has three steps, so that the lock of the page heap is free during the system call:
-//! [`PageHeap::take_idle`] makes a run leaving, `mheap` calls the system, and
-//! [`PageHeap::finish_release`] or [`PageHeap::cancel_release`] makes it free again.
+//! [`PageHeap::take_idle`] marks a run as leaving, `mheap` calls the system, and
+//! [`PageHeap::finish_release`] or [`PageHeap::cancel_release`] makes the run free again.
 //!
-//! The order: highest addresses first, because first fit reuses low ones; but before all, groups of
-//! 2 MiB that are wholly free, because the system may have put a huge page behind one. A huge page
-//! of which a part is given back is lost to the program's translation cache, and its memory may
-//! stay bound until the system splits it. So a group is not split into pieces as long as it is
-//! free, and, unless the release is forced, not touched as long as nearly all of it is in use (Go
+//! **The order.** Groups of 2 MiB that are wholly free go first, because the system may have put a
+//! huge page behind one. After them the highest addresses go first, because first fit reuses low
+//! ones.
+//!
+//! If a part of a huge page is given back, the program's translation cache loses the huge page, and
+//! its memory may stay bound until the system splits it. So a group is not split while it is free.
+//! Unless the release is forced, it is not touched while nearly all of it is in use either (Go
 //! runtime, `mgcscavenge.go`).
 //!
-//! Where a search begins is in `hints.rs` [I1].
+//! A search begins where the hints lead it: [I1] of `hints.rs`.
 //!
-//! **Concurrency.** Part of the page heap, behind its lock.
+//! **Concurrency.** This is part of the page heap, behind its lock.
 
 use super::PageHeap;
 use super::chunk::{CHUNK_PAGES, Chunk};
@@ -22,10 +24,10 @@ use crate::heap::run::PageId;
 
 impl PageHeap {
     /// Takes idle pages of one group out, to be given back: the highest run, in the order of the
-    /// head. At most `most` pages (0 counts as 1), from its upper end; but what is left idle of a
-    /// wholly free group goes as a whole.
+    /// head. It takes at most `most` pages (0 counts as 1), from the run's upper end; but what is
+    /// left idle of a wholly free group goes as a whole.
     ///
-    /// They are leaving until [`finish_release`](Self::finish_release) or
+    /// The pages are leaving until [`finish_release`](Self::finish_release) or
     /// [`cancel_release`](Self::cancel_release).
     pub(crate) fn take_idle(&mut self, most: u32, effort: Effort) -> Option<(PageId, u32)> {
         let levels: &[Level] = match effort {
@@ -47,7 +49,8 @@ impl PageHeap {
         Some((PageId(start), pages))
     }
 
-    /// The system has taken what [`take_idle`](Self::take_idle) gave: it is free, and released.
+    /// Makes what [`take_idle`](Self::take_idle) returned free and released: the system has taken
+    /// its memory.
     pub(crate) fn finish_release(&mut self, at: PageId, pages: u32) {
         debug_assert!(self.is_leaving(at), "only leaving pages can be released");
         self.leaving -= pages;
@@ -55,8 +58,8 @@ impl PageHeap {
         self.vacate(at.0, pages);
     }
 
-    /// The system refused: the pages are idle again, and their chunk is not searched again before
-    /// another page is freed there.
+    /// Makes the pages idle again, because the system refused. Their chunk is not searched again
+    /// before another page is freed there.
     pub(crate) fn cancel_release(&mut self, at: PageId, pages: u32) {
         debug_assert!(self.is_leaving(at), "only leaving pages can stay");
         self.leaving -= pages;
@@ -68,12 +71,12 @@ impl PageHeap {
         }
     }
 
-    /// All chunks are to be searched again: also for what the system refused before. O(chunks).
+    /// Makes all chunks searched again, even for what the system refused before. O(chunks).
     pub(crate) fn search_all_again(&mut self) {
         (0..self.levels[0].len()).for_each(|chunk| self.hint(chunk));
     }
 
-    /// Makes pages in use leaving, or back; the caller counts them.
+    /// Marks pages in use as leaving, or back. The caller counts them.
     pub(super) fn set_leaving(&mut self, at: u32, pages: u32, leaving: bool) {
         let end = at + pages;
         for chunk in at / CHUNK_PAGES..end.div_ceil(CHUNK_PAGES) {
@@ -83,7 +86,7 @@ impl PageHeap {
         }
     }
 
-    /// The highest run of idle pages in a group that the level admits.
+    /// Returns the highest run of idle pages in a group that the level admits.
     fn highest_idle(&mut self, level: Level) -> Option<(u32, u32)> {
         while let Some(chunk) = self.hints.highest(level) {
             let base = chunk as u32 * CHUNK_PAGES;
@@ -99,8 +102,8 @@ impl PageHeap {
     }
 }
 
-/// The highest run of idle pages, cut to multiples of `grain`, in the group that starts at page
-/// `group` of the chunk.
+/// Returns the highest run of idle pages, cut to multiples of `grain`, in the group that starts at
+/// page `group` of the chunk.
 fn idle_in_group(chunk: &Chunk, group: u32, level: Level, grain: u32) -> Option<(u32, u32)> {
     if !level.admits(chunk.used_in(group, group + GROUP_PAGES)) {
         return None;

@@ -1,11 +1,10 @@
-//! The page heap against a plain list of page states that is searched page by page.
+//! A model of the page heap: a plain list of page states that is searched page by page.
 
 use super::hints::{DENSE, Effort, GROUP_PAGES};
 use super::{CHUNK_PAGES, PageHeap, PageId, PageRun};
 use crate::heap::page_cache::PageCache;
 
-/// Says with which seed a failed test can be repeated, also when an assertion inside the heap
-/// fails.
+/// Says which seed repeats a failed test, even if an assertion inside the heap fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -41,7 +40,7 @@ impl Random {
     }
 }
 
-/// One thing to do. A number that may be out of range is taken modulo what there is.
+/// One operation. A number that may be out of range is taken modulo the number of choices.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Alloc {
@@ -59,14 +58,14 @@ enum Op {
         pages: u32,
     },
     GiveCache(u32),
-    /// Takes idle pages out, at most so many.
+    /// Takes idle pages out, at most this many.
     TakeIdle(u32, Effort),
-    /// Puts one of the runs taken out back; the second number says whether the system has refused
+    /// Puts one of the runs taken out back. The second number says whether the system has refused
     /// it.
     PutBack(u32, u32),
 }
 
-/// What a page of the model is.
+/// The state of a page of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
@@ -81,7 +80,7 @@ impl State {
     }
 }
 
-/// The heap beside a model of it.
+/// The heap, and a model of it.
 struct Pair {
     heap: PageHeap,
     grain: u32,
@@ -178,13 +177,13 @@ impl Pair {
         }
     }
 
-    /// How many of some pages are in the given state.
+    /// Returns how many of some pages are in the given state.
     fn count(&self, at: u32, pages: u32, state: State) -> u32 {
         let pages = &self.pages[at as usize..][..pages as usize];
         pages.iter().filter(|&&page| page == state).count() as u32
     }
 
-    /// The lowest aligned start of free pages, by looking at every page.
+    /// Returns the lowest aligned start of free pages, by looking at every page.
     fn first_fit(&self, pages: u32, align_pages: u32) -> Option<u32> {
         let mut start = 0;
         for (page, state) in self.pages.iter().enumerate() {
@@ -211,14 +210,15 @@ impl Pair {
         }
     }
 
-    /// The run that should leave, by looking at every page of every group from the top.
+    /// Returns the run that should leave, by looking at every page of every group from the top.
     fn next_to_leave(&self, most: u32, effort: Effort) -> Option<(u32, u32)> {
         let most = most.max(1).next_multiple_of(self.grain);
         let dense = match effort {
             Effort::Gentle => DENSE,
             Effort::Forced => GROUP_PAGES + 1,
         };
-        // The groups of each preference: so many pages used at most, so many pages taken at most.
+        // For each preference: the pages in use must be fewer than the first number, and at most as
+        // many pages as the second are taken.
         let sparse = DENSE.min(dense);
         for (fewer_than, most) in [(1, GROUP_PAGES), (sparse, most), (dense, most)] {
             let groups = (self.pages.len() as u32).div_ceil(GROUP_PAGES);
@@ -292,7 +292,7 @@ impl Pair {
         }
     }
 
-    /// Compares everything there is to see.
+    /// Compares everything that can be seen.
     fn check(&self) {
         assert_eq!(self.heap.verify(), Ok(()));
         let mut from_runs = vec![false; self.pages.len()];
@@ -317,7 +317,7 @@ impl Pair {
         assert!(!self.heap.is_leaving(self.heap.top()));
     }
 
-    /// Lets everything idle leave; what was refused comes last, when it is freed once more.
+    /// Lets every idle page leave. What was refused comes last, when it is freed once more.
     fn release_all(&mut self) {
         while !self.leaving.is_empty() {
             self.apply(Op::PutBack(0, 1));
@@ -348,15 +348,15 @@ fn pages_of(base: PageId, bits: u64) -> impl Iterator<Item = u32> {
         .map(move |bit| base.0 + bit)
 }
 
-/// What a random run does.
+/// The parameters of a random run.
 pub(super) struct Mix {
     pub(super) capacity: u32,
-    /// How far one growth goes at most.
+    /// The largest single growth.
     pub(super) growth: u32,
     pub(super) sizes: &'static [u32],
     pub(super) aligns: &'static [u32],
     pub(super) ops: u32,
-    /// Everything is compared after every so many operations.
+    /// Everything is compared each time this many operations are done.
     pub(super) check_every: u32,
 }
 
@@ -367,8 +367,8 @@ impl Mix {
         let mut pair = Pair::new(self.capacity, [1, 1, 2, 8][seed as usize % 4]);
         let ops = if cfg!(miri) { 50 } else { self.ops };
         for step in 0..ops {
-            // The pressure to allocate swells and ebbs, so that the heap is at times full and at
-            // times empty.
+            // The pressure to allocate rises and falls, so that the heap is full at some times and
+            // empty at others.
             let pressure = 3 + 4 * (step / 500 % 3);
             let op = match random.below(24) {
                 0 => Op::Grow(random.below(self.growth) * random.below(2)),

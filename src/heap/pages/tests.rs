@@ -1,4 +1,4 @@
-//! What the page heap promises, alone and against the model.
+//! Tests of what the page heap promises, alone and against the model.
 
 use super::hints::Effort;
 use super::model::Mix;
@@ -64,7 +64,7 @@ fn short_runs_in_a_crowded_heap_agree_with_the_model() {
     }
 }
 
-/// A heap in which exactly the given pages are free.
+/// Returns a heap in which exactly the given pages are free.
 fn with_free(top: u32, free: &[(u32, u32)]) -> PageHeap {
     let mut heap = PageHeap::new(top, 1);
     heap.grow(top);
@@ -165,7 +165,7 @@ fn pages_that_were_never_touched_count_as_released() {
     assert_eq!(heap.verify(), Ok(()));
 }
 
-/// Takes and gives back until nothing more is taken; the runs in order.
+/// Takes and gives back until nothing more is taken. Returns the runs in order.
 fn leave(heap: &mut PageHeap, most: u32, effort: Effort) -> Vec<(u32, u32)> {
     let mut runs = Vec::new();
     while let Some((at, pages)) = heap.take_idle(most, effort) {
