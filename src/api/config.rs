@@ -14,7 +14,7 @@ use crate::gc::trace::{TraceSink, to_standard_error};
 use crate::heap::mheap::{MHeap, Options};
 use crate::sys::cgroup;
 use crate::sys::mem::HUGE_PAGE;
-use crate::sys::space::{self, Asked, Refused};
+use crate::sys::space::{self, Refused, Requested};
 use crate::sys::thread;
 
 /// The largest default reservation. It is address space only.
@@ -362,7 +362,7 @@ fn reserve(asked: Option<usize>, options: Options) -> Result<MHeap, ConfigError>
         let beside = if bytes < largest { bytes as u64 } else { 0 };
         match reserve_and_spare(bytes, beside, options) {
             Ok(heap) => return Ok(heap),
-            Err(e) if e.asked == Asked::Memory || bytes / 2 < MIN_DEFAULT => {
+            Err(e) if e.requested == Requested::Memory || bytes / 2 < MIN_DEFAULT => {
                 let what = format!("no reservation from {largest} down to {bytes} bytes");
                 return Err(refused(what, e));
             }
@@ -389,11 +389,11 @@ fn reserve_and_spare(bytes: usize, beside: u64, options: Options) -> Result<MHea
 }
 
 fn refused(what: String, refused: Refused) -> ConfigError {
-    let message = match refused.asked {
-        Asked::Space => format!(
+    let message = match refused.requested {
+        Requested::Space => format!(
             "{what} of address space cannot be had with some to spare for the rest of the process: {refused}"
         ),
-        Asked::Memory | Asked::Mapping => format!("{what} can be used: {refused}"),
+        Requested::Memory | Requested::Mapping => format!("{what} can be used: {refused}"),
     };
     ConfigError::refused(message, refused.why)
 }

@@ -287,7 +287,7 @@ impl Heap {
                 allocated_bytes,
                 freed_objects,
                 freed_bytes,
-            ] = class.figures.read();
+            ] = class.stats.read();
             if allocated_objects == 0 {
                 continue;
             }

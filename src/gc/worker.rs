@@ -65,7 +65,7 @@ impl Collector {
         let sliced = self.sliced_ns.load(Ordering::Relaxed);
         let elapsed = self.pacing.mark_elapsed_ns();
         let elapsed = elapsed.saturating_mul(u64::from(self.pacing.processors));
-        sliced == 0 || !self.pacing.workers.slice_is_over(sliced, elapsed)
+        sliced == 0 || !self.pacing.workers.fractional_is_over(sliced, elapsed)
     }
 
     /// Makes up to `count` workers, each an OS thread, besides the collector's own.

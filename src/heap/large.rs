@@ -3,6 +3,7 @@
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE, pages_for};
 use crate::heap::mheap::{MHeap, OutOfPages, Paint};
+use crate::heap::span::Holder;
 use crate::heap::span_class::ClassRef;
 use crate::sys::shadow;
 use crate::sys::sync::Ordering;
@@ -40,11 +41,11 @@ impl MHeap {
         } else {
             (pages, align_pages)
         };
-        let head = self.new_span(class, total, page_align, false, None)?;
-        let start = (head as usize) << PAGE_SHIFT;
+        let first_page = self.new_span(class, total, page_align, Holder::Nobody, None)?;
+        let start = (first_page as usize) << PAGE_SHIFT;
         let offset = start + self.at(start).align_offset(align);
         // Relaxed: publishing the object publishes it.
-        self.span(head)
+        self.span(first_page)
             .object_at
             .store((offset - start) as u32, Ordering::Relaxed);
         if paint == Paint::Black {
@@ -55,7 +56,7 @@ impl MHeap {
         shadow::open(self.at(offset), size);
         // [O2] This word is a list's length.
         shadow::open(self.at(offset + slot - 8), 8);
-        class.figures.allocated(1, span_bytes as u64);
+        class.stats.allocated(1, span_bytes as u64);
         Ok(LargeObject {
             offset,
             slot,

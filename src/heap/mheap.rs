@@ -36,7 +36,7 @@ use crate::object::type_info::TypeInfo;
 use crate::sys::lock::{Rank, Ranked};
 use crate::sys::mem::{Reservation, Table};
 use crate::sys::sabotage::{self, Fault};
-use crate::sys::space::{Asked, Refused, os_page};
+use crate::sys::space::{Refused, Requested, os_page};
 use crate::sys::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 mod birth;
@@ -152,7 +152,7 @@ impl MHeap {
             .collect();
         let weak = classes.add(Kind::WeakCell, WEAK_CELL_SLOT, None);
         let capacity = u32::try_from(pages).map_err(|_| Refused {
-            asked: Asked::Space,
+            requested: Requested::Space,
             bytes,
             why: std::io::ErrorKind::OutOfMemory.into(),
         })?;

@@ -113,9 +113,9 @@ impl Scene {
         self.heap.give_back(self.cache.fixed(self.class), paint);
     }
 
-    /// Runs the background sweep of the span at `head`.
-    fn sweep(&self, head: u32) {
-        self.heap.sweep_span(head, &mut NoDrops);
+    /// Runs the background sweep of the span at `first_page`.
+    fn sweep(&self, first_page: u32) {
+        self.heap.sweep_span(first_page, &mut NoDrops);
     }
 
     /// Returns how many objects the sweeps of all threads have found dead.
@@ -124,8 +124,11 @@ impl Scene {
         self.heap.freed_bytes.load(Ordering::Relaxed) / SLOT as u64
     }
 
-    fn state(&self, head: u32) -> SweepState {
-        self.heap.span(head).sweep_gen.state(self.heap.generation())
+    fn state(&self, first_page: u32) -> SweepState {
+        self.heap
+            .span(first_page)
+            .sweep_gen
+            .state(self.heap.generation())
     }
 
     /// Ends marking (the world is stopped), and the census as well.
@@ -148,8 +151,8 @@ fn loom_refill_against_background_sweep() {
         let scene = Arc::new(Scene::new());
         let live = scene.alloc(&scene.cache, Paint::White);
         let dead = scene.alloc(&scene.cache, Paint::White);
-        let head = head_of(live);
-        assert_eq!(head_of(dead), head);
+        let first_page = head_of(live);
+        assert_eq!(head_of(dead), first_page);
         scene.give_back(Paint::White);
         scene.heap.mark.set(live);
         scene.end_marking();
@@ -157,25 +160,29 @@ fn loom_refill_against_background_sweep() {
         let (got, ()) = order.race(
             move || here.alloc(&here.cache, Paint::White),
             move || {
-                there.sweep(head);
+                there.sweep(first_page);
                 // This is the end of `Collector::sweep_all`.
                 while there.heap.mutators_sweep() {
                     yield_now();
                 }
-                assert_ne!(there.state(head), SweepState::Sweeping, "the sweep is over");
+                assert_ne!(
+                    there.state(first_page),
+                    SweepState::Sweeping,
+                    "the sweep is over"
+                );
             },
         );
         assert_eq!(scene.freed(), 1, "swept once");
         assert_ne!(got, live, "a live object's slot is handed out");
-        let state = scene.state(head);
+        let state = scene.state(first_page);
         assert_eq!(
             state == SweepState::Cached,
-            head_of(got) == head,
+            head_of(got) == first_page,
             "{state:?}"
         );
         assert!(scene.heap.alloc.test(live) && !scene.heap.mark.test(live));
         scene.give_back(Paint::White);
-        assert_eq!(scene.state(head), SweepState::Swept);
+        assert_eq!(scene.state(first_page), SweepState::Swept);
         assert_eq!(scene.heap.alloc.test(dead), got == dead);
     });
 }
@@ -219,17 +226,17 @@ fn generation_change_against_cached_span(flush: Flush) {
     explore(3, move |order| {
         let scene = Arc::new(Scene::new());
         let live = scene.alloc(&scene.cache, Paint::Black);
-        let head = head_of(live);
+        let first_page = head_of(live);
         let unused = live + SLOT;
         assert!(scene.heap.mark.test(unused), "blackened");
         scene.heap.advance_generation();
-        assert_eq!(scene.state(head), SweepState::CachedStale);
+        assert_eq!(scene.state(first_page), SweepState::CachedStale);
         scene.heap.set_sweep_open(true);
         let (here, there) = (scene.clone(), scene.clone());
         order.race(
             move || {
                 if flush == Flush::UncachedFirst {
-                    let span = here.heap.span(head);
+                    let span = here.heap.span(first_page);
                     span.sweep_gen.uncache(here.heap.generation());
                     here.heap.mark.clear_run(unused, unused + SLOT, SLOT);
                     here.heap.alloc.set_run(live, unused, SLOT);
@@ -237,10 +244,10 @@ fn generation_change_against_cached_span(flush: Flush) {
                     here.give_back(Paint::Black);
                 }
             },
-            move || there.sweep(head),
+            move || there.sweep(first_page),
         );
-        scene.sweep(head);
-        assert_eq!(scene.state(head), SweepState::Swept);
+        scene.sweep(first_page);
+        assert_eq!(scene.state(first_page), SweepState::Swept);
         let alloc = [live, unused].map(|offset| scene.heap.alloc.test(offset));
         let mark = [live, unused].map(|offset| scene.heap.mark.test(offset));
         assert_eq!((alloc, mark), ([true, false], [false, false]), "wrong bits");
@@ -265,19 +272,19 @@ fn loom_refill_against_the_sweep_of_a_dead_span() {
     explore(3, |order| {
         let scene = Arc::new(Scene::new());
         let dead = scene.alloc(&scene.cache, Paint::White);
-        let head = head_of(dead);
+        let first_page = head_of(dead);
         scene.give_back(Paint::White);
         scene.end_marking();
         let (here, there) = (scene.clone(), scene.clone());
         let (got, ()) = order.race(
             move || here.alloc(&here.cache, Paint::White),
-            move || there.sweep(head),
+            move || there.sweep(first_page),
         );
         assert_eq!(scene.freed(), 1, "swept once");
         assert_eq!(scene.state(head_of(got)), SweepState::Cached);
-        let other = scene.state(head);
+        let other = scene.state(first_page);
         assert!(
-            head_of(got) == head || other == SweepState::Free,
+            head_of(got) == first_page || other == SweepState::Free,
             "{other:?}"
         );
         let in_spans = scene.heap.span_bytes.load(Ordering::Relaxed);

@@ -52,7 +52,7 @@
 use std::ops::Range;
 
 use self::chunk::{CHUNK_PAGES, Chunk, Fit, Summary, WORD_PAGES, WORDS};
-use self::hints::{GROUP_PAGES, Hints};
+use self::hints::{GROUP_PAGES, Hints, Level};
 use crate::heap::page_cache::PageCache;
 use crate::heap::run::{PageId, PageRun};
 use crate::sys::sabotage::{self, Fault};
@@ -139,7 +139,7 @@ impl PageHeap {
             self.height += 1;
             self.levels[self.height].resize(len, Summary::NONE);
         }
-        self.set_leaving(old_top, pages, true);
+        self.mark_each(old_top, pages, Chunk::set_leaving);
         self.released += pages;
         self.vacate(old_top, pages);
     }
@@ -463,10 +463,25 @@ impl PageHeap {
         self.lift(first, last);
     }
 
+    /// Calls `mark` with each chunk that has some of the pages, and with the part of them that it
+    /// has. The caller counts the pages.
+    fn mark_each(&mut self, at: u32, pages: u32, mark: fn(&mut Chunk, u32, u32)) {
+        let end = at + pages;
+        for chunk in at / CHUNK_PAGES..end.div_ceil(CHUNK_PAGES) {
+            let base = chunk * CHUNK_PAGES;
+            let (from, to) = (at.max(base) - base, (end - base).min(CHUNK_PAGES));
+            mark(&mut self.chunks[chunk as usize], from, to);
+        }
+    }
+
     /// Records that pages of the chunk were freed.
     fn hint(&mut self, chunk: usize) {
-        let whole = self.levels[0][chunk].longest >= GROUP_PAGES;
-        self.hints.set(chunk, whole);
+        let strictest = if self.levels[0][chunk].longest >= GROUP_PAGES {
+            Level::Whole
+        } else {
+            Level::Sparse
+        };
+        self.hints.set(chunk, strictest);
     }
 
     /// Recomputes the summary of one chunk from its bits, and the summaries above it.

@@ -17,7 +17,7 @@
 //! and one page would be traded for another: that was three quarters of the 60,000 page faults in a
 //! second of `binary_trees`.
 //!
-//! The figures count what the heap requested from the system. With huge pages, or if the system's
+//! The counts are of what the heap requested from the system. With huge pages, or if the system's
 //! pages are larger than ours, there may be more memory behind it.
 
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
@@ -174,7 +174,7 @@ impl MHeap {
     ) -> Result<(), String> {
         let heap = self.pages.lock();
         heap.verify().map_err(str::to_owned)?;
-        self.verify_figures(&heap, cached)?;
+        self.verify_backed_bytes(&heap, cached)?;
         for page in 1..heap.top().0 {
             let (free, used) = (heap.is_free(PageId(page)), in_use(page));
             // A thread may be giving pages back now, even while the world is stopped.
@@ -189,7 +189,7 @@ impl MHeap {
 
     /// Checks the count of backed bytes against the page heap; `cached` counts the released pages
     /// in page caches.
-    fn verify_figures(&self, heap: &PageHeap, cached: u32) -> Result<(), String> {
+    fn verify_backed_bytes(&self, heap: &PageHeap, cached: u32) -> Result<(), String> {
         let pages = heap.top().0 - 1 - heap.released_pages() - cached;
         // Relaxed: a thread that changes it holds the lock of the page heap, or is a mutator, and
         // mutators are stopped.
@@ -209,6 +209,7 @@ mod tests {
     use crate::heap::mcache::MCache;
     use crate::heap::mheap::Options;
     use crate::heap::size_class::class_of;
+    use crate::heap::span::Holder;
     use crate::sys::mem::RELEASED_READS_ZERO;
 
     const MIB: u64 = 1 << 20;
@@ -233,14 +234,14 @@ mod tests {
         fn add(&mut self, pages: u32) {
             let class = self.heap.fixed_class(class_of(64, 8).expect("a class"));
             let cache = Some(&self.cache);
-            let head = self
+            let first_page = self
                 .heap
-                .new_span(class, pages, 1, true, cache)
+                .new_span(class, pages, 1, Holder::Mutator, cache)
                 .expect("room");
-            let (from, len) = (head as usize * PAGE_SIZE, pages as usize * PAGE_SIZE);
+            let (from, len) = (first_page as usize * PAGE_SIZE, pages as usize * PAGE_SIZE);
             // SAFETY: the span's own pages, which nobody else uses.
             unsafe { self.heap.at(from).write_bytes(7, len) };
-            self.spans.push((head, pages));
+            self.spans.push((first_page, pages));
             self.check();
         }
 
@@ -254,8 +255,8 @@ mod tests {
         }
 
         fn remove(&mut self, index: usize) {
-            let (head, pages) = self.spans.swap_remove(index);
-            self.heap.free_pages(head, pages);
+            let (first_page, pages) = self.spans.swap_remove(index);
+            self.heap.free_pages(first_page, pages);
             self.check();
         }
 
@@ -284,7 +285,7 @@ mod tests {
                 |page: u32| (base..base + 64).contains(&page) && free >> (page - base) & 1 != 0;
             let in_span = |page: u32| {
                 let mut spans = self.spans.iter();
-                spans.any(|&(head, pages)| (head..head + pages).contains(&page))
+                spans.any(|&(first_page, pages)| (first_page..first_page + pages).contains(&page))
             };
             let checked = self
                 .heap
@@ -380,7 +381,7 @@ mod tests {
             let heap = &scene.heap;
             let allocation = scope.spawn(|| {
                 let class = heap.fixed_class(class_of(64, 8).expect("a class"));
-                heap.new_span(class, all / 2, 1, true, None)
+                heap.new_span(class, all / 2, 1, Holder::Mutator, None)
             });
             std::thread::sleep(std::time::Duration::from_millis(20));
             assert!(!allocation.is_finished());

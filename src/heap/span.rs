@@ -36,10 +36,10 @@ pub(crate) struct HeapGen(pub(crate) u64);
 
 /// The difference between one generation and the next.
 const STEP: u64 = 4;
-/// The difference of a span's generation from the heap's, in each state; it is 0 in the swept
-/// state.
+/// The difference of a span's generation from the heap's, in each state.
 const UNSWEPT: i32 = -4;
 const SWEEPING: i32 = -2;
+const SWEPT: i32 = 0;
 const STALE: i32 = 2;
 const CACHED: i32 = 6;
 /// The generation where there is no span; those of spans are odd.
@@ -65,6 +65,15 @@ impl HeapGen {
     fn of_span(self, state: i32) -> u32 {
         (self.0 as u32).wrapping_add_signed(state)
     }
+}
+
+/// Who holds a span when it is born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A mutator caches it.
+    Mutator,
+    /// Nobody does: it is large, or goes to a central set.
+    Nobody,
 }
 
 /// The state of a span; see the table above.
@@ -106,10 +115,10 @@ impl SweepGen {
         if span == FREE {
             return SweepState::Free;
         }
-        match span.wrapping_sub(heap.of_span(0)).cast_signed() {
+        match span.wrapping_sub(heap.of_span(SWEPT)).cast_signed() {
             UNSWEPT => SweepState::Unswept,
             SWEEPING => SweepState::Sweeping,
-            0 => SweepState::Swept,
+            SWEPT => SweepState::Swept,
             STALE => SweepState::CachedStale,
             CACHED => SweepState::Cached,
             _ => SweepState::Impossible,
@@ -137,9 +146,12 @@ impl SweepGen {
             .then_some(SweepClaim { span: self, heap })
     }
 
-    /// Makes a new span, which is born swept, and cached by its maker if `cached`.
-    pub(crate) fn birth(&self, heap: HeapGen, cached: bool) {
-        let state = heap.of_span(if cached { CACHED } else { 0 });
+    /// Makes a new span, which is born swept.
+    pub(crate) fn birth(&self, heap: HeapGen, holder: Holder) {
+        let state = heap.of_span(match holder {
+            Holder::Mutator => CACHED,
+            Holder::Nobody => SWEPT,
+        });
         // Release: publishes the record; pairs with the Acquire in `state`.
         self.0.store(state, Ordering::Release);
     }
@@ -158,7 +170,7 @@ impl SweepGen {
         let next = if state == SweepState::CachedStale {
             UNSWEPT
         } else {
-            0
+            SWEPT
         };
         // Release: publishes the allocation bits; pairs with the Acquire in `try_claim` and
         // `state`.
@@ -180,7 +192,9 @@ impl SweepClaim<'_> {
     pub(crate) fn finish_sweep(self) {
         // Release: publishes the new allocation bits; pairs with the Acquire in `state` and
         // `cache`'s caller.
-        self.span.0.store(self.heap.of_span(0), Ordering::Release);
+        self.span
+            .0
+            .store(self.heap.of_span(SWEPT), Ordering::Release);
     }
 
     /// Ends the sweep: the span is swept, and goes straight to the caller's mcache.
@@ -244,8 +258,8 @@ mod tests {
     fn generations_of_spans_wrap() {
         let mut g = HeapGen((1 << 32) - 15);
         let (swept, cached) = (SweepGen::default(), SweepGen::default());
-        swept.birth(g, false);
-        cached.birth(g, true);
+        swept.birth(g, Holder::Nobody);
+        cached.birth(g, Holder::Mutator);
         while g.0 < (1 << 32) + 16 {
             assert_eq!(SweepGen::default().state(g), SweepState::Free, "{g:?}");
             assert_eq!(swept.state(g), SweepState::Swept, "{g:?}");

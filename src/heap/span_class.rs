@@ -50,17 +50,17 @@ pub(crate) struct SpanClass {
     /// Whether dead objects are dropped.
     pub(crate) drop: bool,
     pub(crate) central: Central,
-    pub(crate) figures: ClassFigures,
+    pub(crate) stats: ClassStats,
 }
 
 /// The objects that a class has ever handed out and found dead. Slots are handed out in whole runs.
 #[derive(Debug)]
-pub(crate) struct ClassFigures {
+pub(crate) struct ClassStats {
     allocated: [AtomicU64; 2],
     freed: [AtomicU64; 2],
 }
 
-impl ClassFigures {
+impl ClassStats {
     fn new() -> Self {
         let zero = || [AtomicU64::new(0), AtomicU64::new(0)];
         Self {
@@ -118,7 +118,7 @@ impl SpanClass {
             scan: info.is_some_and(|i| i.needs_trace),
             drop: info.is_some_and(|i| i.drop.is_some()),
             central: Central::new(),
-            figures: ClassFigures::new(),
+            stats: ClassStats::new(),
         }
     }
 

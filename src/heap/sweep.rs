@@ -30,34 +30,34 @@ impl Drop for Sweeping<'_> {
 }
 
 impl MHeap {
-    /// Sweeps the span at `head` if it is unswept. Returns true if this call swept it.
-    pub(crate) fn sweep_span(&self, head: u32, dead: &mut dyn DeadObjects) -> bool {
+    /// Sweeps the span at `first_page` if it is unswept. Returns true if this call swept it.
+    pub(crate) fn sweep_span(&self, first_page: u32, dead: &mut dyn DeadObjects) -> bool {
         let now = self.generation();
-        if self.span(head).sweep_gen.state(now) != SweepState::Unswept {
+        if self.span(first_page).sweep_gen.state(now) != SweepState::Unswept {
             return false;
         }
-        let Some(claim) = self.span(head).sweep_gen.try_claim(now) else {
+        let Some(claim) = self.span(first_page).sweep_gen.try_claim(now) else {
             return false;
         };
         // The claim makes the span ours, so the page map's entry for it is stable.
-        let Some(class) = self.class_at((head as usize) << PAGE_SHIFT) else {
+        let Some(class) = self.class_at((first_page as usize) << PAGE_SHIFT) else {
             return false;
         };
-        match self.sweep_claimed(head, class, dead) {
-            0 => self.free_span(head, claim),
+        match self.sweep_claimed(first_page, class, dead) {
+            0 => self.free_span(first_page, claim),
             live if live == class.slots as usize => {
                 if class.kind == Kind::Large {
                     claim.finish_sweep();
                 } else {
                     let mut sets = class.central.lock(now);
                     claim.finish_sweep();
-                    sets.full.push(head);
+                    sets.full.push(first_page);
                 }
             }
             _ => {
                 let mut sets = class.central.lock(now);
                 claim.finish_sweep();
-                sets.partial.push(head);
+                sets.partial.push(first_page);
             }
         }
         true
@@ -78,40 +78,40 @@ impl MHeap {
         self.sweeping.load(Ordering::Acquire) != 0
     }
 
-    /// Sweeps the span at `head`, whose objects need no drop, for a mutator that needs a free slot
-    /// of `class`. Returns true if the mutator now has the span cached.
-    pub(crate) fn sweep_for_cache(&self, head: u32, class: ClassRef) -> bool {
+    /// Sweeps the span at `first_page`, whose objects need no drop, for a mutator that needs a free
+    /// slot of `class`. Returns true if the mutator now has the span cached.
+    pub(crate) fn sweep_for_cache(&self, first_page: u32, class: ClassRef) -> bool {
         let _sweeping = self.begin_sweeping();
         let now = self.generation();
-        let Some(claim) = self.span(head).sweep_gen.try_claim(now) else {
+        let Some(claim) = self.span(first_page).sweep_gen.try_claim(now) else {
             return false;
         };
         // A stale entry can name a page that is another class's span by now, but such a span was
         // born swept.
-        if self.class_at((head as usize) << PAGE_SHIFT) != Some(class) {
+        if self.class_at((first_page as usize) << PAGE_SHIFT) != Some(class) {
             fatal("an unswept set names a span of another class");
         }
-        if self.sweep_claimed(head, class, &mut NoDrops) < class.slots as usize {
+        if self.sweep_claimed(first_page, class, &mut NoDrops) < class.slots as usize {
             claim.finish_cached();
             return true;
         }
         let mut sets = class.central.lock(now);
         claim.finish_sweep();
-        sets.full.push(head);
+        sets.full.push(first_page);
         false
     }
 
-    fn free_span(&self, head: u32, claim: SweepClaim<'_>) {
+    fn free_span(&self, first_page: u32, claim: SweepClaim<'_>) {
         // Relaxed: it was written at birth, and the span is ours.
-        let pages = self.span(head).pages.load(Ordering::Relaxed);
+        let pages = self.span(first_page).pages.load(Ordering::Relaxed);
         claim.finish_free();
-        self.free_pages(head, pages);
+        self.free_pages(first_page, pages);
     }
 
     /// Does the sweep, and returns the number of live objects. The caller holds the claim.
-    fn sweep_claimed(&self, head: u32, class: ClassRef, dead: &mut dyn DeadObjects) -> usize {
-        let span = self.span(head);
-        let start = (head as usize) << PAGE_SHIFT;
+    fn sweep_claimed(&self, first_page: u32, class: ClassRef, dead: &mut dyn DeadObjects) -> usize {
+        let span = self.span(first_page);
+        let start = (first_page as usize) << PAGE_SHIFT;
         // Relaxed (both): [S2] the record is ours.
         let pages = span.pages.load(Ordering::Relaxed);
         let end = start + ((pages as usize) << PAGE_SHIFT);
@@ -186,22 +186,22 @@ impl MHeap {
             // Relaxed: statistics only.
             self.freed_bytes
                 .fetch_add(objects * bytes_each, Ordering::Relaxed);
-            class.figures.freed(objects, bytes_each);
+            class.stats.freed(objects, bytes_each);
         }
     }
 
-    /// Calls `f` with each allocated slot of the span at `head`, which no mutator caches: its
+    /// Calls `f` with each allocated slot of the span at `first_page`, which no mutator caches: its
     /// offset and bytes.
     pub(crate) fn for_each_allocated(
         &self,
-        head: u32,
+        first_page: u32,
         class: ClassRef,
         mut f: impl FnMut(usize, usize),
     ) {
-        let span = self.span(head);
-        let start = (head as usize) << PAGE_SHIFT;
+        let span = self.span(first_page);
+        let start = (first_page as usize) << PAGE_SHIFT;
         if class.kind == Kind::Large {
-            let offset = start + self.object_at(head);
+            let offset = start + self.object_at(first_page);
             f(offset, self.slot_bytes(offset, class));
             return;
         }

@@ -58,7 +58,7 @@ impl Workers {
 
     /// Whether a fractional worker should stop, after `worked_ns` of marking on its processor in
     /// the `elapsed_ns` since the cycle began.
-    pub(crate) fn slice_is_over(&self, worked_ns: u64, elapsed_ns: u64) -> bool {
+    pub(crate) fn fractional_is_over(&self, worked_ns: u64, elapsed_ns: u64) -> bool {
         worked_ns as f64 > SLACK * self.fractional * elapsed_ns as f64
     }
 }
@@ -86,9 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_ends_a_fifth_late() {
+    fn a_fractional_worker_ends_a_fifth_late() {
         let workers = Workers::split(2);
-        assert!(!workers.slice_is_over(300, 1000));
-        assert!(workers.slice_is_over(301, 1000));
+        assert!(!workers.fractional_is_over(300, 1000));
+        assert!(workers.fractional_is_over(301, 1000));
     }
 }

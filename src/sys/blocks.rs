@@ -208,7 +208,7 @@ mod pool {
 
         /// The number of chunks, of free blocks, and of free blocks with memory behind them.
         #[cfg(test)]
-        pub(super) fn figures(&self) -> (usize, usize, usize) {
+        pub(super) fn counts(&self) -> (usize, usize, usize) {
             let free = self.chunks.values().map(|chunk| chunk.free_blocks).sum();
             (self.chunks.len(), free, self.kept)
         }
@@ -225,7 +225,7 @@ mod tests {
         let mut pool = Pool::new();
         let count = 10 * BLOCKS;
         let mut blocks: Vec<_> = (0..count).map(|_| pool.take().expect("memory")).collect();
-        assert_eq!(pool.figures(), (10, 0, 0));
+        assert_eq!(pool.counts(), (10, 0, 0));
         for (n, block) in blocks.iter().enumerate() {
             assert!(block.addr().get().is_multiple_of(BLOCK));
             // SAFETY: it was taken above, for us alone.
@@ -241,7 +241,7 @@ mod tests {
         for block in blocks {
             pool.give(block.addr().get());
         }
-        let (chunks, free, kept) = pool.figures();
+        let (chunks, free, kept) = pool.counts();
         assert!(chunks <= 2, "{chunks} chunks for one block");
         assert_eq!(free, chunks * BLOCKS - 1);
         assert!(kept <= KEPT, "{kept} free blocks keep their memory");
@@ -249,7 +249,7 @@ mod tests {
         let after = unsafe { stays.read() };
         assert_eq!(after, before, "what is in use is left alone");
         pool.give(stays.addr().get());
-        assert_eq!(pool.figures().0, 1);
+        assert_eq!(pool.counts().0, 1);
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
                 assert_eq!(last, 7);
                 pool.give(block.addr().get());
             }
-            assert_eq!(pool.figures().0, 1, "the same chunk");
+            assert_eq!(pool.counts().0, 1, "the same chunk");
         }
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn os_page() -> usize {
 
 /// What this crate requested from the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Requested {
     /// Address space.
     Space,
     /// The right to use address space.
@@ -73,7 +73,7 @@ pub(crate) enum Asked {
 /// A request that the system has refused.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    pub(crate) asked: Asked,
+    pub(crate) requested: Requested,
     pub(crate) bytes: usize,
     pub(crate) why: io::Error,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Refused {
 impl Refused {
     pub(crate) fn space(bytes: usize, why: io::Error) -> Self {
         Self {
-            asked: Asked::Space,
+            requested: Requested::Space,
             bytes,
             why,
         }
@@ -89,7 +89,7 @@ impl Refused {
 
     fn mapping(bytes: usize, why: io::Error) -> Self {
         Self {
-            asked: Asked::Mapping,
+            requested: Requested::Mapping,
             bytes,
             why,
         }
@@ -100,8 +100,8 @@ impl Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.bytes;
-        match self.asked {
-            Asked::Space => {
+        match self.requested {
+            Requested::Space => {
                 write!(f, "{bytes} bytes of address space cannot be had; ")?;
                 let ours = reserved();
                 match address_limit() {
@@ -116,14 +116,14 @@ impl fmt::Display for Refused {
                 }
                 Ok(())
             }
-            Asked::Mapping => {
+            Requested::Mapping => {
                 write!(f, "a mapping of {bytes} bytes cannot be had (")?;
                 if let Some(limit) = address_limit() {
                     write!(f, "RLIMIT_AS is {limit} bytes, ")?;
                 }
                 f.write_str("RLIMIT_DATA, or vm.overcommit_memory=2 and its limit)")
             }
-            Asked::Memory => write!(
+            Requested::Memory => write!(
                 f,
                 "the system refuses {bytes} bytes of memory (RLIMIT_DATA, or vm.overcommit_memory=2 and its limit)"
             ),
@@ -212,7 +212,7 @@ impl Space {
             self.map.commit(from, to - from)
         };
         granted.map_err(|why| Refused {
-            asked: Asked::Memory,
+            requested: Requested::Memory,
             bytes: to - from,
             why,
         })?;

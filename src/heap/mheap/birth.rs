@@ -9,6 +9,7 @@ use crate::heap::mcache::MCache;
 use crate::heap::page_cache::PageCache;
 use crate::heap::pages::PageHeap;
 use crate::heap::run::{PageId, PageRun};
+use crate::heap::span::Holder;
 use crate::heap::span_class::{ClassRef, Kind};
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::shadow;
@@ -21,46 +22,49 @@ const GROW_PAGES: u32 = if crate::sys::MODELLED { 16 } else { 512 };
 const HUGE_FROM: usize = 32 << 20;
 /// Spans of fewer pages than this come from the mutator's page cache.
 const CACHED_PAGES: u32 = 16;
+/// A mutator takes a new page cache for a span of at most this many pages. A longer one is rarely
+/// found in a group of 64, and would only exchange one cache for another.
+const MAX_FOR_NEW_CACHE: u32 = 4;
 
 impl MHeap {
-    /// Takes pages for a span of `class`, which the caller caches if `cached`.
+    /// Takes pages for a span of `class`, which `holder` then holds.
     pub(crate) fn new_span(
         &self,
         class: ClassRef,
         pages: u32,
         align: u32,
-        cached: bool,
+        holder: Holder,
         cache: Option<&MCache>,
     ) -> Result<u32, OutOfPages> {
         let (run, grown) = match cache {
             Some(cache) if pages < CACHED_PAGES && align == 1 => self.cached_pages(cache, pages)?,
             _ => self.take_pages(pages, align)?,
         };
-        let head = run.at.0;
+        let first_page = run.at.0;
         if run.released > 0 {
             self.put_memory_behind(&run, grown, cache);
         }
-        let span = self.span(head);
+        let span = self.span(first_page);
         // Relaxed (all three): `birth`'s Release publishes them.
         span.pages.store(pages, Ordering::Relaxed);
         span.object_at.store(0, Ordering::Relaxed);
         span.all_allocated
             .store(u32::from(class.kind == Kind::Large), Ordering::Relaxed);
-        for page in head..head + sabotage::pick(Fault::OnlyFirstPageMapped, 1, pages) {
+        for page in first_page..first_page + sabotage::pick(Fault::OnlyFirstPageMapped, 1, pages) {
             // Relaxed (both): publishing the span's first object publishes them.
             self.head_of
                 .get(page as usize)
-                .store(head, Ordering::Relaxed);
+                .store(first_page, Ordering::Relaxed);
             self.class_of
                 .get(page as usize)
                 .store(class.as_ptr(), Ordering::Relaxed);
         }
-        self.close_pages(head, pages);
-        span.sweep_gen.birth(self.generation(), cached);
+        self.close_pages(first_page, pages);
+        span.sweep_gen.birth(self.generation(), holder);
         // Relaxed: statistics only.
         self.span_bytes
             .fetch_add(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
-        Ok(head)
+        Ok(first_page)
     }
 
     /// Counts the run's released pages as backed. The arena grew by `grown` pages for the run.
@@ -85,8 +89,8 @@ impl MHeap {
 
     /// Gives the pages of a dead span back. The caller holds the span's sweep claim, and has
     /// cleared its bits.
-    pub(crate) fn free_pages(&self, head: u32, pages: u32) {
-        for page in head..head + sabotage::pick(Fault::PageMapNotCleared, 0, pages) {
+    pub(crate) fn free_pages(&self, first_page: u32, pages: u32) {
+        for page in first_page..first_page + sabotage::pick(Fault::PageMapNotCleared, 0, pages) {
             // Relaxed (both): nobody has a pointer into the span; a thread that gets its pages
             // takes the page lock first.
             self.class_of
@@ -98,7 +102,7 @@ impl MHeap {
         self.span_bytes
             .fetch_sub(u64::from(pages) << PAGE_SHIFT, Ordering::Relaxed);
         let mut heap = self.pages.lock();
-        heap.free(PageId(head), pages);
+        heap.free(PageId(first_page), pages);
         self.note_use(&heap);
     }
 
@@ -118,7 +122,7 @@ impl MHeap {
         // would be missing for the others.
         let most = self.most_used();
         let room = most.saturating_sub(heap.in_use_pages());
-        if pages <= 4
+        if pages <= MAX_FOR_NEW_CACHE
             && room >= PageCache::GROUP + most / LAST_PART
             && let Some(mut fresh) = heap.take_cache()
         {
@@ -200,9 +204,9 @@ impl MHeap {
     }
 
     /// Closes a new span's slots like freed ones.
-    fn close_pages(&self, head: u32, pages: u32) {
+    fn close_pages(&self, first_page: u32, pages: u32) {
         let (at, bytes) = (
-            self.at((head as usize) << PAGE_SHIFT),
+            self.at((first_page as usize) << PAGE_SHIFT),
             (pages as usize) << PAGE_SHIFT,
         );
         if self.poison {

@@ -3,7 +3,7 @@
 use super::{MHeap, OutOfPages, Paint};
 use crate::base::addr::PAGE_SHIFT;
 use crate::heap::mcache::{Cursor, MCache, NO_SPAN};
-use crate::heap::span::SweepState;
+use crate::heap::span::{Holder, SweepState};
 use crate::heap::span_class::ClassRef;
 use crate::sys::fatal::fatal;
 use crate::sys::sync::Ordering;
@@ -31,12 +31,12 @@ impl MHeap {
                 }
                 self.retire_full(cursor, class);
             }
-            let head = match self.span_from_central(class) {
-                Some(head) => head,
-                None => self.new_span(class, class.span_pages, 1, true, Some(cache))?,
+            let first_page = match self.span_from_central(class) {
+                Some(first_page) => first_page,
+                None => self.new_span(class, class.span_pages, 1, Holder::Mutator, Some(cache))?,
             };
-            let start = self.at((head as usize) << PAGE_SHIFT).addr();
-            cursor.span.set(head);
+            let start = self.at((first_page as usize) << PAGE_SHIFT).addr();
+            cursor.span.set(first_page);
             cursor.cur.set(start);
             cursor.end.set(start);
         }
@@ -44,8 +44,8 @@ impl MHeap {
 
     /// Moves the cursor to the next run of free slots of its span.
     fn next_run(&self, cursor: &Cursor, class: ClassRef, paint: Paint) -> Option<usize> {
-        let head = cursor.span.get();
-        let start = (head as usize) << PAGE_SHIFT;
+        let first_page = cursor.span.get();
+        let start = (first_page as usize) << PAGE_SHIFT;
         let limit = start + class.slots as usize * class.slot;
         let mut from = cursor.end.get() - self.base;
         while from < limit && self.alloc.test(from) {
@@ -61,23 +61,25 @@ impl MHeap {
         cursor.cur.set(self.base + from);
         cursor.end.set(self.base + to);
         class
-            .figures
+            .stats
             .allocated(((to - from) / class.slot) as u64, class.slot as u64);
         Some(to - from)
     }
 
     /// Gives the cursor's span, which has no free slot left, back to the central set.
     fn retire_full(&self, cursor: &Cursor, class: ClassRef) {
-        let head = cursor.span.replace(NO_SPAN);
+        let first_page = cursor.span.replace(NO_SPAN);
         cursor.cur.set(0);
         cursor.end.set(0);
         // Relaxed: `uncache` publishes it.
-        self.span(head).all_allocated.store(1, Ordering::Relaxed);
+        self.span(first_page)
+            .all_allocated
+            .store(1, Ordering::Relaxed);
         let now = self.generation();
         let mut sets = class.central.lock(now);
-        match self.span(head).sweep_gen.uncache(now) {
-            SweepState::CachedStale => sets.unswept.push(head),
-            _ => sets.full.push(head),
+        match self.span(first_page).sweep_gen.uncache(now) {
+            SweepState::CachedStale => sets.unswept.push(first_page),
+            _ => sets.full.push(first_page),
         }
     }
 
@@ -88,9 +90,9 @@ impl MHeap {
         loop {
             let candidate = {
                 let mut sets = class.central.lock(now);
-                if let Some(head) = sets.partial.pop() {
-                    self.span(head).sweep_gen.cache(now);
-                    return Some(head);
+                if let Some(first_page) = sets.partial.pop() {
+                    self.span(first_page).sweep_gen.cache(now);
+                    return Some(first_page);
                 }
                 if !sweep || budget == 0 {
                     return None;
@@ -108,7 +110,7 @@ impl MHeap {
     ///
     /// Returns the bytes that were not used.
     pub(crate) fn give_back(&self, cursor: &Cursor, paint: Paint) -> usize {
-        let head = cursor.span.replace(NO_SPAN);
+        let first_page = cursor.span.replace(NO_SPAN);
         let Some(class) = cursor.class.get() else {
             fatal("cursor without a class")
         };
@@ -119,17 +121,17 @@ impl MHeap {
         if paint == Paint::Black {
             self.mark.clear_run(cur, end, class.slot);
         }
-        let start = (head as usize) << PAGE_SHIFT;
+        let start = (first_page as usize) << PAGE_SHIFT;
         // [C2] All slots below `cur` are allocated.
         self.alloc.set_run(start, cur, class.slot);
         let now = self.generation();
         let mut sets = class.central.lock(now);
-        match self.span(head).sweep_gen.uncache(now) {
-            SweepState::CachedStale => sets.unswept.push(head),
-            _ => sets.partial.push(head),
+        match self.span(first_page).sweep_gen.uncache(now) {
+            SweepState::CachedStale => sets.unswept.push(first_page),
+            _ => sets.partial.push(first_page),
         }
         class
-            .figures
+            .stats
             .not_used(((end - cur) / class.slot) as u64, class.slot as u64);
         end - cur
     }

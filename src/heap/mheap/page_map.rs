@@ -45,9 +45,9 @@ impl MHeap {
             .load(Ordering::Relaxed)
     }
 
-    /// Returns the record of the span whose first page is `head`.
-    pub(crate) fn span(&self, head: u32) -> &Span {
-        self.spans.get(head as usize)
+    /// Returns the record of the span whose first page is `first_page`.
+    pub(crate) fn span(&self, first_page: u32) -> &Span {
+        self.spans.get(first_page as usize)
     }
 
     /// Finds the object that holds the byte at `address`. Returns its offset, its class, and the
@@ -60,10 +60,10 @@ impl MHeap {
             return None; // [H5]
         }
         let class = self.class_at(offset)?;
-        let head = self.head_at(offset);
-        let start = (head as usize) << PAGE_SHIFT;
+        let first_page = self.head_at(offset);
+        let start = (first_page as usize) << PAGE_SHIFT;
         if class.kind == Kind::Large {
-            let object = start + self.object_at(head);
+            let object = start + self.object_at(first_page);
             let slot = self.slot_bytes(object, class);
             return (offset >= object && offset < object + slot).then_some((object, class, slot));
         }
@@ -72,9 +72,9 @@ impl MHeap {
     }
 
     /// Returns how many bytes from the start of its span a large object is.
-    pub(crate) fn object_at(&self, head: u32) -> usize {
+    pub(crate) fn object_at(&self, first_page: u32) -> usize {
         // Relaxed: it was written at the span's birth.
-        self.span(head).object_at.load(Ordering::Relaxed) as usize
+        self.span(first_page).object_at.load(Ordering::Relaxed) as usize
     }
 
     /// Returns the bytes from the object at `offset` to its slot's end.
@@ -83,12 +83,12 @@ impl MHeap {
         if class.kind != Kind::Large {
             return class.slot;
         }
-        let head = self.head_at(offset);
+        let first_page = self.head_at(offset);
         // Relaxed: it was written at the span's birth.
-        let pages = self.span(head).pages.load(Ordering::Relaxed) as usize;
-        ((head as usize + pages) << PAGE_SHIFT)
-            - ((head as usize) << PAGE_SHIFT)
-            - self.object_at(head)
+        let pages = self.span(first_page).pages.load(Ordering::Relaxed) as usize;
+        ((first_page as usize + pages) << PAGE_SHIFT)
+            - ((first_page as usize) << PAGE_SHIFT)
+            - self.object_at(first_page)
     }
 
     /// Returns the end of the pages in which spans may be: `1 .. top`.

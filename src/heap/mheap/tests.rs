@@ -3,6 +3,7 @@
 use super::*;
 use crate::heap::mcache::{Cursor, MCache};
 use crate::heap::page_cache::PageCache;
+use crate::heap::span::Holder;
 
 const MIB: usize = 1 << 20;
 
@@ -24,8 +25,8 @@ fn fill(limit: usize, mutators: usize) {
         .map(|_| new_page(&heap, None).expect("room"))
         .collect();
     assert_eq!(new_page(&heap, None), Err(OutOfPages));
-    for head in all {
-        heap.free_pages(head, 1);
+    for first_page in all {
+        heap.free_pages(first_page, 1);
     }
     let caches: Vec<MCache> = (0..mutators).map(|_| MCache::new()).collect();
     let cursors: Vec<&Cursor> = caches.iter().map(|c| c.fixed(SizeClass(0))).collect();
@@ -56,7 +57,7 @@ fn fill(limit: usize, mutators: usize) {
 }
 
 fn new_page(heap: &MHeap, cache: Option<&MCache>) -> Result<u32, OutOfPages> {
-    heap.new_span(heap.fixed_class(SizeClass(0)), 1, 1, false, cache)
+    heap.new_span(heap.fixed_class(SizeClass(0)), 1, 1, Holder::Nobody, cache)
 }
 
 #[test]

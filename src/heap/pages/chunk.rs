@@ -220,14 +220,17 @@ impl Chunk {
         }
     }
 
-    /// Marks the pages `from..to`, which are in use, as leaving; or leaving pages as in use again.
-    pub(super) fn set_leaving(&mut self, from: u32, to: u32, leaving: bool) {
+    /// Marks the pages `from..to`, which are in use, as leaving.
+    pub(super) fn set_leaving(&mut self, from: u32, to: u32) {
         for (word, bits) in words_of(from, to) {
-            if leaving {
-                self.released[word] |= bits;
-            } else {
-                self.released[word] &= !bits;
-            }
+            self.released[word] |= bits;
+        }
+    }
+
+    /// Marks the pages `from..to`, which are leaving, as in use again.
+    pub(super) fn clear_leaving(&mut self, from: u32, to: u32) {
+        for (word, bits) in words_of(from, to) {
+            self.released[word] &= !bits;
         }
     }
 

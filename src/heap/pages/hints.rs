@@ -27,7 +27,7 @@ pub(crate) enum Effort {
     Forced,
 }
 
-/// The groups that one search considers.
+/// The groups that one search considers, the strictest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     /// Groups that are wholly free.
@@ -69,12 +69,12 @@ impl Hints {
         Some(word * 64 + self.0[word][level as usize].ilog2() as usize)
     }
 
-    pub(super) fn set(&mut self, chunk: usize, whole: bool) {
-        let word = &mut self.0[chunk / 64];
+    /// Gives the chunk hints at the level `strictest` and at each one that admits more.
+    pub(super) fn set(&mut self, chunk: usize, strictest: Level) {
         let bit = 1 << (chunk % 64);
-        word[Level::Whole as usize] |= bit * u64::from(whole);
-        word[Level::Sparse as usize] |= bit;
-        word[Level::Any as usize] |= bit;
+        for word in &mut self.0[chunk / 64][strictest as usize..] {
+            *word |= bit;
+        }
     }
 
     pub(super) fn clear(&mut self, chunk: usize, level: Level) {

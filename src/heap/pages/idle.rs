@@ -44,7 +44,7 @@ impl PageHeap {
         })?;
         let pages = end - start;
         self.occupy(start, pages);
-        self.set_leaving(start, pages, true);
+        self.mark_each(start, pages, Chunk::set_leaving);
         self.leaving += pages;
         Some((PageId(start), pages))
     }
@@ -63,7 +63,7 @@ impl PageHeap {
     pub(crate) fn cancel_release(&mut self, at: PageId, pages: u32) {
         debug_assert!(self.is_leaving(at), "only leaving pages can stay");
         self.leaving -= pages;
-        self.set_leaving(at.0, pages, false);
+        self.mark_each(at.0, pages, Chunk::clear_leaving);
         self.vacate(at.0, pages);
         let chunk = (at.0 / CHUNK_PAGES) as usize;
         for level in [Level::Whole, Level::Sparse, Level::Any] {
@@ -74,16 +74,6 @@ impl PageHeap {
     /// Makes all chunks searched again, even for what the system refused before. O(chunks).
     pub(crate) fn search_all_again(&mut self) {
         (0..self.levels[0].len()).for_each(|chunk| self.hint(chunk));
-    }
-
-    /// Marks pages in use as leaving, or back. The caller counts them.
-    pub(super) fn set_leaving(&mut self, at: u32, pages: u32, leaving: bool) {
-        let end = at + pages;
-        for chunk in at / CHUNK_PAGES..end.div_ceil(CHUNK_PAGES) {
-            let base = chunk * CHUNK_PAGES;
-            let (from, to) = (at.max(base) - base, (end - base).min(CHUNK_PAGES));
-            self.chunks[chunk as usize].set_leaving(from, to, leaving);
-        }
     }
 
     /// Returns the highest run of idle pages in a group that the level admits.
