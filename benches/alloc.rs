@@ -1,7 +1,8 @@
-//! Short-lived objects: one allocation, with its share of the collections that it causes.
+//! The cost of a short-lived object: one allocation, with its share of the collections that it
+//! causes.
 //!
-//! An object's address is handed to `black_box` and the object is garbage. "scan" means that the
-//! collector would look inside it: its first word is a pointer.
+//! The address of each object goes to `black_box`, and the object is then garbage. "scan" means
+//! that the collector would look inside the object: its first word is a pointer.
 
 use std::hint::black_box;
 use std::sync::Barrier;

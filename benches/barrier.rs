@@ -1,4 +1,4 @@
-//! What a program pays for being collected, apart from allocation: stores into fields, safepoint
+//! What a program pays for garbage collection besides allocation: stores into fields, safepoint
 //! polls, roots, locks, frames.
 
 use std::hint::black_box;

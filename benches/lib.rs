@@ -1,1 +1,2 @@
-//! Nothing: the package is its benchmarks, `cargo bench -p greywave-benches`.
+//! This library is empty: the package consists of its benchmarks, `cargo bench -p
+//! greywave-benches`.

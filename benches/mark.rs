@@ -1,4 +1,4 @@
-//! A full collection, mark and sweep, of a heap of 64-byte objects that are all alive.
+//! A full collection, with mark and sweep, of a heap of 64-byte objects that are all alive.
 
 use std::time::Duration;
 

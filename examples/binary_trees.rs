@@ -1,14 +1,14 @@
-//! The binary-trees program of the Benchmarks Game: build full binary trees of many depths,
-//! count their nodes, drop them. A program that does nothing but allocate.
+//! The binary-trees program of the Benchmarks Game. It builds full binary trees of many depths,
+//! counts their nodes, and drops them. The program does nothing but allocate.
 //!
 //! ```text
 //! cargo run --release --example binary_trees -- 21
 //! ```
 //!
-//! A node is two plain pointers: its children never change, so they need no cell. A small tree
-//! is built from the leaves up with its nodes in ordinary variables. A large one is made of such
-//! parts: finished ones wait in a frame, so that there is a safepoint after each, where the borrow
-//! checker has seen that no pointer is left in a variable.
+//! A node is two plain pointers. Its children never change, so they need no cell. A small tree is
+//! built from the leaves up, with its nodes in ordinary variables. A large tree is made of such
+//! parts. The finished parts wait in a frame, so that there can be a safepoint after each: the
+//! borrow checker has proved that no pointer is left in a variable there.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -1,14 +1,13 @@
-//! GCBench, the collector benchmark by John Ellis and Pete Kovac, as Hans Boehm modified it:
-//! build binary trees of several depths, from the root down and from the leaves up, while a
+//! GCBench, the collector benchmark by John Ellis and Pete Kovac, as Hans Boehm modified it. It
+//! builds binary trees of several depths, from the root down and from the leaves up, while a
 //! long-lived tree and a long-lived array of doubles stay in the heap.
 //!
 //! ```text
 //! cargo run --release --example gcbench
 //! ```
 //!
-//! Building from the root down stores into nodes that exist already, so here the children
-//! are cells, and each store passes the write barrier. That part of the program is the
-//! reason to run it beside `binary_trees`.
+//! Building from the root down stores into nodes that exist already. So the children are cells
+//! here, and each store passes the write barrier. That is what `binary_trees` does not measure.
 
 use std::error::Error;
 use std::process::ExitCode;

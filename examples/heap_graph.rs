@@ -4,16 +4,16 @@
 //! cargo run --release --example heap_graph -- tests/data/sample.hg.zst
 //! ```
 //!
-//! Each recorded object becomes an array of cells: first one for each of its edges, then
-//! empty ones up to its recorded size. With the word for its length it has
-//! `max(size, 8 + 8 * edges)` bytes, rounded up to a word.
+//! Each recorded object becomes an array of cells: first one for each of its edges, then empty ones
+//! up to its recorded size. With the word for its length it has `max(size, 8 + 8 * edges)` bytes,
+//! rounded up to a word.
 //!
-//! The thread that changes the heap takes two random walks from the root and swaps the
-//! targets of their last edges: a part of the heap goes over to another object, and is in
-//! between held by nothing. If the edge was the only way there, it is lost unless the
-//! collector's write barrier does its work. Everything stays reachable, so the last
-//! collection has as much to do as the first. The same changes are made to the graph in
-//! plain memory, and at the end the heap must be that graph.
+//! The thread that changes the heap takes two random walks from the root and swaps the targets of
+//! their last edges. So a part of the heap moves to another object, and for a moment nothing holds
+//! it. If the edge was the only way to that part, the part is lost unless the collector's write
+//! barrier works. Everything stays reachable, so the last collection has as much to do as the
+//! first. The program makes the same changes to the graph in plain memory; at the end the heap must
+//! equal that graph.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Writes the small inputs in `tests/data`, so that the programs can be tried and tested
-//! without a recorded one. They are the same bytes every time.
+//! Writes the small inputs in `tests/data`, so that the programs can be tried and tested without
+//! recorded ones. The bytes are the same every time.
 //!
 //! ```text
 //! cargo run --example make_samples

@@ -1,18 +1,18 @@
-//! Replays recorded allocation traces: each `malloc` is a garbage-collected object of that
-//! size, each `free` forgets it. How much memory does a collector need where the recorded
+//! Replays recorded allocation traces. Each `malloc` allocates a garbage-collected object of that
+//! size, and each `free` forgets it. How much memory does a collector need where the recorded
 //! program freed by hand?
 //!
 //! ```text
 //! cargo run --release --example malloc_replay -- tests/data/sample.mt.zst
 //! ```
 //!
-//! Each file has a thread, and all threads share one heap. The bytes of an object are a stamp
-//! of its number and size, which is checked when it is freed: an object that was collected
-//! too early, or shares its memory with another, shows here. At the end nothing may be left
-//! in the heap but what the traces did not free.
+//! Each file has a thread, and all threads share one heap. The bytes of an object are a stamp of
+//! its number and size, which is checked when the object is freed. If an object was collected too
+//! early, or shares its memory with another, the stamp shows that. At the end the heap may contain
+//! only what the traces did not free.
 //!
-//! The traces are decoded as they are replayed, so that memory holds little else than the
-//! heap; unpacking alone takes up to 8 MiB for a large `.zst` file, a plain `.mt` takes none.
+//! The traces are decoded while they are replayed, so that memory holds little besides the heap.
+//! Decoding takes up to 8 MiB for a large `.zst` file, and nothing for a plain `.mt` file.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -55,7 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) traces: Vec<(PathBuf, Report)>,
     /// At the end of the traces, before the collections that check what is left.
     pub(crate) stats: HeapStats,
-    /// The memory of the process with the traces read and nothing replayed, and its peak afterwards.
+    /// The memory of the process with the traces read and nothing replayed, and its peak
+    /// afterwards.
     pub(crate) rss_before: Option<u64>,
     pub(crate) peak_rss: Option<u64>,
     /// The bytes that the last collection kept.
@@ -78,8 +79,8 @@ fn main() -> ExitCode {
 
 /// Replays all the files at once.
 pub(crate) fn run(heap: &Heap, files: Vec<PathBuf>, poll: usize) -> Result<Outcome, String> {
-    // A file that cannot be opened is an error before the first event. The rest is read first, so that the memory that
-    // is reported is that of the replay.
+    // A file that cannot be opened is an error before the first event. The rest is read first, so
+    // that the memory that is reported is that of the replay.
     let open = |path: PathBuf| match decode::open(&path).map(decode::in_memory) {
         Ok(input) => Ok((path, input)),
         Err(error) => Err(format!("{}: {error}", path.display())),

@@ -1,5 +1,5 @@
-//! A heap under a memory limit, with growth switched off: how far above the limit does it get, and
-//! what does it cost when more lives than may?
+//! A heap under a memory limit, with growth switched off. How far above the limit does the heap
+//! get, and what does it cost if more is live than fits?
 //!
 //! ```text
 //! cargo run --release --example memory_limit
@@ -7,13 +7,14 @@
 //! cargo run --release --example memory_limit -- --live 300 --gib 2
 //! ```
 //!
-//! The threads keep so many MiB alive in tables and replace what is in them by objects of 16 bytes
-//! to 32 KiB, until they have allocated so many GiB. Another thread looks at the heap and at the
-//! process each 10 ms, and keeps the largest values: the heap's memory is what it has mapped for
-//! objects and not given back, and its tables. The limit is kept if that stays below it, or a little above.
+//! The threads keep a number of MiB alive in tables, and replace the content by objects of 16 bytes
+//! to 32 KiB until they have allocated a number of GiB. Another thread looks at the heap and at the
+//! process each 10 ms, and keeps the largest values. The heap's memory is what it has mapped for
+//! objects and not given back, plus its tables. The limit is kept if that memory stays below it, or
+//! a little above.
 //!
-//! With more alive than the limit allows the program must go on all the same, and the collector
-//! must leave it about half of the processor.
+//! If more is live than the limit allows, the program must still go on, and the collector must
+//! leave it about half of the processor.
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -1,15 +1,15 @@
-//! A ring of messages: one thread at full speed, each new message takes the place of the oldest.
-//! How long does an insert take at worst, while hundreds of MiB are marked beside it?
+//! A ring of messages: one thread runs at full speed, and each new message replaces the oldest. How
+//! long does an insert take at worst, while hundreds of MiB are marked beside it?
 //!
 //! ```text
 //! cargo run --release --example message_ring
 //! ```
 //!
-//! An insert is an allocation, a store of each word, a store into the ring and a safepoint. Each
-//! one's time is from the end of the one before, so that nothing that holds the thread up is left
-//! out: marking that it does itself, stops, faults, other programs.
+//! An insert is an allocation, a store of each word, a store into the ring and a safepoint. Its
+//! time is measured from the end of the insert before it, so the time includes everything that
+//! delays the thread: marking that the thread does itself, stops, page faults, other programs.
 //!
-//! At the end each message of the ring must be the one that was put there last, whole.
+//! At the end each place of the ring must hold, complete, the message that was put there last.
 
 use std::error::Error;
 use std::fmt;

@@ -1,7 +1,7 @@
-//! How well the collector paces itself: four programs run for so many cycles, and each cycle is
-//! held against its goal. Four others, which outrun a collector on purpose, are held against
-//! bounds (`pace/bounds.rs`): of each, a line says the peak, the goal or limit, their ratio, and
-//! `ok` or `over`.
+//! How well the collector paces itself. Four programs run for a number of cycles, and each cycle is
+//! compared with its goal. Four other programs outrun a collector on purpose, and are compared with
+//! bounds (`pace/bounds.rs`). For each of these, a line gives the peak, the goal or limit, their
+//! ratio, and `ok` or `over`.
 //!
 //! ```text
 //! cargo run --release --example pace
@@ -10,10 +10,10 @@
 //! ```
 //!
 //! Two promises can be measured from outside. The heap should end each cycle near its goal: the
-//! ratio of peak and goal, which should be at most 1.10. And marking should take a quarter of the
-//! processors while it runs: the utilization. A cycle that broke the first one is printed with its
-//! trace line (`HeapBuilder::trace_to` explains it). The first cycles of a program are left out:
-//! the heap still grows then, and the pacer knows nothing of the program yet.
+//! ratio of peak and goal should be at most 1.10. And marking should take a quarter of the
+//! processors while it runs: this is the utilization. If a cycle broke the first promise, its trace
+//! line is printed (`HeapBuilder::trace_to` explains it). The first cycles of a program are left
+//! out, because the heap still grows then, and the pacer knows nothing about the program yet.
 
 use std::error::Error;
 use std::fmt;

@@ -1,13 +1,16 @@
-//! One number for one thing that a program pays, in a second or less: what `.ci/compare` runs for two revisions in turn.
+//! One number for one operation that a program pays for, in at most a second. `.ci/compare` runs
+//! this program for two revisions in turn.
 //!
 //! ```text
 //! cargo run --release --example quick -- alloc
 //! ```
 //!
-//! It prints nanoseconds of processor time for one operation, then nanoseconds on the clock. The first is of the thread that
-//! does the work, or of the process where several do; it says more on a machine that is busy with other things.
+//! It prints the nanoseconds of processor time for one operation, and then the nanoseconds of wall
+//! time. The processor time is that of the thread that does the work, or of the process if several
+//! threads do. It says more if the machine is busy with other things.
 //!
-//! It uses this crate and `libc` only, and of this crate what has been there for long, so that it builds with older revisions.
+//! The program uses only this crate and `libc`, and of this crate only what is old, so that it
+//! builds with older revisions.
 
 use std::future::Future;
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! An echo server whose whole state is a graph on the heap, under load over loopback: how long do
+//! An echo server whose whole state is a graph on the heap, under load over loopback. How long do
 //! requests take while the collector runs beside them?
 //!
 //! ```text
@@ -16,11 +16,11 @@
 //!                                 Request    which knows its connection, its route and its page
 //! ```
 //!
-//! Each connection is a G. What it has across an `.await` is a `Root` of its connection and buffers
-//! outside the heap; what it does on the heap it does in `with`.
+//! Each connection is a G. Across an `.await` it has a `Root` of its connection, and buffers
+//! outside the heap. It works on the heap inside `with`.
 //!
-//! The other side, a second process, sends texts, and checks what comes back: the text, how many
-//! there were on this connection, and the sum of the last ones, which the server computes by a
+//! The other side, a second process, sends texts and checks the answers: the text, how many texts
+//! there were on this connection, and the checksum of the last ones, which the server computes by a
 //! walk over the ring of requests.
 
 use std::collections::HashMap;

@@ -1,13 +1,14 @@
-//! A soak: everything at once, for as long as you like. Threads that come and go, Gs, runtimes of changing width, channels,
-//! containers that grow and shrink, weak references, drops, large objects, limits that change, other heaps, and the verifier
-//! now and then.
+//! A soak test that runs everything at once, for as long as you like: threads that come and go, Gs,
+//! runtimes whose width changes, channels, containers that grow and shrink, weak references, drops,
+//! large objects, limits that change, other heaps, and sometimes the verifier.
 //!
 //! ```text
 //! cargo run --release --example soak -- --minutes 60 --seed 1
 //! ```
 //!
-//! Each party compares what it reads with a plain model of what is its own; a ledger outside the heap knows which nodes are
-//! alive, and that each was dropped once. Everything must get on in each minute. At the end nothing may be left.
+//! Each party compares what it reads with a plain model of its own data. A ledger outside the heap
+//! knows which nodes are alive, and that each was dropped once. Every part must make progress in
+//! each minute. At the end nothing may be left.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -113,8 +114,8 @@ fn guarded(shared: &Shared, who: &str, body: impl FnOnce() -> Result<(), String>
     }
 }
 
-/// Threads one after another: each is a party for a second or two. Its roots and its frame are dropped here, where no
-/// mutator is.
+/// Threads one after another: each is a party for a second or two. Its roots and its frame are
+/// dropped here, where no mutator is.
 fn live(shared: &Arc<Shared>, number: usize) -> Result<(), String> {
     while !shared.is_over() {
         let shared = shared.clone();

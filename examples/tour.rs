@@ -1,5 +1,5 @@
-//! A tour of the library: several threads edit one document, a graph full of cycles, while
-//! the collector runs beside them.
+//! A tour of the library: several threads edit one document, a graph full of cycles, while the
+//! collector runs beside them.
 //!
 //! ```text
 //! cargo run --release --example tour
@@ -19,15 +19,15 @@
 //!                   Text ──> Text ──> ..    what it said before, for undo
 //! ```
 //!
-//! Bookmarks are `Weak`: they do not keep a deleted paragraph. What a thread has cut and not
-//! pasted yet is in its `Frame`. The document itself is held by one `Root`.
+//! Bookmarks are `Weak`, so they do not keep a deleted paragraph. A thread's `Frame` holds what it
+//! has cut and not yet pasted. One `Root` holds the document itself.
 //!
-//! With `--gs N` the editors are N Gs of a scheduler on those threads: what each has across an
-//! `.await` is its `Root` and its `Frame`, and it edits in `with`.
+//! With `--gs N` the editors are N Gs of a scheduler on those threads. Across an `.await` each of
+//! them has its `Root` and its `Frame`, and it edits inside `with`.
 //!
-//! At the end the whole document is walked: every way down must have its way up, every text
-//! must be what was written, and the number of paragraphs must be what the threads say that
-//! they added and deleted.
+//! At the end the program walks the whole document. Every way down must have its way up, every text
+//! must be what was written, and the number of paragraphs must match what the threads have added
+//! and deleted.
 
 use std::error::Error;
 use std::process::ExitCode;

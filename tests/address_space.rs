@@ -1,8 +1,9 @@
-//! Address space is not free where it is writable: what a heap has only reserved is in no core dump, is not filled by
-//! `mlockall`, counts for no limit of data; two thousand heaps fit into a process; and where a limit is met, the error
-//! names it and the process has enough left to live on.
+//! Address space costs something where it is writable. What a heap has only reserved is in no core
+//! dump, is not filled by `mlockall`, and counts for no limit on data. Two thousand heaps fit into
+//! a process. If a limit is reached, the error names it, and the process has enough left to go on.
 //!
-//! Each test runs in a process of its own, under the limits in question. `faults_os.rs` refuses the same calls one by one.
+//! Each test runs in a process of its own, under the limits in question. `faults_os.rs` refuses the
+//! same calls one by one.
 
 #![cfg(target_os = "linux")]
 
@@ -17,7 +18,8 @@ use support::{child, is_child, limited_child, text};
 
 const MIB: u64 = 1 << 20;
 
-/// Bytes of the mappings of this process that a core dump would hold: readable, private, and not exempt.
+/// Bytes of the mappings of this process that a core dump would hold: readable, private, and not
+/// exempt.
 fn dumpable() -> u64 {
     let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux has it");
     let (mut sum, mut kib, mut counts) = (0, 0, false);

@@ -1,5 +1,6 @@
-//! Accesses that AddressSanitizer must report although they are inside the heap's reservation. `.ci/asan` runs them: without
-//! the sanitizer they would be undefined, so this is empty then.
+//! Accesses that AddressSanitizer must report although they are inside the heap's reservation.
+//! `.ci/asan` runs them. Without the sanitizer they would be undefined behaviour, so this file is
+//! then empty.
 
 #![cfg(greywave_asan)]
 
@@ -16,7 +17,8 @@ struct Node<'gc> {
     next: GcCell<'gc, Node<'gc>>,
 }
 
-/// Runs the test `name` again in a process of its own, which must end with a report of the sanitizer.
+/// Runs the test `name` again in a process of its own, which must end with a report of the
+/// sanitizer.
 fn is_reported(name: &str, access: impl FnOnce(&Heap)) {
     if std::env::var_os(ACCESS).is_some() {
         access(&Heap::new());

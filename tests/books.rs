@@ -1,5 +1,6 @@
-//! What objects own outside the heap is in its books: each type that can be in an object counts what it owns from birth,
-//! counts what it grows by later, and gives back exactly that at death; and sizes that a user makes up break nothing.
+//! The heap counts what objects own outside it. Each type that can be in an object counts what it
+//! owns at birth, counts its later growth, and gives back exactly that at death. Sizes that a user
+//! invents break nothing.
 
 #![cfg(feature = "sched")]
 
@@ -116,7 +117,8 @@ fn full_channel(m: &Mutator) -> GcChan<'_, u64> {
     channel
 }
 
-/// At birth a megabyte or more, but not much more (a list's node has two links); after death as before.
+/// At birth a megabyte or more, but not much more (a list's node has two links); after death as
+/// before.
 #[test]
 fn what_an_object_owns_is_counted_at_birth_and_given_back_exactly() {
     for Row { name, make } in OWNERS {
@@ -174,7 +176,8 @@ fn what_is_nested_is_counted_once() {
     assert_eq!(counted(&heap), 0);
 }
 
-/// A channel that grows after its birth counts its growth, so that dead channels are collected under a limit.
+/// A channel that grows after its birth counts its growth, so that dead channels are collected
+/// under a limit.
 #[test]
 fn dead_channels_do_not_pass_the_memory_limit() {
     const LIMIT: usize = 16 << 20;
@@ -292,8 +295,8 @@ fn every_type_that_is_traced_has_a_row() {
     assert!(gone.is_empty(), "no type for {gone:?}");
 }
 
-/// A table that many objects share is counted once where the heap keeps a list of its holders, and by shares where a lock
-/// keeps an account; not once for each.
+/// A table that many objects share is counted once where the heap keeps a list of its holders, and
+/// by shares where a lock keeps an account; not once for each.
 #[test]
 fn what_a_thousand_objects_share_is_not_counted_a_thousand_times() {
     let heap = Heap::builder().gogc(None).build().expect("a heap");
@@ -395,7 +398,7 @@ fn what_owns_nothing_counts_nothing() {
     assert_eq!(greywave::__private::external_bytes(&*edges), 0);
 }
 
-// ---- numbers that a user makes up ----------------------------------------------------------------------------------
+// ---- numbers that a user makes up ---------------------------------------------------------------
 
 /// Any size, the extremes more often than chance would have them.
 fn size() -> impl Strategy<Value = usize> {
@@ -513,8 +516,8 @@ proptest! {
         prop_assert!(heap.stats().cycles >= 1);
     }
 
-    /// Lists of lengths that no heap has are refused, whatever their items are, and leave nothing behind: what is asked
-    /// for and not had is not owed, not charged, and not remembered.
+    /// Lists of lengths that no heap has are refused, whatever their items are, and leave nothing
+    /// behind: what is asked for and not had is not owed, not charged, and not remembered.
     #[test]
     fn a_list_of_a_made_up_length_is_refused_and_leaves_nothing_behind(length in size()) {
         let heap = Heap::builder().reservation(64 << 20).build().expect("a heap");
@@ -536,7 +539,8 @@ proptest! {
     }
 }
 
-/// What could not be had is not waited for: after it a heap that is nearly full is collected in time, as before.
+/// What could not be had is not waited for: after it a heap that is nearly full is collected in
+/// time, as before.
 #[test]
 fn a_refused_length_does_not_make_the_heap_blind_to_its_end() {
     let heap = Heap::builder()

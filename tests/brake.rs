@@ -1,8 +1,10 @@
-//! Programs that allocate faster than the collector frees keep to their bounds: the goal, a memory limit, a hard limit.
+//! Programs that allocate faster than the collector frees keep to their bounds: the goal, a memory
+//! limit, a hard limit.
 //!
-//! Everything is counted in bytes that the heap itself tells; no test looks at a clock, but for how long a neighbour keeps
-//! away from its safepoint. What a thread may allocate between the moment that the heap reaches its bound and its next
-//! safepoint is what it allocates between two safepoints, and what its caches hold: half a MiB, here as in the rule.
+//! Everything is counted in bytes that the heap itself reports. No test looks at a clock, except to
+//! keep a neighbour away from its safepoint for some time. Between the moment that the heap reaches
+//! its bound and its next safepoint, a thread may allocate what it allocates between two
+//! safepoints, and what its caches hold: half a MiB, here as in the rule.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,7 +35,8 @@ struct Most {
     heap: AtomicU64,
     goal: AtomicU64,
     mapped: AtomicU64,
-    /// The largest excess of a cycle's peak over its goal, in percent of the goal, allowances for threads taken off.
+    /// The largest excess of a cycle's peak over its goal, in percent of the goal, allowances for
+    /// threads taken off.
     excess: AtomicU64,
     cycles: AtomicU64,
 }
@@ -65,7 +68,8 @@ impl Most {
         }
     }
 
-    /// Each cycle's peak was at most so many percent above its goal, and at least so many cycles ran.
+    /// Each cycle's peak was at most so many percent above its goal, and at least so many cycles
+    /// ran.
     fn assert(&self, percent: u64, cycles: u64) {
         let excess = self.excess.load(Ordering::Relaxed);
         assert!(excess <= percent, "a cycle ended {excess} % past its goal");
@@ -86,7 +90,7 @@ impl Most {
     }
 }
 
-// ---- external bytes ------------------------------------------------------------------------------------------------
+// ---- external bytes -----------------------------------------------------------------------------
 
 /// 240 bytes outside the heap, some 30 inside.
 #[derive(Trace)]
@@ -126,7 +130,8 @@ fn garbage_that_owns_memory_does_not_count_for_the_next_goal() {
     }
     assert!(alive.enter(&m).iter().all(|o| o.bytes.len() == 30));
     most.assert(30, 5);
-    // What lives doubles, and what came while marking ran: without the dead it stays near twice 5 MiB.
+    // What lives doubles, and what came while marking ran: without the dead it stays near twice 5
+    // MiB.
     assert!(most.goal() <= 4 * KEPT_BYTES, "{} MiB", most.goal() / MIB);
     let bound = most.goal() + most.goal() * 3 / 10 + PER_THREAD;
     assert!(most.heap() <= bound, "{} of {bound}", most.heap());
@@ -192,15 +197,17 @@ fn buffers_that_are_replaced_in_place_ask_for_no_second_cycle() {
     assert!(early * 5 <= cycles, "{early} of {cycles} began early");
 }
 
-// ---- more threads than processors ------------------------------------------------------------------------------------
+// ---- more threads than processors ---------------------------------------------------------------
 
-/// Allocates garbage, 9600 bytes between two safepoints, until `allocate` bytes are through or `over` says so.
+/// Allocates garbage, 9600 bytes between two safepoints, until `allocate` bytes are through or
+/// `over` says so.
 fn make_garbage(m: &mut Mutator, allocate: u64, most: &Most, over: impl Fn() -> bool) {
     for round in 0..allocate / 9600 {
         for n in 0..300_u64 {
             std::hint::black_box(m.alloc([n; 4]));
         }
-        // Before the safepoint, where the heap is largest. Not each time: it costs more than the allocations.
+        // Before the safepoint, where the heap is largest. Not each time: it costs more than the
+        // allocations.
         if round % 8 == 0 {
             most.look(m.heap());
         }
@@ -245,7 +252,8 @@ fn threads_of_garbage_keep_to_the_goal() {
             "{threads} threads: {} of {bound}",
             most.heap()
         );
-        // 4 MiB live. What comes while marking runs counts as live in the next plan; in three plans it would be 32.
+        // 4 MiB live. What comes while marking runs counts as live in the next plan; in three plans
+        // it would be 32.
         assert!(most.goal() <= 24 * MIB, "a goal of {}", most.goal());
     }
 }
@@ -292,7 +300,7 @@ fn long_garbage_does_not_run_out_of_a_hard_limit() {
     assert_eq!(kept.get(&m).len(), MIB as usize);
 }
 
-// ---- a neighbour that is late ----------------------------------------------------------------------------------------
+// ---- a neighbour that is late -------------------------------------------------------------------
 
 /// Runs `work` beside a thread that comes to a safepoint every 50 ms only.
 fn beside_a_late_one(heap: &Heap, work: impl FnOnce(&dyn Fn() -> bool) + Send) {
@@ -344,7 +352,8 @@ fn garbage_beside_a_late_neighbour_does_not_run_out_of_a_hard_limit() {
     assert!(heap.stats().cycles > 0);
 }
 
-/// A drop wants a lock that a thread holds over its safepoints, past the heap's bounds. The thread's waits end.
+/// A drop wants a lock that a thread holds over its safepoints, past the heap's bounds. The
+/// thread's waits end.
 #[test]
 fn a_drop_may_want_a_lock_of_a_thread_that_stalls() {
     #[derive(Trace)]
@@ -381,7 +390,7 @@ fn a_drop_may_want_a_lock_of_a_thread_that_stalls() {
     });
 }
 
-// ---- a limit that is unmet -------------------------------------------------------------------------------------------
+// ---- a limit that is unmet ----------------------------------------------------------------------
 
 #[test]
 fn whoever_sheds_load_is_told_when_to_stop() {

@@ -1,5 +1,6 @@
-//! Channels have Go's semantics: the cases of Go's own tests (runtime/chan_test.go, test/chan, test/closedchan.go), and
-//! what Go does not have: errors as values, handles that go away, futures that are dropped while they wait.
+//! Channels have Go's semantics. The tests are the cases of Go's own tests (runtime/chan_test.go,
+//! test/chan, test/closedchan.go), and what Go does not have: errors as values, handles that are
+//! dropped, futures that are dropped while they wait.
 
 #![cfg(feature = "sched")]
 

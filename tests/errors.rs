@@ -1,4 +1,5 @@
-//! Bad input and bad use: each is refused with a message that names what is wrong, and nothing breaks.
+//! Bad input and bad use: each is refused with a message that names what is wrong, and nothing
+//! breaks.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,8 @@
-//! Faults of the program, one by one: what it was promised happens, and the heap is whole and usable afterwards.
+//! Faults of a program, one by one: what was promised happens, and afterwards the heap is whole and
+//! usable.
 //!
-//! Out of memory is in `faults_memory.rs`. Forgotten roots and guards are also in `frames_roots.rs`, drops in `drops.rs`,
-//! refused calls in `errors.rs`.
+//! `faults_memory.rs` tests memory that runs out. Forgotten roots and guards are also in
+//! `frames_roots.rs`, drops in `drops.rs`, and refused calls in `errors.rs`.
 
 #![allow(
     clippy::mem_forget,
@@ -62,7 +63,7 @@ fn node<'m>(m: &'m Mutator, drops: &Arc<AtomicUsize>) -> Gc<'m, Node<'m>> {
     })
 }
 
-// ---- traces ---------------------------------------------------------------------------------------------------------
+// ---- traces -------------------------------------------------------------------------------------
 
 /// Breaks the contract: its trace panics.
 struct Unsound(u8);
@@ -109,7 +110,7 @@ fn a_trace_that_panics_ends_the_process_and_says_so() {
     }
 }
 
-// ---- drops ----------------------------------------------------------------------------------------------------------
+// ---- drops --------------------------------------------------------------------------------------
 
 /// Panics in its drop, with a payload that panics in its own.
 #[derive(Trace)]
@@ -228,7 +229,8 @@ impl Drop for Runs {
     }
 }
 
-/// Runs `body` in the drop of an object of `heap`, on the collector's thread; returns how many drops panicked.
+/// Runs `body` in the drop of an object of `heap`, on the collector's thread; returns how many
+/// drops panicked.
 fn in_a_drop(heap: &Heap, body: impl FnOnce() + Send + Sync + 'static) -> u64 {
     within(MINUTE, || {
         let before = heap.stats().drop_panics;
@@ -292,7 +294,7 @@ fn a_drop_may_wait_for_a_thread_that_allocates_a_little() {
     is_usable(&heap);
 }
 
-// ---- threads --------------------------------------------------------------------------------------------------------
+// ---- threads ------------------------------------------------------------------------------------
 
 /// A thread that is attached, and about to die.
 type LastWords = fn(&Heap, &Root<Node<'static>>, &Arc<AtomicUsize>);
@@ -388,7 +390,8 @@ fn a_mutator_a_root_and_a_frame_in_thread_locals_go_with_their_thread() {
                     let m = heap.attach().expect("attached");
                     let root = m.root(node(&m, &drops));
                     let counted = m.root(m.alloc(Counted(drops.clone())));
-                    // Destructors run in the order of first use, or the reverse: one is on each side.
+                    // Destructors run in the order of first use, or the reverse: one is on each
+                    // side.
                     FIRST.set(Some(root.clone()));
                     let mut frame = Frame::new(&m, None);
                     *frame.enter(&m) = Some(counted.get(&m));
@@ -448,7 +451,7 @@ fn a_process_may_exit_in_the_middle_of_everything() {
     );
 }
 
-// ---- what is forgotten ----------------------------------------------------------------------------------------------
+// ---- what is forgotten --------------------------------------------------------------------------
 
 #[test]
 fn what_is_forgotten_keeps_what_it_kept_and_nothing_more() {

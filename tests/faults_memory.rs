@@ -1,5 +1,5 @@
-//! Memory runs out, at each kind of allocation in turn: the promised error, with the value back, and a heap that is whole
-//! and has room again when something died.
+//! Memory runs out at each kind of allocation in turn. The promised error returns the value, and
+//! the heap is whole and has room again when something has died.
 
 #![allow(dead_code, reason = "some fields are there to be traced or dropped")]
 

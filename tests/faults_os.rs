@@ -1,10 +1,11 @@
-//! What the operating system can do to a heap and a runtime: refuse address space, threads, or memory that is given back;
-//! and let the clock jump. Each time the error is the one promised, or everything goes on, and nothing is lost.
+//! What the operating system can do to a heap and a runtime: it can refuse address space, threads,
+//! or to take memory back, and its clock can jump. Each time the promised error is returned, or
+//! everything goes on, and nothing is lost.
 //!
-//! `cargo test --features internals --test faults_os`. The right to use memory is refused here by a switch, and by limits
-//! of the system in `address_space.rs`. Where the system grants more than it has, which is its default, memory comes by page
-//! faults, and a system without any ends the process. A bound that is an error instead is `HeapBuilder::hard_limit`; see
-//! `faults_memory.rs`.
+//! Run it by `cargo test --features internals --test faults_os`. Here a switch refuses the right to
+//! use memory; in `address_space.rs` limits of the system do. If the system grants more memory than
+//! it has, which is its default, memory comes by page faults, and a system without memory ends the
+//! process. `HeapBuilder::hard_limit` is a bound that is an error instead; see `faults_memory.rs`.
 
 #![cfg(feature = "internals")]
 
@@ -209,7 +210,8 @@ fn memory_that_is_refused_at_each_commit_of_a_new_heap_in_turn() {
 fn an_arena_that_may_not_grow_is_an_error_of_the_allocation_and_grows_when_it_may() {
     let _system = System::mine();
     for granted in [0, 1, 2, 3, 5, 6, 7] {
-        // No check of each cycle: it takes memory of the system's, and ends the process for want of it.
+        // No check of each cycle: it takes memory of the system's, and ends the process for want of
+        // it.
         let heap = small().verify(false).build().expect("a heap");
         let mut m = heap.attach().expect("attached");
         refuse(OsCall::Commit, granted, ALL);

@@ -1,4 +1,4 @@
-//! Limits, bytes outside the heap, and figures: what a user sets, and what he is told.
+//! Limits, bytes outside the heap, and statistics: what a user sets, and what the heap reports.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,9 +1,9 @@
-//! The code of others that this crate runs: wakers of a foreign executor, which may come back into what they wait for, or
-//! panic, when they are cloned, woken or dropped. Whatever they do, nobody waits for itself, and the others in the same line
-//! get what they wait for.
+//! Foreign code that this crate runs: wakers of another executor. When such a waker is cloned,
+//! woken or dropped, it may use what it waits for, or panic. Whatever it does, nobody waits for
+//! itself, and the other waiters of the queue get what they wait for.
 //!
-//! In debug builds the crate ends the process where it would run such code under a lock of its own, so a break of that rule
-//! does not show as a test that hangs.
+//! Debug builds end the process if the crate would run such code under a lock of its own. So a
+//! break of that rule does not show as a test that hangs.
 
 #![cfg(feature = "sched")]
 #![allow(
@@ -48,7 +48,8 @@ const MOMENTS: [Moment; 5] = [
     Moment::GivenUp,
 ];
 
-/// One who has a foreign waker, one whom that waker throws out if it comes back, and one who must get in.
+/// One who has a foreign waker, one whom that waker throws out if it comes back, and one who must
+/// get in.
 async fn one_case(place: &'static Place, moment: Moment, comes_back: bool) {
     let case = format!("{}, {moment:?}, comes back: {comes_back}", place.name);
     let (foreign, waker) = Foreign::new();

@@ -215,8 +215,8 @@ const TOO_EARLY: usize = 8;
 /// The frame has been made.
 const MADE: usize = 16;
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it waits for a thread that
-// is not the collector's, and for a bounded time.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it
+// waits for a thread that is not the collector's, and for a bounded time.
 unsafe impl Trace for Traced {
     fn trace(&self, _: &mut Tracer<'_>) {
         // Where the process has several heaps, the frame's maker looks through the value, too.

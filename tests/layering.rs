@@ -1,6 +1,6 @@
-//! The house rules that a grep can hold: imports point down, between layers and between the files
-//! of a room; the map is complete; and a safety argument cites invariants that are written
-//! somewhere.
+//! The rules of the house that a text search can check. Imports point down, between layers and
+//! between the files of a room. The map is complete. A safety argument cites invariants that are
+//! defined somewhere.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 mod map;
 #[path = "layering/order.rs"]
 mod order;
+#[path = "layering/words.rs"]
+mod words;
 
 /// The layers and their rank: a file names only layers of lower rank. `object` and `pace` have
 /// the same one, so they do not see each other.
@@ -195,8 +197,8 @@ fn tags_are_read_as_they_are_written() {
     assert_eq!(cited(text), [(4, "S1".into()), (5, "S2".into())]);
 }
 
-/// What `line` of the scheduler does with a waker of others that `sched/wakers.rs` should do. Polls may wake the task that
-/// they are polled by; a waker that is kept is a `KeptWaker`.
+/// What `line` of the scheduler does with a waker of others that `sched/wakers.rs` should do. Polls
+/// may wake the task that they are polled by; a waker that is kept is a `KeptWaker`.
 fn runs_foreign_code(line: &str) -> Option<&'static str> {
     let code = line.split("//").next().unwrap_or_default();
     let in_memory = ["Option<Waker>", "Vec<Waker>", ", Waker)", "Cell<Waker>"];
@@ -212,10 +214,12 @@ fn runs_foreign_code(line: &str) -> Option<&'static str> {
         .then_some("keep it as a `KeptWaker`")
 }
 
-/// Wakers of foreign executors are cloned, woken and dropped in one place, which sees to it that no lock is held.
+/// Wakers of foreign executors are cloned, woken and dropped in one place, which sees to it that no
+/// lock is held.
 #[test]
 fn foreign_wakers_are_kept_as_such() {
-    // The joiner's waker is under no lock: the state of its G says whose it is. The main G's is this crate's own.
+    // The joiner's waker is under no lock: the state of its G says whose it is. The main G's is
+    // this crate's own.
     let others = ["task/", "block_on.rs", "wakers.rs", "models.rs", "tests.rs"];
     let mut bad = Vec::new();
     for (path, text) in files(&src().join("sched"), ".rs") {

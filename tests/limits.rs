@@ -1,4 +1,4 @@
-//! Large, small, many, odd: the heap at its edges.
+//! The heap at its edges: large, small, many and odd objects.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

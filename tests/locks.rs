@@ -1,5 +1,5 @@
-//! `GcLock`: who waits for whom, how many may share, and what `Debug` shows. And, with the feature `internals`, counts that safe
-//! code can raise and forget.
+//! `GcLock`: who waits for whom, how many may share it, and what `Debug` shows. With the feature
+//! `internals` also the counts that safe code can raise and forget.
 
 #![allow(
     clippy::mem_forget,

@@ -1,5 +1,6 @@
-//! `GcLock`s that lie elsewhere than in their object: in a box, a list or a map that it owns, in another lock, on a stack. With
-//! one heap in the process and with two, whoever may wait waits, and who would wait for itself is told.
+//! `GcLock`s that are not directly in an object: in a box, a list or a map that it owns, in another
+//! lock, on a stack. With one heap in the process and with two, a thread that may wait does, and a
+//! thread that would wait for itself gets a panic.
 
 #![allow(
     clippy::mem_forget,
@@ -282,8 +283,8 @@ fn one_waits_for_another(
     });
 }
 
-/// Guards of boxed locks are forgotten, and the boxes go; what has their memory next is another object's lock, which
-/// another thread holds.
+/// Guards of boxed locks are forgotten, and the boxes go; what has their memory next is another
+/// object's lock, which another thread holds.
 #[test]
 fn forgotten_guards_of_boxes_make_nobody_panic_who_waits_for_another_thread() {
     with_one_heap_and_with_two(|heap| {
@@ -309,7 +310,8 @@ fn forgotten_guards_of_boxes_make_nobody_panic_who_waits_for_another_thread() {
     });
 }
 
-/// A guard was forgotten before the last safepoint. Nobody can be sure whose it was: whoever waits is told of.
+/// A guard was forgotten before the last safepoint. Nobody can be sure whose it was: whoever waits
+/// is told of.
 #[test]
 fn a_wait_for_a_forgotten_guard_is_told_wherever_the_lock_is() {
     let _alone = alone();
@@ -361,8 +363,8 @@ fn a_wait_for_a_forgotten_guard_is_told_wherever_the_lock_is() {
     });
 }
 
-/// With two heaps nobody's look through a lock's content keeps another thread out for nothing: of threads that take turns
-/// each finds the lock free.
+/// With two heaps nobody's look through a lock's content keeps another thread out for nothing: of
+/// threads that take turns each finds the lock free.
 #[test]
 fn a_second_heap_does_not_make_a_free_lock_look_taken() {
     with_one_heap_and_with_two(|heap| {
@@ -397,7 +399,8 @@ fn a_second_heap_does_not_make_a_free_lock_look_taken() {
 #[derive(Clone, Default)]
 struct Counted(Arc<AtomicUsize>);
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it adds.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it
+// adds.
 unsafe impl Trace for Counted {
     fn trace(&self, _: &mut greywave::Tracer<'_>) {
         self.0.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! Mutators that are forgotten or leaked: what they gave out stays, nobody hangs, and the heap says so.
+//! Mutators that are forgotten or leaked: what they gave out stays, nobody hangs, and the heap
+//! reports them.
 
 #![allow(
     clippy::mem_forget,

@@ -1,4 +1,4 @@
-//! Free memory goes back to the system: what is resident, as the system counts it.
+//! Free memory goes back to the system: the tests read the resident memory that the system counts.
 
 #![cfg(target_os = "linux")]
 
@@ -16,8 +16,9 @@ use support::{Stretch, Watch, child, is_child, text};
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// What a heap makes resident besides objects and the tables that its figures tell: stacks and buffers of its threads, and
-/// what the test and the C library allocate meanwhile. It was 0.4 MiB at most.
+/// What a heap makes resident besides objects and the tables that its figures tell: stacks and
+/// buffers of its threads, and what the test and the C library allocate meanwhile. It was 0.4 MiB
+/// at most.
 const ALLOWANCE: u64 = MIB;
 
 /// What one mutator's page cache holds at most.
@@ -91,7 +92,8 @@ fn adds_up(stats: &HeapStats) {
     assert!(stats.mapped_bytes + stats.released_bytes <= stats.reserved_bytes);
 }
 
-/// After Go's `TestPhysicalMemoryUtilization`: half of a heap dies in holes that the next object cannot use.
+/// After Go's `TestPhysicalMemoryUtilization`: half of a heap dies in holes that the next object
+/// cannot use.
 #[test]
 fn holes_go_back_when_something_large_does_not_fit_into_them() {
     alone(
@@ -171,7 +173,8 @@ struct Link<'gc> {
     value: u64,
 }
 
-/// Objects of 16 bytes, of which every thousandth lives: the spans stay, and nothing can go but empty ones.
+/// Objects of 16 bytes, of which every thousandth lives: the spans stay, and nothing can go but
+/// empty ones.
 #[test]
 fn small_objects_that_live_keep_their_spans() {
     alone("small_objects_that_live_keep_their_spans", || {
@@ -222,7 +225,8 @@ fn a_heap_that_shrinks_gives_memory_back_in_the_background() {
             m.collect();
             wait_until(|| {
                 let stats = heap.stats();
-                // A tenth more than in use is kept on purpose, and small heaps keep to the least goal.
+                // A tenth more than in use is kept on purpose, and small heaps keep to the least
+                // goal.
                 let kept = stats.span_bytes / 100 * 110 + PAGE_CACHE;
                 let bound = kept + stats.metadata_bytes + ALLOWANCE;
                 let grown = resident() - before;
@@ -288,7 +292,8 @@ fn at_the_limit_idle_memory_goes_back_before_more_is_used() {
                 let heap = Heap::builder().gogc(None).build().expect("a heap");
                 let before = resident();
                 let mut m = heap.attach().expect("attached");
-                // 60 MiB of which three quarters become small holes, then 40 MiB that do not fit into them.
+                // 60 MiB of which three quarters become small holes, then 40 MiB that do not fit
+                // into them.
                 let mut n = 0;
                 let mut small = blocks(&m, 60 * 64, 16 * KIB);
                 small.retain(|_| {

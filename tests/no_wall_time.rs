@@ -1,4 +1,5 @@
-//! No test judges by wall time: `support/patience.rs` says why, and what is allowed. This reads the sources of all tests.
+//! No test judges by wall time; `support/patience.rs` says why, and what is allowed. This test
+//! reads the sources of all tests.
 
 use std::path::{Path, PathBuf};
 

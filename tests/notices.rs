@@ -1,4 +1,4 @@
-//! What the heap says by itself when a thread keeps it waiting: to a sink, and on standard error.
+//! What the heap reports when a thread keeps it waiting: to a sink, and on standard error.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,5 @@
-//! The heap keeps to its memory limit, goes on where it cannot, acts at once when it is told otherwise, and writes a line
-//! a cycle. No test here looks at a clock but to sample.
+//! The heap keeps to its memory limit, goes on where it cannot, reacts at once to new settings, and
+//! writes a line for each cycle. Tests look at a clock only to take samples.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,8 @@ fn chunk(m: &Mutator, number: u64) -> Gc<'_, Chunk> {
     m.alloc_array((), WORDS, |_| number)
 }
 
-/// Keeps `live` bytes in chunks, and replaces them in turn until `allocate` bytes have been allocated.
+/// Keeps `live` bytes in chunks, and replaces them in turn until `allocate` bytes have been
+/// allocated.
 fn replace(heap: &Heap, live: u64, allocate: u64) {
     let mut m = heap.attach().expect("attached");
     let places = live / CHUNK;
@@ -110,8 +111,8 @@ fn the_limit_is_kept_by_several_threads() {
     within(Duration::from_secs(120), || the_limit_holds(3));
 }
 
-/// Threads that wait for an ordinary lock pass no safepoint, and who holds it allocates: past the goal it waits for the
-/// end of marking, but not for those who wait for its lock.
+/// Threads that wait for an ordinary lock pass no safepoint, and who holds it allocates: past the
+/// goal it waits for the end of marking, but not for those who wait for its lock.
 #[test]
 fn a_lock_may_be_held_while_the_heap_is_past_its_goal() {
     const TURNS: usize = 4000;
@@ -229,8 +230,8 @@ fn each_cycle_writes_a_line() {
     assert!(lines.iter().any(|line| line.ends_with(" P (forced)")));
 }
 
-/// Reads `gc 7 @1.234s 2%: 0.021+4.2+0.010 ms clock, 0.042+0.13/2.1/0.000+0.019 ms cpu, 41->42->20 MB, 44 MB goal,
-/// 0 MB external, 2 P`; says which part cannot be read.
+/// Reads `gc 7 @1.234s 2%: 0.021+4.2+0.010 ms clock, 0.042+0.13/2.1/0.000+0.019 ms cpu, 41->42->20
+/// MB, 44 MB goal, 0 MB external, 2 P`; says which part cannot be read.
 fn check_line(line: &str, number: u64) -> Result<(), &'static str> {
     let (head, body) = line.split_once(": ").ok_or("no head")?;
     let head: Vec<&str> = head.split(' ').collect();
@@ -276,8 +277,8 @@ fn numbers(text: Option<&str>, separators: &[&str], count: usize) -> Option<Vec<
     well_formed.then_some(numbers)
 }
 
-/// Free slots between live ones are room for objects: with small objects that die at random places a limit must not
-/// shrink to what lives.
+/// Free slots between live ones are room for objects: with small objects that die at random places
+/// a limit must not shrink to what lives.
 #[test]
 fn a_limit_leaves_room_between_small_objects() {
     let heap = Heap::builder()

@@ -1,4 +1,4 @@
-//! What a test can hold of the pages that users read: their size, that the files which they name
+//! What a test can check of the pages that users read: their size, that the files which they name
 //! exist, and that every setting and every event is in the guide.
 //!
 //! The examples of the README and of the guide are tests of the documentation.

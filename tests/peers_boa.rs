@@ -1,4 +1,4 @@
-//! What boa_gc's tests ask of a collector, asked of this one. `peers.md` says which test is whose.
+//! The cases of boa_gc's tests, for this collector. `peers.md` says which test follows which.
 
 #![allow(dead_code, reason = "some fields are there to be traced or dropped")]
 
@@ -379,7 +379,8 @@ fn a_long_list_has_the_bytes_of_its_links_and_leaves_nothing() {
     });
 }
 
-/// Weak keys, as a program without ephemerons writes them: by address, looked at again after each collection.
+/// Weak keys, as a program without ephemerons writes them: by address, looked at again after each
+/// collection.
 #[derive(Trace)]
 struct WeakTable<'gc>(GcLock<HashMap<usize, (Weak<'gc, String>, u32)>>);
 

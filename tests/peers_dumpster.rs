@@ -1,4 +1,4 @@
-//! What dumpster's tests ask of a collector, asked of this one. `peers.md` says which test is whose.
+//! The cases of dumpster's tests, for this collector. `peers.md` says which test follows which.
 
 #![allow(dead_code, reason = "some fields are there to be traced or dropped")]
 
@@ -421,8 +421,8 @@ fn rings_are_collected_some_time_when_nobody_asks() {
     );
 }
 
-/// An edge moves from an object that may not be marked yet to one that may be, back and forth, on another thread than
-/// the one that reads it.
+/// An edge moves from an object that may not be marked yet to one that may be, back and forth, on
+/// another thread than the one that reads it.
 #[test]
 fn an_edge_that_changes_hands_while_others_look() {
     #[derive(Trace)]

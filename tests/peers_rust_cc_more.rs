@@ -1,5 +1,5 @@
-//! What rust-cc's tests of cleanups, of collection on its own, and of tangles ask of a collector, asked of this one.
-//! `peers.md` says which test is whose.
+//! The cases of rust-cc's tests of cleanups, of automatic collection, and of tangles, for this
+//! collector. `peers.md` says which test follows which.
 
 #![allow(dead_code, reason = "some fields are there to be traced or dropped")]
 

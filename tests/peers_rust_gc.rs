@@ -1,4 +1,4 @@
-//! What rust-gc's tests ask of a collector, asked of this one. `peers.md` says which test is whose.
+//! The cases of rust-gc's tests, for this collector. `peers.md` says which test follows which.
 
 #![allow(dead_code, reason = "some fields are there to be traced or dropped")]
 
@@ -20,7 +20,8 @@ use common::{needs_trace, run, run_on};
 #[derive(Clone)]
 struct Watch(Arc<AtomicUsize>);
 
-// SAFETY: 1. 3. 4. no `Gc` inside; it is traced all the same. 2. Send + Sync. 5. counts only. 6. no `Gc`.
+// SAFETY: 1. 3. 4. no `Gc` inside; it is traced all the same. 2. Send + Sync. 5. counts only. 6. no
+// `Gc`.
 unsafe impl Trace for Watch {
     fn trace(&self, _: &mut Tracer<'_>) {
         self.0.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What shredder's tests ask of a collector, asked of this one. `peers.md` says which test is whose.
+//! The cases of shredder's tests, for this collector. `peers.md` says which test follows which.
 
 #![allow(dead_code, reason = "some fields are there to be traced or dropped")]
 
@@ -151,7 +151,8 @@ fn what_a_locked_object_hides_is_found_though_the_lock_is_held() {
         {
             let node = root.get(&m);
             let _held = node.edges.write(&m);
-            // It looks through the lock: the walk of the verifier, with this thread in the middle of a section.
+            // It looks through the lock: the walk of the verifier, with this thread in the middle
+            // of a section.
             heap.verify().expect("whole");
         }
         m.collect();

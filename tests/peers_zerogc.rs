@@ -1,4 +1,4 @@
-//! What zerogc's tests ask of a collector, asked of this one. `peers.md` says which test is whose.
+//! The cases of zerogc's tests, for this collector. `peers.md` says which test follows which.
 
 #![allow(dead_code, reason = "some fields are there to be traced or dropped")]
 

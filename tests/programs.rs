@@ -1,5 +1,5 @@
-//! The example programs do what they say, on the small inputs of `tests/data`; and the
-//! readers of the two recorded formats say what is wrong with a broken input, and where.
+//! The example programs do what they say, on the small inputs of `tests/data`. The readers of the
+//! two recorded formats say what is wrong with a broken input, and where.
 
 #![cfg(feature = "sched")]
 #![allow(

@@ -1,8 +1,8 @@
-//! The tests of trust are worth something only if they fail when the collector is broken: each fault that can be put in
-//! must be caught, every time, and without a fault the same programs pass.
+//! The tests of trust are worth something only if they fail when the collector is broken. Each
+//! fault that can be put in must be caught, every time; without a fault the same programs pass.
 //!
-//! `cargo test --features sabotage --test sabotage -- --nocapture` prints which program catches which fault, and how.
-//! Needs the feature `sabotage`; without it there is nothing here.
+//! `cargo test --features sabotage --test sabotage -- --nocapture` prints which program catches
+//! which fault, and how. Without the feature `sabotage` this file is empty.
 
 #![cfg(feature = "sabotage")]
 
@@ -46,8 +46,9 @@ use support::{PATIENCE, child_within, duration, is_child};
 
 /// How often each fault must be caught.
 const ROUNDS: usize = 3;
-/// How often a round is tried. Where threads race, a program may meet the fault on one machine and not on the next: what
-/// it missed is a column of the table. A protection that no program tests is missed each time.
+/// How often a round is tried. Where threads race, a program may meet the fault on one machine and
+/// not on the next: what it missed is a column of the table. A protection that no program tests is
+/// missed each time.
 const TRIES: usize = 4;
 /// What a program may take to catch a fault, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);

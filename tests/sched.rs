@@ -1,7 +1,8 @@
-//! The scheduler keeps what it promises: Gs run at once and take turns, nothing keeps the others from running for long,
-//! panics and aborts come back through handles, deadlocks are reported, and a runtime can end at any time.
+//! The scheduler keeps its promises: Gs run at once and take turns, no G keeps the others from
+//! running for long, panics and aborts come back through handles, deadlocks are reported, and a
+//! runtime can end at any time.
 //!
-//! Many of the programs are those that Go's runtime is tested with (`proc_test.go`), written anew.
+//! Many of the programs are those of the tests of Go's runtime (`proc_test.go`), written anew.
 
 #![cfg(feature = "sched")]
 

@@ -1,4 +1,5 @@
-//! Ps mark for the collector: in the background between two Gs, and a dedicated one gives its Gs to others.
+//! Ps mark for the collector: in the background between two Gs; a P that marks all the time gives
+//! its Gs to others.
 
 #![cfg(feature = "sched")]
 
@@ -20,7 +21,8 @@ struct Tracers {
     others: Arc<AtomicUsize>,
 }
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in `Arc`s. 4. true, so that it is traced. 5. it asks for a name.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in `Arc`s. 4. true, so that it is traced. 5. it asks
+// for a name.
 unsafe impl Trace for Tracers {
     fn trace(&self, _: &mut Tracer<'_>) {
         let thread = std::thread::current();
@@ -122,8 +124,8 @@ const OPEN: u8 = 0;
 const ARMED: u8 = 1;
 const HELD: u8 = 2;
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it waits for a thread that
-// takes no lock of the collector meanwhile, and for a bounded time.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it
+// waits for a thread that takes no lock of the collector meanwhile, and for a bounded time.
 unsafe impl Trace for Gate {
     fn trace(&self, _: &mut Tracer<'_>) {
         let thread = std::thread::current();
@@ -145,11 +147,13 @@ unsafe impl Rebrand<'_> for Gate {
     type To = Self;
 }
 
-/// Of two Ps one marks, and does not come back for a long time: the Gs in its queue run on the other.
+/// Of two Ps one marks, and does not come back for a long time: the Gs in its queue run on the
+/// other.
 #[test]
 fn a_dedicated_worker_leaves_its_gs_to_others() {
     const GS: usize = 8;
-    // With four processors one worker of a P's is dedicated, and there are none that mark in slices.
+    // With four processors one worker of a P's is dedicated, and there are none that mark in
+    // slices.
     let heap = Heap::builder().workers(4).build().unwrap();
     let gate = Gate::default();
     let kept: Vec<Root<Gate>> = {
@@ -159,7 +163,8 @@ fn a_dedicated_worker_leaves_its_gs_to_others() {
     let rt = Runtime::builder(&heap).procs(2).build().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let turns: Arc<[AtomicU64; GS]> = Arc::default();
-    // Each wakes another on the P that it is on itself, so none of them comes by the queue of all Ps.
+    // Each wakes another on the P that it is on itself, so none of them comes by the queue of all
+    // Ps.
     let (mut ends, starts): (Vec<_>, Vec<_>) = (0..GS).map(|_| chan::<()>(1)).unzip();
     ends.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
     let gs: Vec<_> = starts

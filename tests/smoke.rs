@@ -1,4 +1,4 @@
-//! The whole heap at once, in small: objects survive when they should, and only then.
+//! The whole heap in a few tests: objects survive when they should, and only then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,9 @@
-//! Trust: random programs on one heap against a plain model, and the races that collectors lose objects by, at random and
-//! step by step. `tests/sabotage.rs` runs the same programs against a collector that is broken on purpose.
+//! Tests of trust: random programs on one heap are compared with a plain model. The races by which
+//! collectors lose objects are run at random, and step by step. `tests/sabotage.rs` runs the same
+//! programs against a collector that is broken on purpose.
 //!
-//! `GREYWAVE_STRESS_SECONDS=60 cargo test --release --test stress` runs for about that long; `GREYWAVE_SEED` repeats a run.
+//! `GREYWAVE_STRESS_SECONDS=60 cargo test --release --test stress` runs for about that long;
+//! `GREYWAVE_SEED` repeats a run.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Locks, groups, conditions, pools and contexts for tasks: what Go's tests of `sync` and `context` ask for, and what comes
-//! with futures that may be dropped while they wait.
+//! Locks, groups, conditions, pools and contexts for tasks: what Go's tests of `sync` and `context`
+//! require, and what is added by futures that may be dropped while they wait.
 
 #![cfg(feature = "sched")]
 

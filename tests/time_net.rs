@@ -1,5 +1,5 @@
-//! Time and sockets in a runtime: timers fire when they are due, also beside Gs that never rest, and a socket that waits
-//! holds no thread.
+//! Time and sockets in a runtime: timers fire when they are due, even beside Gs that never rest,
+//! and a socket that waits holds no thread.
 
 #![cfg(feature = "sched")]
 
@@ -345,7 +345,8 @@ fn two_runtimes() -> [Runtime; 2] {
     [(); 2].map(|()| Runtime::builder(&heap).procs(1).build().expect("a runtime"))
 }
 
-/// A sleep is a moment, whichever runtime it was begun in, and whether that has ended before the wait or ends during it.
+/// A sleep is a moment, whichever runtime it was begun in, and whether that has ended before the
+/// wait or ends during it.
 #[test]
 fn a_sleep_goes_on_when_its_runtime_has_ended() {
     for ends_first in [true, false] {
@@ -406,7 +407,8 @@ fn a_sleep_of_an_ended_runtime_says_so_where_nobody_would_run_it() {
     assert!(!is_pending(&mut begun));
 }
 
-/// Whoever waits for a socket when its runtime ends is told, and so is whoever comes later. What needs no waiting is done.
+/// Whoever waits for a socket when its runtime ends is told, and so is whoever comes later. What
+/// needs no waiting is done.
 #[test]
 fn sockets_of_an_ended_runtime_answer() {
     within(LONG, || {

@@ -1,4 +1,5 @@
-//! The traits of the standard library on this crate's types: what `Debug` shows, what `Default` is, how `Gc`s compare.
+//! The traits of the standard library on this crate's types: what `Debug` shows, what `Default` is,
+//! how `Gc`s compare.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -117,8 +118,8 @@ fn debug_of_settings_shows_those_that_were_made() {
 /// Shows the tracer that it is given.
 struct Curious(Arc<AtomicUsize>);
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it formats, and does not
-// unwind unless the test fails.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it
+// formats, and does not unwind unless the test fails.
 unsafe impl Trace for Curious {
     fn trace(&self, tracer: &mut Tracer<'_>) {
         assert_eq!(format!("{tracer:?}"), "Tracer { .. }");

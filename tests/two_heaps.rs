@@ -1,5 +1,5 @@
-//! Several heaps in a process: what is one heap's is refused by mutators of the others, before anything has changed, and
-//! ordinary use of several heaps is not in the way of itself.
+//! Several heaps in a process: the mutators of one heap refuse what belongs to another, before
+//! anything has changed; and ordinary use of several heaps works.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -49,7 +49,8 @@ impl GiveSheet for SheetHolder<'static> {
 }
 dyn_target!(dyn GiveSheet);
 
-/// The same with containers that are written for real, and taken and given back meanwhile: whoever looks finds a whole one.
+/// The same with containers that are written for real, and taken and given back meanwhile: whoever
+/// looks finds a whole one.
 #[test]
 fn another_heap_writes_while_this_one_is_verified() {
     let first = programs::quiet_heap();
@@ -96,7 +97,8 @@ fn another_heap_writes_while_this_one_is_verified() {
     });
 }
 
-/// A channel in a box is refused as one in an object, and gives back the place or the item that was meant for it.
+/// A channel in a box is refused as one in an object, and gives back the place or the item that was
+/// meant for it.
 #[cfg(feature = "sched")]
 #[test]
 fn a_boxed_channel_that_is_refused_loses_nothing() {
@@ -155,7 +157,8 @@ fn a_boxed_channel_that_is_refused_loses_nothing() {
     });
 }
 
-/// A pointer that lives for ever may be used with every mutator of its heap, whatever other heaps there are.
+/// A pointer that lives for ever may be used with every mutator of its heap, whatever other heaps
+/// there are.
 #[test]
 fn a_static_pointer_is_good_for_its_own_heap() {
     let _other = Heap::new();
@@ -177,7 +180,8 @@ fn a_frame_brings_no_foreign_object_into_a_section() {
     programs::a_frame_brings_no_foreign_object_into_a_section();
 }
 
-/// Both heaps have a leaked mutator: then an object of one in an object of the other stays, whoever sees it.
+/// Both heaps have a leaked mutator: then an object of one in an object of the other stays, whoever
+/// sees it.
 #[test]
 fn two_heaps_with_leaked_mutators_keep_what_they_have() {
     let (first, root) = heap_with_things();
@@ -206,7 +210,8 @@ struct Mine<'gc> {
     list: GcLock<Vec<Text<'gc>>>,
 }
 
-/// What an object, a lock or a frame keeps of another heap is no concern of its own heap's collector and verifier.
+/// What an object, a lock or a frame keeps of another heap is no concern of its own heap's
+/// collector and verifier.
 #[test]
 fn what_is_kept_of_another_heap_is_passed_over() {
     let (first, root) = heap_with_things();
@@ -457,7 +462,8 @@ fn functions_with_a_mutator(file: &str, text: &str, found: &mut BTreeSet<String>
     }
 }
 
-/// Whoever adds a public function that takes a mutator says here what it does with another heap's pointer.
+/// Whoever adds a public function that takes a mutator says here what it does with another heap's
+/// pointer.
 #[test]
 fn every_function_with_a_mutator_has_an_answer() {
     let mut found = BTreeSet::new();

@@ -1,6 +1,7 @@
-//! What must not compile, and what the compiler says about it; and what must.
+//! What must not compile, with the compiler's message, and what must compile.
 //!
-//! After a change of a message: `TRYBUILD=overwrite cargo test --test ui`, and read the difference.
+//! After a change of a message, run `TRYBUILD=overwrite cargo test --test ui`, and read the
+//! difference.
 
 #[test]
 fn ui() {

@@ -1,7 +1,8 @@
-//! How each public type varies in its parameters, and which auto traits it has: one table each, and no public type without a
-//! row.
+//! The variance of each public type in its parameters, and its auto traits: there is one table for
+//! each, and each public type has a row.
 //!
-//! What must not compile is in `tests/ui/fail/sched/variance.rs`, made from the same table.
+//! `tests/ui/fail/sched/variance.rs`, which is made from the same table, contains what must not
+//! compile.
 
 #![cfg(feature = "sched")]
 
@@ -20,9 +21,10 @@ use greywave::*;
 )]
 mod covariant;
 
-/// Type and parameter; how it varies; a name for functions; a type that has `'x` in that parameter, and `'f`, which is
-/// shorter than all others, wherever else it needs a lifetime. A type parameter that chooses a layout or a kind is
-/// invariant, and so is what something can be stored through. The rest varies as the values inside do.
+/// Type and parameter; how it varies; a name for functions; a type that has `'x` in that parameter,
+/// and `'f`, which is shorter than all others, wherever else it needs a lifetime. A type parameter
+/// that chooses a layout or a kind is invariant, and so is what something can be stored through.
+/// The rest varies as the values inside do.
 const ROWS: &[(&str, &str, &str, &str)] = &[
     ("Gc 'gc", "covariant", "gc_brand", "Gc<'x, u8>"),
     ("Gc T", "covariant", "gc_target", "Gc<'x, &'x u8>"),
@@ -244,7 +246,8 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// Hidden types that `select!` makes and consumes in one expression: nobody can name one of another lifetime.
+/// Hidden types that `select!` makes and consumes in one expression: nobody can name one of another
+/// lifetime.
 const MADE_BY_A_MACRO: &[&str] = &[
     "Chooser",
     "RecvCase",
@@ -260,8 +263,8 @@ const MADE_BY_A_MACRO: &[&str] = &[
 /// Content that must be `'static`, so that no lifetime in it can change.
 const ALWAYS_STATIC: &[&str] = &["Pool T"];
 
-/// Every `pub struct` and `pub enum` of the library, with its parameters. (The lint `unreachable_pub` sees to it that these
-/// are the public types.)
+/// Every `pub struct` and `pub enum` of the library, with its parameters. (The lint
+/// `unreachable_pub` sees to it that these are the public types.)
 fn public_types() -> Vec<(String, Vec<String>)> {
     fn walk(at: &Path, found: &mut Vec<(String, Vec<String>)>) {
         for entry in fs::read_dir(at).expect("the source tree can be listed") {

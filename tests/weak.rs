@@ -1,4 +1,5 @@
-//! Weak references: they keep nothing, they never lie about what lives, and they know the dead.
+//! Weak references: they keep nothing alive, never give out a dead object, and tell which objects
+//! are dead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -271,7 +272,8 @@ fn what_is_upgraded_late_survives() {
     heap.verify().expect("whole");
 }
 
-/// Several threads compare references to one object, in cells far from each other, while cycles end.
+/// Several threads compare references to one object, in cells far from each other, while cycles
+/// end.
 #[test]
 fn two_references_to_one_object_are_equal_also_while_it_dies() {
     const OBJECTS: usize = 20_000;
@@ -310,7 +312,8 @@ fn two_references_to_one_object_are_equal_also_while_it_dies() {
     assert!(looks > 0);
 }
 
-/// A table that asks `is_dead` keeps nothing; one that upgrades, while marking runs, keeps what it looks at.
+/// A table that asks `is_dead` keeps nothing; one that upgrades, while marking runs, keeps what it
+/// looks at.
 #[test]
 fn asking_whether_it_is_dead_keeps_nothing() {
     let heap = Heap::builder().gogc(None).build().expect("a heap");

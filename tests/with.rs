@@ -1,4 +1,5 @@
-//! `Heap::with`: a mutator for the call, or this thread's own while it is blocked.
+//! `Heap::with`: it lends a mutator for the call, or this thread's own mutator while that is
+//! blocked.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -126,7 +127,8 @@ fn a_drop_may_not_use_it() {
             let _ = self.1.send(message);
         }
     }
-    // SAFETY: it holds no `Gc`, and is `Send` and `Sync` but for the sender, which is used by its drop only.
+    // SAFETY: it holds no `Gc`, and is `Send` and `Sync` but for the sender, which is used by its
+    // drop only.
     unsafe impl greywave::Trace for UsesTheHeap {
         const NEEDS_TRACE: bool = false;
         fn trace(&self, _: &mut greywave::Tracer<'_>) {}

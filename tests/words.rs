@@ -1,5 +1,5 @@
-//! Words: what is put into one comes back, and what only a word leads to stays as long as it is there, whatever a marker
-//! is doing meanwhile.
+//! Words: a value that is put into one comes back, and an object that only a word leads to stays
+//! alive, whatever a marker does meanwhile.
 
 #[path = "stress/directed.rs"]
 mod directed;

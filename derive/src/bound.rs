@@ -1,4 +1,5 @@
-//! Which parameters may hold a `Gc`, what must be true of them, and what the type is called after a rebranding.
+//! Which parameters may hold a `Gc`, what must be true of them, and what the type is called after a
+//! rebranding.
 //!
 //! A parameter is of one of three kinds (or of both of the first two):
 //!
@@ -8,13 +9,16 @@
 //! | pointed at | declared `?Sized`, in `Gc<'gc, T>` | – | `T: RebrandTarget<'b, Target = TTo>`, and `T` becomes `TTo` |
 //! | marker | elsewhere: in `PhantomData<T>`, `fn() -> T`, `Arc<T>`, `T::Item` | – | stays `T` |
 //!
-//! A type that is made of parameters, and of which it does not follow from them that it is `Trace`, is bounded as a
-//! whole ([`Leaf`]): `I::Item: Trace`, `Arc<T>: Trace`, and that it is rebranded as the text says.
+//! A type that is made of parameters, and of which it does not follow from them that it is `Trace`,
+//! is bounded as a whole ([`Leaf`]): `I::Item: Trace`, `Arc<T>: Trace`, and that it is rebranded as
+//! the text says.
 //!
-//! These are guesses from the text, so that a user need not write them. They cannot be unsound: [`crate::expand`] has
-//! the type checker prove, from these bounds, that every field is traced, and rebranded with its type.
+//! These are guesses from the text, so that a user need not write them. They cannot be unsound:
+//! [`crate::expand`] has the type checker prove, from these bounds, that every field is traced, and
+//! rebranded with its type.
 //!
-//! Why `TTo` and not `<T as Rebrand<'b>>::To`: only a parameter has associated types by its bounds, `TTo::Item`.
+//! Why `TTo` and not `<T as Rebrand<'b>>::To`: only a parameter has associated types by its bounds,
+//! `TTo::Item`.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
@@ -37,7 +41,8 @@ pub(crate) struct Bounds<'a> {
     pub(crate) to: Lifetime,
     held: Vec<Held>,
     pub(crate) leaves: Vec<Leaf>,
-    /// Predicates for both implementations: the user's from the attribute, or what skipped fields need.
+    /// Predicates for both implementations: the user's from the attribute, or what skipped fields
+    /// need.
     extra: Vec<WherePredicate>,
     /// Function pointers: they stay as they are, so what they name must.
     functions: Vec<Type>,
@@ -190,7 +195,8 @@ impl<'a> Bounds<'a> {
         self.leaves.iter().any(|leaf| leaf.projection)
     }
 
-    /// The types whose `NEEDS_TRACE` together are the type's; nothing if it is `true` whatever they say.
+    /// The types whose `NEEDS_TRACE` together are the type's; nothing if it is `true` whatever they
+    /// say.
     pub(crate) fn deciding(&self) -> Option<Vec<TokenStream>> {
         let points = self.held.iter().any(|held| held.pointed_at);
         if self.input.brand.is_some() || self.has_projection() || points {
@@ -260,8 +266,8 @@ impl<'a> Bounds<'a> {
         all
     }
 
-    /// The where clause of `Rebrand`: what holds of the type, what holds of the rebranded type, and how the one becomes
-    /// the other.
+    /// The where clause of `Rebrand`: what holds of the type, what holds of the rebranded type, and
+    /// how the one becomes the other.
     pub(crate) fn for_rebrand(&self) -> Vec<WherePredicate> {
         let Self { to, input, .. } = self;
         let (trace, rebrand) = (input.container.trace(), input.container.rebrand());
@@ -309,7 +315,8 @@ impl<'a> Bounds<'a> {
             // In parentheses: a `for<'a>` that opens a predicate would be the predicate's.
             all.push(parse_quote!((#ty): #is<#becomes>));
         }
-        // `Rebrand::To` outlives the brand, and `Gc<'gc, T>` makes a type demand `T: 'gc` without a word in its text.
+        // `Rebrand::To` outlives the brand, and `Gc<'gc, T>` makes a type demand `T: 'gc` without a
+        // word in its text.
         let params = type_params(input).into_iter();
         all.extend(
             params
@@ -328,8 +335,8 @@ impl<'a> Bounds<'a> {
 
     /// `predicate` for the type and for what it becomes.
     ///
-    /// Of two bounds that differ by a lifetime and nothing else, such as `L: Lang<'gc>` and `L: Lang<'b>`, the compiler
-    /// cannot choose; they are one bound for every lifetime.
+    /// Of two bounds that differ by a lifetime and nothing else, such as `L: Lang<'gc>` and `L:
+    /// Lang<'b>`, the compiler cannot choose; they are one bound for every lifetime.
     fn twice(&self, predicate: WherePredicate, all: &mut Vec<WherePredicate>) {
         let mut again = predicate.clone();
         self.rebranding(&self.to)
@@ -431,7 +438,8 @@ fn written(input: &Input) -> Vec<WherePredicate> {
     inline.chain(clause).collect()
 }
 
-/// `?Sized` belongs to what the user declared. What a value becomes is always sized, as `Rebrand::To` is.
+/// `?Sized` belongs to what the user declared. What a value becomes is always sized, as
+/// `Rebrand::To` is.
 fn without_unsized(mut predicate: WherePredicate) -> Option<WherePredicate> {
     if let WherePredicate::Type(predicate) = &mut predicate {
         let bounds = std::mem::take(&mut predicate.bounds).into_iter();

@@ -1,27 +1,32 @@
 //! The code that is written.
 //!
-//! Beside the two implementations it holds code that is never run, only type-checked. `Rebrand` has a hidden function, which
-//! gets a value of the type and one of the rebranded type, and asks of each field whether the one's type is rebranded to
-//! the other's. So a derived `Rebrand` is true if the `Rebrand` of every field is, whatever was guessed in
-//! [`crate::bound`]. And where the type has no lifetime and no held parameter, every field is then its own rebranding for
-//! any brand, so it holds no `Gc`: `NEEDS_TRACE = false` is true as well. `trace` asks what must be true of what it leaves
-//! out: skipped fields, function pointers, a `Drop` implementation.
+//! Beside the two implementations it holds code that is never run, only type-checked. `Rebrand` has
+//! a hidden function, which gets a value of the type and one of the rebranded type, and asks of
+//! each field whether the one's type is rebranded to the other's. So a derived `Rebrand` is true if
+//! the `Rebrand` of every field is, whatever was guessed in [`crate::bound`]. And where the type
+//! has no lifetime and no held parameter, every field is then its own rebranding for any brand, so
+//! it holds no `Gc`: `NEEDS_TRACE = false` is true as well. `trace` asks what must be true of what
+//! it leaves out: skipped fields, function pointers, a `Drop` implementation.
 //!
 //! Two things may not be believed:
 //!
-//! - *That the paths lead to this crate.* `#[trace(crate = ..)]`, or a crate that calls itself greywave, may lead to the
-//!   real traits beside other checks. So the questions are inherent functions of the types that the signatures of the
-//!   real traits have in their functions, `Tracer` and `Brand`: an implementation of the real trait is one only if these
-//!   are the real types, and an inherent function goes before every trait's.
-//! - *That the derive has seen the type.* An attribute macro below it may have changed a field, added one, or made a union of
-//!   it. So all fields are named in each pattern, and no pattern has `..`: what was not seen is an error. No field is
-//!   reached by `.`, which would go through a `Deref`.
+//! - *That the paths lead to this crate.* `#[trace(crate = ..)]`, or a crate that calls itself
+//!   greywave, may lead to the real traits beside other checks. So the questions are inherent
+//!   functions of the types that the signatures of the real traits have in their functions,
+//!   `Tracer` and `Brand`: an implementation of the real trait is one only if these are the real
+//!   types, and an inherent function goes before every trait's.
+//! - *That the derive has seen the type.* An attribute macro below it may have changed a field,
+//!   added one, or made a union of it. So all fields are named in each pattern, and no pattern has
+//!   `..`: what was not seen is an error. No field is reached by `.`, which would go through a
+//!   `Deref`.
 //!
-//! All code goes by the fields themselves, and names no field's type: a macro in a type may mean another one elsewhere.
+//! All code goes by the fields themselves, and names no field's type: a macro in a type may mean
+//! another one elsewhere.
 //!
-//! The user's lints do not see the code, since every token has the span of the expansion: those of the user keep their
-//! place in the file, for errors, and give up their context. There is no `allow` in it, which `forbid` would refuse. Local
-//! names are the macro's own (`mixed_site`) and bound by `ref`, so that a constant of the same name is an error, and no pattern.
+//! The user's lints do not see the code, since every token has the span of the expansion: those of
+//! the user keep their place in the file, for errors, and give up their context. There is no
+//! `allow` in it, which `forbid` would refuse. Local names are the macro's own (`mixed_site`) and
+//! bound by `ref`, so that a constant of the same name is an error, and no pattern.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -36,7 +41,8 @@ pub(crate) fn implementations(input: &Input, bounds: &Bounds<'_>) -> TokenStream
     quote!(#trace #rebrand)
 }
 
-/// Errors, and implementations that do nothing: one mistake is not reported again wherever the type is used.
+/// Errors, and implementations that do nothing: one mistake is not reported again wherever the type
+/// is used.
 pub(crate) fn refused(
     input: &DeriveInput,
     greywave: &TokenStream,
@@ -248,8 +254,8 @@ fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     quote!(match *#before { #(#arms)* })
 }
 
-/// What the type checker is asked about one field, by a mutable reference to it before a rebranding and to it after.
-/// (Mutable, so that no shorter lifetime will do.)
+/// What the type checker is asked about one field, by a mutable reference to it before a rebranding
+/// and to it after. (Mutable, so that no shorter lifetime will do.)
 fn question(
     input: &Input,
     bounds: &Bounds<'_>,
@@ -299,8 +305,8 @@ fn is_unsized_tail(input: &Input, field: &Field) -> bool {
         }
 }
 
-/// A statement for each field, which gets a reference to it. All fields are named: one that the derive has not seen is an
-/// error.
+/// A statement for each field, which gets a reference to it. All fields are named: one that the
+/// derive has not seen is an error.
 fn each_field(
     input: &Input,
     statement: impl Fn(&Field, &TokenStream) -> TokenStream,
@@ -341,7 +347,8 @@ fn locals(prefix: &str, count: usize) -> Vec<Ident> {
         .collect()
 }
 
-/// The type's own parameters. Their bounds are in the where clause: clippy would have all of them in one place.
+/// The type's own parameters. Their bounds are in the where clause: clippy would have all of them
+/// in one place.
 fn params(input: &Input) -> Vec<TokenStream> {
     let declared = |param: &GenericParam| match param {
         GenericParam::Type(param) => settled(&param.ident),
@@ -375,8 +382,8 @@ fn placed(place: &Type, code: &TokenStream) -> TokenStream {
     each.collect()
 }
 
-/// The user's tokens, in their place but in the context of the expansion. `$crate` and what a macro is called with mean
-/// what they mean by their context.
+/// The user's tokens, in their place but in the context of the expansion. `$crate` and what a macro
+/// is called with mean what they mean by their context.
 fn settled(part: impl ToTokens) -> TokenStream {
     let mut called = false;
     let each = part.into_token_stream().into_iter().map(|mut token| {

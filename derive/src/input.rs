@@ -34,7 +34,8 @@ pub(crate) struct Field {
 }
 
 impl Input {
-    /// Reads the type. Whatever cannot be is in `diag`; nothing is returned if there is no telling what was meant.
+    /// Reads the type. Whatever cannot be is in `diag`; nothing is returned if there is no telling
+    /// what was meant.
     pub(crate) fn read(input: &DeriveInput, container: Container, diag: &mut Diag) -> Option<Self> {
         if let Some(attr) = attr::packed(&input.attrs) {
             diag.refuse(
@@ -202,7 +203,8 @@ impl Visit<'_> for Refusal<'_> {
     }
 }
 
-/// A pointer or cell of this crate, by its name, branded `'static`. (By whatever name, it is refused by the type checker.)
+/// A pointer or cell of this crate, by its name, branded `'static`. (By whatever name, it is
+/// refused by the type checker.)
 fn is_static_gc(path: &TypePath) -> bool {
     first_lifetime(path, &["Gc", "GcCell", "GcOnce"])
         .is_some_and(|lifetime| lifetime.ident == "static")
@@ -228,9 +230,10 @@ fn first_lifetime<'a>(path: &'a TypePath, names: &[&str]) -> Option<&'a Lifetime
     }
 }
 
-/// Types of `std` and of this crate, by their name, whose parameters a heap object does not hold: they are phantom, or
-/// the type demands that they are free of `Gc`s. Such a type is not changed by a rebranding. A name only guides the
-/// bounds: what is guessed here is proved by the type checker ([`crate::expand`]).
+/// Types of `std` and of this crate, by their name, whose parameters a heap object does not hold:
+/// they are phantom, or the type demands that they are free of `Gc`s. Such a type is not changed by
+/// a rebranding. A name only guides the bounds: what is guessed here is proved by the type checker
+/// ([`crate::expand`]).
 pub(crate) fn is_opaque(path: &TypePath) -> bool {
     const NAMES: &[&str] = &[
         "PhantomData",
@@ -256,7 +259,8 @@ pub(crate) fn same(left: &Ident, right: &Ident) -> bool {
     left == right || left.unraw() == right.unraw()
 }
 
-/// A field that is a function pointer holds nothing; no impl could cover all of them, such as `for<'a> fn(Gc<'a, T>)`.
+/// A field that is a function pointer holds nothing; no impl could cover all of them, such as
+/// `for<'a> fn(Gc<'a, T>)`.
 pub(crate) fn is_function(ty: &Type) -> bool {
     match ty {
         Type::Group(group) => is_function(&group.elem),

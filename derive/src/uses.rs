@@ -12,7 +12,8 @@ use crate::input::{is_function, is_opaque, is_phantom, mentions_param, same};
 /// A type that is bounded as a whole.
 pub(crate) struct Leaf {
     pub(crate) ty: Type,
-    /// An associated type: its `NEEDS_TRACE` may depend on the deriving type's own, so it is not asked.
+    /// An associated type: its `NEEDS_TRACE` may depend on the deriving type's own, so it is not
+    /// asked.
     pub(crate) projection: bool,
 }
 
@@ -49,7 +50,8 @@ impl<'a> Uses<'a> {
         self.held.contains(param)
     }
 
-    /// Whether it need not be sized and is what a pointer points to: then it may be a slice or a trait object.
+    /// Whether it need not be sized and is what a pointer points to: then it may be a slice or a
+    /// trait object.
     pub(crate) fn is_pointed_at(&self, param: &Ident) -> bool {
         self.pointed_at.contains(param)
     }

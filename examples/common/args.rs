@@ -1,5 +1,5 @@
-//! Command lines: `--name value` options with a range, and words. Every mistake is an error
-//! that says what was given and what is allowed; nothing is ignored.
+//! Command lines: `--name value` options with a range, and words. A mistake is an error that says
+//! what was given and what is allowed; nothing is ignored.
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -1,5 +1,5 @@
-//! A stream of bytes that knows how far it is, and the errors of the two formats. A file may
-//! be broken anywhere, so every error carries the offset, in decoded bytes, where it shows.
+//! A stream of bytes that knows its position, and the errors of the two formats. A file may be
+//! broken anywhere, so every error gives the offset, in decoded bytes, at which it shows.
 
 use std::fmt;
 use std::fs::File;
@@ -180,7 +180,8 @@ pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     }
 }
 
-/// A file whose bytes are in memory, as far as it could be read; then comes the error, if there was one.
+/// A file whose bytes are in memory, as far as it could be read; then comes the error, if there was
+/// one.
 pub(crate) struct InMemory {
     bytes: io::Cursor<Vec<u8>>,
     error: Option<io::Error>,

@@ -1,6 +1,6 @@
-//! Heap graphs (`.hg`): `"HG1\0"`, the number of objects n and of edges m, then n sizes in
-//! bytes, n degrees and m targets, all of 32 bits and little endian. The edges are listed in
-//! the order of their sources. Object 0 is the root, and every object is reachable from it.
+//! Heap graphs (`.hg`): `"HG1\0"`, the number of objects n and of edges m, then n sizes in bytes, n
+//! degrees and m targets. All numbers have 32 bits and are little-endian. The edges are in the
+//! order of their sources. Object 0 is the root, and every object is reachable from it.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as an echo server needs: a line, heads, a body of a known length.
+//! The part of HTTP/1.1 that an echo server needs: a line, headers, a body of a known length.
 
 use std::io;
 
@@ -46,7 +46,8 @@ pub(crate) struct Messages {
     /// Bytes that were read, and room for more.
     buffer: Vec<u8>,
     read: usize,
-    /// Where the heads of the first message end, and where the message does, once all of it is there.
+    /// Where the heads of the first message end, and where the message does, once all of it is
+    /// there.
     ends: Option<(usize, usize)>,
 }
 

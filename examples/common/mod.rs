@@ -1,5 +1,5 @@
-//! What the example programs share: arguments, reports, random numbers, and the readers of
-//! the two recorded formats.
+//! What the example programs share: arguments, reports, random numbers, and the readers of the two
+//! recorded formats.
 
 #![allow(dead_code, reason = "each program uses its own part of this folder")]
 

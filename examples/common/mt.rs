@@ -1,6 +1,6 @@
-//! Allocation traces (`.mt`): a stream of LEB128 numbers `v`. If `v` is even, `v / 2` bytes
-//! are allocated, and the objects are numbered from 0 in this order. If it is odd, the
-//! object that was allocated `v / 2` allocations ago is freed (1: the newest).
+//! Allocation traces (`.mt`): a stream of LEB128 numbers `v`. If `v` is even, `v / 2` bytes are
+//! allocated; objects are numbered from 0 in this order. If `v` is odd, the object that was
+//! allocated `v / 2` allocations ago is freed (1 is the newest).
 
 use std::io::Read;
 

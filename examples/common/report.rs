@@ -1,4 +1,4 @@
-//! Figures for people: sizes, times, the memory of the process, what the collector did.
+//! Reports for people: sizes, times, the memory of the process, what the collector did.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Random texts, and a sum that tells them apart.
+//! Random texts, and a checksum that distinguishes them.
 
 use std::sync::Arc;
 

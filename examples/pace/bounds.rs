@@ -1,17 +1,17 @@
-//! Four programs that allocate faster than a collector frees, and the bounds that they keep to all
-//! the same:
+//! Four programs that allocate faster than a collector frees, and the bounds that they must still
+//! keep:
 //!
-//! - `external`: objects own ten times their size outside the heap; they are replaced, and what
-//!   they own is replaced in place;
-//! - `garbage`: 2 to 16 threads at full speed, and nothing lives;
-//! - `neighbour`: one such thread beside one that comes to a safepoint each 300 ms only;
-//! - `limits`: 4 threads and a half of the limit alive, under a memory limit and a hard limit.
+//! - `external`: objects own ten times their size outside the heap; the objects are replaced, and
+//!   what they own is replaced in place;
+//! - `garbage`: 2 to 16 threads allocate at full speed, and nothing stays alive;
+//! - `neighbour`: one such thread runs beside one that reaches a safepoint only each 300 ms;
+//! - `limits`: 4 threads keep half of a memory limit, or of a hard limit, alive.
 //!
-//! The rule: a heap ends each cycle at most at 1.10 of its goal (1.30 where it counts what is
-//! outside), and 512 KiB for each running thread, which is what that allocates between two
-//! safepoints and keeps in stock. A limit is passed by 16 MiB at most, by objects not at all if it
-//! is a hard one, and no allocation fails while there is garbage. Nothing here looks at a clock:
-//! what is held against the bounds are bytes.
+//! The rule: a heap ends each cycle at 1.10 of its goal at most (1.30 if it counts bytes outside
+//! the heap), plus 512 KiB for each running thread, which is what that thread allocates between two
+//! safepoints and keeps in its caches. The heap passes a memory limit by at most 16 MiB, and its
+//! objects never pass a hard limit. No allocation fails while there is garbage. Nothing here looks
+//! at a clock: the bounds are in bytes.
 
 use std::fmt;
 use std::hint::black_box;
@@ -153,7 +153,8 @@ impl Gauge {
         let stats = heap.stats();
         match self.bound {
             Bound::Goal(_) => {
-                // The goal falls when a cycle has found much dead; what is held falls with the sweep.
+                // The goal falls when a cycle has found much dead; what is held falls with the
+                // sweep.
                 let goal = self.goal.fetch_max(stats.goal_bytes, Ordering::Relaxed);
                 let size = stats.heap_bytes.max(stats.external_bytes);
                 self.note(size, goal.max(stats.goal_bytes));

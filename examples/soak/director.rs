@@ -1,5 +1,5 @@
-//! Changes what the collector is told: limits, cycles that are asked for, verifications; and makes other heaps, which end
-//! with everything in them.
+//! Changes the settings of the collector: limits, requested cycles, verifications. It also makes
+//! other heaps, which end with everything in them.
 
 use std::time::Duration;
 

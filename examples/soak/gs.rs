@@ -1,5 +1,5 @@
-//! Parties that are Gs, and what else a scheduler does: channels, sleeps, calls that block, Gs that are aborted. One
-//! runtime after another, each of another width.
+//! Parties that are Gs, and the other work of a scheduler: channels, sleeps, blocking calls, Gs
+//! that are aborted. One runtime follows another, each with a different width.
 
 use std::sync::Arc;
 use std::time::Duration;

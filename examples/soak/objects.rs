@@ -1,4 +1,4 @@
-//! What is on the heap, and the ledger that knows which of it is alive.
+//! The objects on the heap, and the ledger that knows which of them are alive.
 
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,8 @@ pub(crate) struct Ledger {
     wrong: Mutex<Option<String>>,
 }
 
-/// The one of this process. A static, for a node that points to its ledger would be larger than what it tests.
+/// The one of this process. A static, for a node that points to its ledger would be larger than
+/// what it tests.
 pub(crate) static LEDGER: LazyLock<Ledger> = LazyLock::new(|| Ledger {
     shards: std::array::from_fn(|_| Mutex::default()),
     wrong: Mutex::default(),

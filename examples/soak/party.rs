@@ -1,4 +1,4 @@
-//! One who works on the heap, with a plain model of what is theirs: on a thread, or as a G.
+//! A party works on the heap, with a plain model of its own data. It runs on a thread, or as a G.
 
 use std::collections::HashMap;
 use std::sync::Arc;

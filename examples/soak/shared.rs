@@ -1,4 +1,4 @@
-//! What all parties share: the heap, the board, the clock, and what has gone wrong.
+//! What all parties share: the heap, the board, the clock, and the errors so far.
 
 use std::fmt;
 use std::sync::Mutex;

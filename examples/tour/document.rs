@@ -1,4 +1,4 @@
-//! The document: what it is made of, how it is written, and whether it is whole.
+//! The document: its parts, how it is written, and a check that it is complete.
 
 use std::collections::HashMap;
 use std::error::Error;

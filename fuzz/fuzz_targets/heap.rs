@@ -1,4 +1,5 @@
-//! Random programs over the public interface against a model that knows what must live and with what content.
+//! Random programs over the public interface against a model that knows what must live and with
+//! what content.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The page allocator against a plain list of page states: first fit, alignment, the summary tree, and what may go back
-//! to the system.
+//! The page allocator against a plain list of page states: first fit, alignment, the summary tree,
+//! and what may go back to the system.
 
 #![no_main]
 

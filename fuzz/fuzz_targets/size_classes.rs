@@ -1,4 +1,5 @@
-//! Size classes, exact division, and objects of any size and alignment on a heap; see `greywave_fuzz::size_classes`.
+//! Size classes, exact division, and objects of any size and alignment on a heap; see
+//! `greywave_fuzz::size_classes`.
 
 #![no_main]
 

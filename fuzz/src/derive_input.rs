@@ -1,5 +1,5 @@
-//! The derive's expansion of any type: it never panics, what it writes is Rust, a type that follows the rules is not
-//! refused, and every field of it that must be traced is.
+//! The derive's expansion of any type: it never panics, what it writes is Rust, a type that follows
+//! the rules is not refused, and every field of it that must be traced is.
 
 use std::fmt::Write;
 
@@ -302,8 +302,8 @@ fn fields(input: &syn::DeriveInput) -> Vec<&syn::Field> {
     }
 }
 
-/// A skipped field names a parameter that a field that is not skipped names too: the one stays as it is, the other is
-/// rebranded with the type. Other shapes have nothing to refuse.
+/// A skipped field names a parameter that a field that is not skipped names too: the one stays as
+/// it is, the other is rebranded with the type. Other shapes have nothing to refuse.
 fn may_be_refused(input: &syn::DeriveInput) -> bool {
     let fields = fields(input);
     let names = |name: &syn::Ident, skipped: bool| {

@@ -1,9 +1,9 @@
-//! Random programs over `Gc`, `GcCell`, `GcOnce`, `GcLock`, `Weak`, `Root`, `WeakRoot` and `Frame`, by one or two mutators,
-//! against a model that knows what is reachable: that must live, and after a collection everything else must be dropped,
-//! once.
+//! Random programs over `Gc`, `GcCell`, `GcOnce`, `GcLock`, `Weak`, `Root`, `WeakRoot` and `Frame`,
+//! by one or two mutators, against a model that knows what is reachable: that must live, and after
+//! a collection everything else must be dropped, once.
 //!
-//! The two mutators take turns, so that a program does the same each time; one that waits is blocked, and so are the
-//! collector's threads not part of the turns.
+//! The two mutators take turns, so that a program does the same each time; one that waits is
+//! blocked, and so are the collector's threads not part of the turns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

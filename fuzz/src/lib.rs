@@ -1,7 +1,8 @@
-//! What the fuzz targets do, as functions: a target hands a program to [`check`], and so does a test that repeats one.
+//! What the fuzz targets do, as functions: a target hands a program to [`check`], and so does a
+//! test that repeats one.
 //!
-//! The pacer, the size classes and the derive are compiled in from their own files: they are plain code without a door of
-//! their own, and a proc-macro crate cannot be called.
+//! The pacer, the size classes and the derive are compiled in from their own files: they are plain
+//! code without a door of their own, and a proc-macro crate cannot be called.
 
 use std::fmt::Debug;
 use std::panic;
@@ -22,13 +23,16 @@ pub trait Case: Clone + Debug + Send + Sync + 'static {
     fn run(&self);
 }
 
-/// What runs now, for the panic hook: a fuzzer's own hook ends the process, so nothing comes after it.
+/// What runs now, for the panic hook: a fuzzer's own hook ends the process, so nothing comes after
+/// it.
 static RUNNING: Mutex<Option<Arc<dyn Fn() -> String + Send + Sync>>> = Mutex::new(None);
 
-/// Runs `case`; one that fails prints itself as a test for `tests/replay.rs`, on whatever thread it fails.
+/// Runs `case`; one that fails prints itself as a test for `tests/replay.rs`, on whatever thread it
+/// fails.
 ///
-/// The collector ends the process without a panic when it finds itself broken. With `GREYWAVE_FUZZ_PRINT` in the
-/// environment each case prints itself before it runs: `GREYWAVE_FUZZ_PRINT=1 cargo fuzz run heap_graph artifacts/..`.
+/// The collector ends the process without a panic when it finds itself broken. With
+/// `GREYWAVE_FUZZ_PRINT` in the environment each case prints itself before it runs:
+/// `GREYWAVE_FUZZ_PRINT=1 cargo fuzz run heap_graph artifacts/..`.
 pub fn check<C: Case>(case: &C) {
     static HOOK: Once = Once::new();
     let copy = case.clone();

@@ -1,4 +1,5 @@
-//! The pacer, told any figures in any order, and a program whose allocation, marking and survival are any rates.
+//! The pacer, told any figures in any order, and a program whose allocation, marking and survival
+//! are any rates.
 
 use arbitrary::Arbitrary;
 
@@ -63,7 +64,8 @@ pub enum Op {
     Slept(Size, Size),
     /// Workers of so many processors.
     Workers(u32),
-    /// So many cycles of a steady program: MiB that survive, KiB allocated and scanned per processor-millisecond.
+    /// So many cycles of a steady program: MiB that survive, KiB allocated and scanned per
+    /// processor-millisecond.
     Steady(u8, u8, u16, u16),
 }
 
@@ -246,8 +248,8 @@ fn check_scavenge(figures: [Size; 7], growth: u64) {
 const PROCESSORS: u32 = 8;
 const MIB: u64 = 1 << 20;
 
-/// A program that does the same in every cycle: after some cycles marking is over below the ceiling, and collection
-/// takes no more processors than the rates ask for.
+/// A program that does the same in every cycle: after some cycles marking is over below the
+/// ceiling, and collection takes no more processors than the rates ask for.
 fn steady(cycles: u8, survive: u8, alloc: u16, scan: u16) {
     let survive = (u64::from(survive) + 1) * MIB;
     let [alloc, scan] = [alloc, scan].map(|rate| f64::from(rate.max(1)) * 1024.0);
@@ -287,7 +289,8 @@ fn steady(cycles: u8, survive: u8, alloc: u16, scan: u16) {
         let marked = survive + (heap - begun);
         pacer.reset_live(marked);
         let next = pacer.commit(marked, true, memory);
-        // The first cycles learn what the program is like. The room that a cycle always has is past the ceiling, too.
+        // The first cycles learn what the program is like. The room that a cycle always has is past
+        // the ceiling, too.
         let step = (alloc * 0.5 * f64::from(PROCESSORS)) as u64;
         let bound = plan.ceiling.max(next.goal).max(begun) + (64 << 10) + step;
         assert!(

@@ -1,7 +1,9 @@
-//! Programs of Gs: channels of any capacity, selects, sleeps, blocking calls, locks, aborts, and the heap, on some Ps.
+//! Programs of Gs: channels of any capacity, selects, sleeps, blocking calls, locks, aborts, and
+//! the heap, on some Ps.
 //!
-//! Whatever happens, nothing that was sent is lost or received twice, a lock is held by one G at a time, what a G keeps is
-//! whole, every G ends once the channels are closed, and the runtime ends after them.
+//! Whatever happens, nothing that was sent is lost or received twice, a lock is held by one G at a
+//! time, what a G keeps is whole, every G ends once the channels are closed, and the runtime ends
+//! after them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Size classes and exact division against plain arithmetic; objects of any size and alignment on a heap: where they
-//! should be, in nobody else's place, and with their content.
+//! Size classes and exact division against plain arithmetic; objects of any size and alignment on a
+//! heap: where they should be, in nobody else's place, and with their content.
 
 use arbitrary::Arbitrary;
 use greywave::{Heap, Mutator, Root, Trace};

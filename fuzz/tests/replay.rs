@@ -1,4 +1,5 @@
-//! Repeats what fuzzing has seen, without a fuzzer: every file of the corpus, and the cases that once failed.
+//! Repeats what fuzzing has seen, without a fuzzer: every file of the corpus, and the cases that
+//! once failed.
 //!
 //! `cargo test --manifest-path fuzz/Cargo.toml --no-default-features`
 

@@ -1,14 +1,14 @@
-//! The guide: one page for each thing that you may want to do.
+//! The guide, with one page for each purpose.
 //!
 //! | page | for whom |
 //! |---|---|
 //! | [`applications`] | programs that keep a graph of objects, on one thread or several |
 //! | [`virtual_machines`] | interpreters and other language runtimes |
 //! | [`services`] | servers and pipelines of many tasks: the feature `sched` |
-//! | [`tuning`] | whoever sets memory and processor time against each other |
-//! | [`diagnosing`] | whoever looks for the cause of a delay, a leak or a crash |
-//! | [`safety`] | whoever wants to know why safe code cannot break the heap |
-//! | [`measurements`] | whoever wants figures, or wants to repeat them |
+//! | [`tuning`] | those who trade memory against processor time |
+//! | [`diagnosing`] | those who look for the cause of a delay, a leak or a crash |
+//! | [`safety`] | those who want to know why safe code cannot break the heap |
+//! | [`measurements`] | those who want figures, or want to repeat them |
 //!
 //! The pages are Markdown files in `src/guide`. Their examples run as tests of the documentation.
 
@@ -61,7 +61,7 @@ page! {
     services, "services.md"
 }
 
-/// How to write services is on this page when the crate is built with the feature `sched`.
+/// With the feature `sched`, this page describes how to write services.
 #[cfg(not(feature = "sched"))]
 pub mod services {}
 

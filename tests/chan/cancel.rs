@@ -1,4 +1,5 @@
-//! Futures that are dropped while they wait, polled when nothing has happened, or polled with another waker.
+//! Futures that are dropped while they wait, polled when nothing has happened, or polled with
+//! another waker.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -203,7 +204,8 @@ fn nothing_is_lost_or_doubled_by_drops() {
         for sender in senders {
             sender.wait();
         }
-        // A value that was handed over may still be on its way back from a receive that was dropped.
+        // A value that was handed over may still be on its way back from a receive that was
+        // dropped.
         block_on(async {
             while sum.load(Ordering::Relaxed) < VALUES * (VALUES + 1) {
                 yield_now().await;

@@ -1,4 +1,5 @@
-//! Channels in the heap: what is in them needs no roots, and they go when nobody can reach them.
+//! Channels in the heap: their items need no roots, and a channel that nobody can reach is
+//! collected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -98,7 +98,8 @@ fn many_consumers_share_the_work() {
     assert_eq!((count, sum), (ITEMS, expected));
 }
 
-/// test/chan/fifo.go and test/chan/goroutines.go: a chain of Gs, each of which passes on what it gets.
+/// test/chan/fifo.go and test/chan/goroutines.go: a chain of Gs, each of which passes on what it
+/// gets.
 #[test]
 fn a_long_chain_passes_values_on_in_order() {
     const LENGTH: usize = 10_000;
@@ -163,7 +164,8 @@ fn a_chain_of_filters_finds_the_primes() {
     }
 }
 
-/// A demand-driven network, as in test/chan/powser1.go: a series is asked for its next term, and forks.
+/// A demand-driven network, as in test/chan/powser1.go: a series is asked for its next term, and
+/// forks.
 #[test]
 fn series_are_computed_on_demand() {
     type Series = Receiver<i64>;
@@ -206,7 +208,8 @@ fn series_are_computed_on_demand() {
     });
 }
 
-/// TestChanSendBarrier and TestChanSendSelectBarrier: boxes go there and back, with other allocations in between.
+/// TestChanSendBarrier and TestChanSendSelectBarrier: boxes go there and back, with other
+/// allocations in between.
 #[test]
 fn boxes_survive_requests_and_responses() {
     const GS: usize = 50;

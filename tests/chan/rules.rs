@@ -68,7 +68,8 @@ fn close_gives_waiting_senders_their_value_back() {
     }
 }
 
-/// The four ways to receive, as test/closedchan.go has them: each gives a value, None for the end, or nothing.
+/// The four ways to receive, as test/closedchan.go has them: each gives a value, None for the end,
+/// or nothing.
 async fn receive(rx: &Receiver<i32>, way: usize) -> Option<Option<i32>> {
     let (_open, never) = chan::<i32>(0);
     match way {

@@ -190,7 +190,8 @@ fn what_happens_first_ends_the_wait() {
     assert_eq!(now(choose()).as_deref(), Some("a None"));
 }
 
-/// test/chan/select.go and select5.go: every expression is evaluated once, in order, whatever is chosen.
+/// test/chan/select.go and select5.go: every expression is evaluated once, in order, whatever is
+/// chosen.
 #[test]
 fn expressions_are_evaluated_once_and_in_order() {
     let (tx, rx) = chan::<i32>(1);
@@ -298,8 +299,8 @@ fn every_form_of_send_meets_every_form_of_receive() {
     }
 }
 
-/// TestSelectDuplicateChannel, and test/chan/select6.go (Go issue 2075): a channel listed twice, and a select that
-/// leaves, do not take others out of the queue.
+/// TestSelectDuplicateChannel, and test/chan/select6.go (Go issue 2075): a channel listed twice,
+/// and a select that leaves, do not take others out of the queue.
 #[test]
 fn a_select_that_leaves_takes_only_itself_along() {
     let (tx_a, rx_a) = chan::<i32>(0);
@@ -372,7 +373,8 @@ fn futures_are_cases() {
     );
 }
 
-/// A select that is polled because its future has something new has left its channels for that while, and is back.
+/// A select that is polled because its future has something new has left its channels for that
+/// while, and is back.
 #[test]
 fn a_select_with_a_future_comes_back_to_its_channels() {
     let (tx, rx) = chan::<i32>(0);
@@ -413,7 +415,8 @@ fn values_that_are_not_sent_are_dropped() {
     drop(rx);
 }
 
-/// TestPseudoRandomSend, TestSelectFairness: among ready cases each is as likely, whatever stands between them.
+/// TestPseudoRandomSend, TestSelectFairness: among ready cases each is as likely, whatever stands
+/// between them.
 #[test]
 fn the_choice_is_fair() {
     const TRIALS: usize = 10_000;

@@ -7,8 +7,8 @@ use greywave::{Receiver, Sender, chan, select};
 
 use crate::executor::{Pool, block_on};
 
-/// TestNonblockSelectRace, and TestNonblockSelectRace2 with a close: at every moment one of two channels is ready, so
-/// `default` is never taken.
+/// TestNonblockSelectRace, and TestNonblockSelectRace2 with a close: at every moment one of two
+/// channels is ready, so `default` is never taken.
 #[test]
 fn default_is_not_taken_while_a_case_is_ready() {
     for close in [false, true] {
@@ -43,8 +43,8 @@ fn default_is_not_taken_while_a_case_is_ready() {
     }
 }
 
-/// TestSelfSelect: Gs that send to and receive from the same channel in one select; without a buffer nobody receives
-/// what it sent itself.
+/// TestSelfSelect: Gs that send to and receive from the same channel in one select; without a
+/// buffer nobody receives what it sent itself.
 #[test]
 fn a_select_receives_only_from_others() {
     for capacity in [0, 10] {
@@ -89,8 +89,8 @@ fn a_select_receives_only_from_others() {
     }
 }
 
-/// TestSelectStress: senders and receivers on four channels, by plain operations and by selects that turn finished
-/// cases off.
+/// TestSelectStress: senders and receivers on four channels, by plain operations and by selects
+/// that turn finished cases off.
 #[test]
 fn selects_and_plain_operations_together_lose_nothing() {
     const N: usize = 5_000;
@@ -144,7 +144,8 @@ fn selects_and_plain_operations_together_lose_nothing() {
     }
 }
 
-/// test/chan/doubleselect.go: a select that could send each value over four channels sends it over one.
+/// test/chan/doubleselect.go: a select that could send each value over four channels sends it over
+/// one.
 #[test]
 fn a_select_sends_its_value_once() {
     const VALUES: usize = 30_000;
@@ -182,7 +183,8 @@ fn a_select_sends_its_value_once() {
     assert!(seen.into_iter().all(|seen| seen));
 }
 
-/// Two Gs that are both in selects over the same two channels, in opposite directions: each meeting needs both.
+/// Two Gs that are both in selects over the same two channels, in opposite directions: each meeting
+/// needs both.
 #[test]
 fn selects_meet_selects() {
     const ROUNDS: usize = 20_000;

@@ -1,5 +1,5 @@
-//! Ways out of a select that nobody takes on purpose: a future that panics, a waker that panics or comes back. Whatever was in
-//! a queue has left it, and the next one in the line is served.
+//! Ways out of a select that nobody takes on purpose: a future panics, or a waker panics or comes
+//! back. Whatever was in a queue has left it, and the next one in the queue is served.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -137,7 +137,8 @@ fn a_value_is_not_lost_with_a_select_that_panics() {
         select! { _ = recv(&receiver) => {}, _ = future(panics_after(1)) => {} }
     });
     assert_eq!(poll_with(&mut select, &waker), Some(Poll::Pending));
-    // While its future is polled it is in nobody's reach, and a waker that cannot be cloned is its end.
+    // While its future is polled it is in nobody's reach, and a waker that cannot be cloned is its
+    // end.
     foreign.on(Part::Clone, Box::new(|| panic!("on purpose")));
     assert_eq!(poll_with(&mut select, Waker::noop()), None);
     let mut next = Box::pin(rx.recv());
@@ -147,8 +148,8 @@ fn a_value_is_not_lost_with_a_select_that_panics() {
     assert_eq!(now(next.as_mut()), Some(Some(7)));
 }
 
-/// Two selects meet while one of them is going round its channels, whichever has the lower address, by a hand-over or by
-/// room in a buffer.
+/// Two selects meet while one of them is going round its channels, whichever has the lower address,
+/// by a hand-over or by room in a buffer.
 #[test]
 fn selects_meet_in_either_order() {
     for capacity in [0, 1] {
@@ -177,7 +178,8 @@ fn selects_meet_in_either_order() {
             // SAFETY: as above.
             let high = unsafe { Pin::new_unchecked(high.as_mut().unwrap()) };
             let (mut receiver, sender) = if first == 0 { (low, high) } else { (high, low) };
-            // The sender comes when the receiver has looked round once, and has not queued anywhere.
+            // The sender comes when the receiver has looked round once, and has not queued
+            // anywhere.
             let (foreign, waker) = Foreign::new();
             let (comes, came) = std::sync::mpsc::channel();
             std::thread::scope(|scope| {
@@ -211,7 +213,8 @@ fn selects_meet_in_either_order() {
     }
 }
 
-/// A select that is in both queues of a channel since an earlier poll finds somebody there in a later one.
+/// A select that is in both queues of a channel since an earlier poll finds somebody there in a
+/// later one.
 #[test]
 fn a_select_of_both_ends_leaves_what_it_was_in() {
     for sends in [true, false] {

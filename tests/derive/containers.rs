@@ -1,4 +1,4 @@
-//! The containers of the standard library keep what is in them, each as the only one that does.
+//! Each container of the standard library keeps its content alive when nothing else does.
 
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};

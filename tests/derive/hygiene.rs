@@ -1,4 +1,4 @@
-//! No name of the user's is in the derive's way, and no lint sees what it writes.
+//! No name of the user's disturbs the derive, and no lint complains about what it writes.
 
 /// The derive is found by another name, and its crate as well.
 mod renamed {

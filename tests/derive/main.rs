@@ -1,7 +1,7 @@
-//! What `#[derive(Trace)]` promises: every shape of type is traced, field by field, and knows what it becomes when it is
-//! rebranded; no name and no lint of the user's is in its way.
+//! What `#[derive(Trace)]` promises: it traces every shape of type, field by field, and knows the
+//! rebranded type; no name and no lint of the user's disturbs it.
 //!
-//! What it refuses is in `tests/ui`.
+//! `tests/ui` contains what it refuses.
 #![allow(
     dead_code,
     reason = "most fields are there to be traced, and most types to be compiled"
@@ -31,7 +31,8 @@ impl Drop for Leaf {
     }
 }
 
-/// Builds an object that holds leaves, by a root, and checks that it keeps all of them, and only as long as it is rooted.
+/// Builds an object that holds leaves, by a root, and checks that it keeps all of them, and only as
+/// long as it is rooted.
 fn keeps_its_leaves(
     build: impl for<'m> FnOnce(&'m Mutator, &dyn Fn() -> Gc<'m, Leaf>) -> Box<dyn Any>,
 ) {

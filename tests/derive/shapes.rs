@@ -195,7 +195,8 @@ struct Generic<T> {
 }
 #[derive(Trace)]
 struct Edge<'gc>(GcCell<'gc, Edge<'gc>>, L<'gc>, PhantomData<&'gc Edge<'gc>>);
-/// Its own field is of another instance of itself. (Only the type is; a value would be of endlessly many.)
+/// Its own field is of another instance of itself. (Only the type is; a value would be of endlessly
+/// many.)
 #[derive(Trace)]
 struct Polymorphic<T> {
     value: T,

@@ -1,4 +1,5 @@
-//! Where one can wait: each place is made so that whoever comes has to wait, until it is freed.
+//! The places where a task can wait. Each is made so that every visitor has to wait until the place
+//! is freed.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -14,7 +15,8 @@ use greywave::{
 
 use crate::support::Wait;
 
-/// A place, and how it is made. With true its first visitor is woken by time, where time is what is waited for.
+/// A place, and how it is made. With true its first visitor is woken by time, where time is what is
+/// waited for.
 pub(crate) struct Place {
     pub(crate) name: &'static str,
     pub(crate) make: fn(bool) -> Making,

@@ -1,11 +1,11 @@
-//! `src/README.md` is a map of the code: each file stands on it once, and so does each invariant.
+//! `src/README.md` is a map of the code: each file is on it once, and so is each invariant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{defined, files, src};
 
 /// The lines of tables between two headings of the page.
-fn rows<'a>(page: &'a str, heading: &str) -> impl Iterator<Item = Vec<&'a str>> {
+pub(super) fn rows<'a>(page: &'a str, heading: &str) -> impl Iterator<Item = Vec<&'a str>> {
     let (_, section) = page
         .split_once(&format!("\n## {heading}\n"))
         .unwrap_or_else(|| panic!("src/README.md has no heading {heading:?}"));
@@ -116,12 +116,12 @@ fn tag_offences(page: &str, homes: &BTreeMap<String, String>) -> Vec<String> {
     bad
 }
 
-fn page() -> String {
+pub(super) fn page() -> String {
     std::fs::read_to_string(src().join("README.md")).expect("the map")
 }
 
 /// The files of `src` whose names end in `suffix`, each with its text.
-fn of_src(suffix: &str) -> impl Iterator<Item = (String, String)> {
+pub(super) fn of_src(suffix: &str) -> impl Iterator<Item = (String, String)> {
     files(&src(), suffix).into_iter().map(|(path, text)| {
         let path = path.strip_prefix(src()).expect("it was found there");
         (path.to_string_lossy().replace('\\', "/"), text)
@@ -143,72 +143,6 @@ fn each_invariant_is_in_the_table_once() {
     });
     let bad = tag_offences(&page(), &homes.collect());
     assert!(bad.is_empty(), "{}", bad.join("\n"));
-}
-
-/// Rooms whose files do not all keep to the bounds yet: text of at most 100 columns, and at most
-/// 600 lines. Every other file of `src` does.
-const NOT_DONE: &[&str] = &["gc/", "sched/"];
-
-/// The files of these rooms that do.
-const DONE: &[&str] = &["gc/roots", "gc/lock_word"];
-
-/// One file is longer: the settings of a heap, most of which is documentation.
-const LONG: &[&str] = &["api/config.rs"];
-
-/// The lines of `text` that are prose of more than 100 columns, numbered from 1. In a source file
-/// that is a line which is a comment. Tables, code in fences and addresses of links may be wider.
-fn wide_lines(text: &str, is_code: bool) -> Vec<usize> {
-    let mut in_fence = false;
-    let mut wide = Vec::new();
-    for (n, line) in text.lines().enumerate() {
-        let mut prose = line.trim_start();
-        if is_code {
-            let Some(comment) = prose.strip_prefix("//") else {
-                continue;
-            };
-            prose = comment.trim_start_matches(['/', '!']).trim_start();
-        }
-        if prose.starts_with("```") {
-            in_fence = !in_fence;
-        }
-        let is_address = prose.starts_with('[') && prose.contains("]: ");
-        let may_be_wide = in_fence || prose.starts_with('|') || is_address;
-        if line.chars().count() > 100 && !may_be_wide {
-            wide.push(n + 1);
-        }
-    }
-    wide
-}
-
-#[test]
-fn text_is_narrow_and_files_are_short() {
-    let mut bad = Vec::new();
-    for (file, text) in of_src(".rs") {
-        let starts = |list: &[&str]| list.iter().any(|start| file.starts_with(start));
-        if starts(NOT_DONE) && !starts(DONE) {
-            continue;
-        }
-        let wide = wide_lines(&text, true).into_iter();
-        bad.extend(wide.map(|n| format!("{file}:{n}: a comment of more than 100 columns")));
-        let lines = text.lines().count();
-        if lines > 600 && !starts(LONG) {
-            bad.push(format!(
-                "{file}: {lines} lines; its tests, or an idea, can have a file"
-            ));
-        }
-    }
-    assert!(bad.is_empty(), "{}", bad.join("\n"));
-}
-
-#[test]
-fn a_wide_line_is_found() {
-    let long = "x".repeat(100);
-    let code = format!(
-        "// {long}\nlet {long};\n/// | {long} |\n//! ```\n//! {long}\n//! ```\n    /// {long}"
-    );
-    assert_eq!(wide_lines(&code, true), [1, 7]);
-    let page = format!("{long}x\n[a]: {long}\n| {long} |\n```text\n{long}x\n```\n- {long}");
-    assert_eq!(wide_lines(&page, false), [1, 7]);
 }
 
 #[test]

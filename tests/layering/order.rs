@@ -1,4 +1,4 @@
-//! The order inside a room: a file names, and calls, only what stands in files before it.
+//! The order inside a room: a file names, and calls, only what is in files before it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the tests that follow other collectors' tests share: a checked heap, and drops that are counted.
+//! What the tests that follow other collectors' tests share: a checked heap, and counted drops.
 
 #![allow(
     dead_code,
@@ -51,7 +51,8 @@ impl Drops {
     }
 }
 
-/// Runs `body` on a checked heap. Afterwards the heap is whole, and it drops the rest of what `body` counts, once each.
+/// Runs `body` on a checked heap. Afterwards the heap is whole, and it drops the rest of what
+/// `body` counts, once each.
 pub(crate) fn run(body: impl FnOnce(&mut Mutator, &Drops)) {
     run_on(heap(), body);
 }

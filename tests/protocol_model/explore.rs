@@ -136,8 +136,8 @@ pub(crate) fn explore(model: &Model) -> Outcome {
     outcome
 }
 
-/// The steps from an initial state to the state numbered `last`, where `wrong` shows. They are taken once more, so that
-/// objects and mutators keep their names.
+/// The steps from an initial state to the state numbered `last`, where `wrong` shows. They are
+/// taken once more, so that objects and mutators keep their names.
 fn trace(model: &Model, seen: &Seen, last: u128, wrong: &str) -> String {
     let mut path = vec![last];
     let mut at = last;

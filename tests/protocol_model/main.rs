@@ -1,34 +1,40 @@
 //! The protocol of a cycle, checked in every interleaving of a tiny heap.
 //!
-//! The model is written by hand after `src/gc` (`cycle`, `barrier`, `collector`, `weak`, `roots`); it shares no code
-//! with the collector. It says whether the protocol is right, not whether the code follows it: that is what the loom
-//! models, the verifier and the stress tests are for.
+//! The model is written by hand after `src/gc` (`cycle`, `barrier`, `collector`, `weak`, `roots`),
+//! and shares no code with the collector. It shows whether the protocol is right, and not whether
+//! the code follows it. The loom models, the verifier and the stress tests check that.
 //!
-//! **What is modelled.** One cycle, from stop 1 to the end of the sweep. Two mutators, the collector's thread, one mark
-//! worker, and a thread without a mutator. Mutators load, store with the deletion barrier, allocate (with a pointer in
-//! the new object), make and drop roots, and upgrade a weak reference step by step. Their barrier buffers are handed
-//! over at any moment (a buffer of any size may be full), at the handshake and in stop 2. The worker scans root slots
-//! and objects a field at a time. Mutators stop one by one, and lose their locals where they do.
+//! **What is modelled.** One cycle, from stop 1 to the end of the sweep. There are two mutators,
+//! the collector's thread, one mark worker, and a thread without a mutator. Mutators load, store
+//! with the deletion barrier, allocate (with a pointer in the new object), make and drop roots, and
+//! upgrade a weak reference step by step. Their barrier buffers are handed over at any moment
+//! (because a buffer of any size may be full), at the handshake and in stop 2. The worker scans
+//! root slots and objects a field at a time. Mutators stop one by one, and lose their locals when
+//! they stop.
 //!
-//! **Where it begins.** With every heap that fits, every choice of roots, and every target of the weak cell, as stop 1
-//! leaves them. A cycle must end in such a state again, so what holds for one cycle holds for all. The worker marks
-//! while marking runs, and at no other time: whoever marks is a member of the pool, which closes with the decision that
-//! marking is over (`gc/work.rs`; over two cycles: `loom_workers_over_two_cycles`, `shuttle_workers_over_cycles`).
+//! **The initial states.** Every heap that fits, every choice of roots, and every target of the
+//! weak cell, as stop 1 leaves them. A cycle must end in such a state again, so what holds for one
+//! cycle holds for all. The worker marks while marking runs, and at no other time: a worker that
+//! marks is a member of the pool, and the decision that marking has ended closes the pool
+//! (`gc/work.rs`; over two cycles: `loom_workers_over_two_cycles`, `shuttle_workers_over_cycles`).
 //!
-//! **What must hold.** No reachable object is swept, nor condemned (unmarked when marking is over). The weak cell never
-//! names a freed object. What was unreachable at stop 1 is freed by the end. Somebody can always go on.
+//! **What must hold.** No reachable object is swept, or condemned (unmarked when marking has
+//! ended). The weak cell never names a freed object. What was unreachable at stop 1 is freed by the
+//! end. Some thread can always go on.
 //!
-//! **What is left out of the search**, because it makes no difference:
-//! - A mutator between two operations holds all it could have loaded since its last safepoint. Whoever holds more can
-//!   do more and keeps more alive, so no violation is missed.
+//! **What the search leaves out**, because it makes no difference:
+//! - A mutator between two operations holds everything that it could have loaded since its last
+//!   safepoint. A mutator that holds more can do more and keeps more alive, so the search misses no
+//!   violation.
 //! - Fields that nobody will ever read are null, and a buffer holds nothing that is marked.
-//! - A store and its barrier are one step, but for the heap whose name says otherwise; so are the read of a field by
-//!   the marker and the mark, where there is no weak reference that could see the difference.
-//! - States are the same if renaming objects or mutators makes them so.
+//! - A store and its barrier are one step, except for the heap whose name says otherwise. The
+//!   marker's read of a field and its mark are one step, too, if there is no weak reference that
+//!   could see the difference.
+//! - Two states are the same if renaming objects or mutators makes them equal.
 //!
-//! **What is not modelled:** the order of memory accesses (loom's part), a second worker and assists, how a stop is
-//! asked for and answered (`gc/state_word.rs`), mutators that come, go or block, frames, `GcLock`, slots of one span
-//! that share marks and sweep, new weak cells, drops.
+//! **What is not modelled:** the order of memory accesses (which loom covers), a second worker and
+//! assists, how a stop is requested and answered (`gc/state_word.rs`), mutators that attach, detach
+//! or block, frames, `GcLock`, slots of one span that share marks and sweep, new weak cells, drops.
 //!
 //! | heap | objects | fields | roots | states | with an object more |
 //! |---|---|---|---|---|---|
@@ -38,11 +44,11 @@
 //! | `foreign_drops` | 2 | 1 | 2 | 28 627 | 1 022 959 |
 //! | `weak` | 2 | 1 | 1 | 605 438 | 36 843 301 |
 //!
-//! `GREYWAVE_MODEL_OBJECTS=1` adds an object to each (use `--release` and `--test-threads=1`: up to
-//! 3.5 GB and two minutes a heap). One search looks at states on all processors: of the time of
-//! `weak` on one processor 85 % is in that part, which costs 8 % more processor time than a search
-//! without it. With `--nocapture` the tests tell the number of states, and the negative controls a
-//! shortest way to the violation.
+//! `GREYWAVE_MODEL_OBJECTS=1` adds an object to each heap (use `--release` and `--test-threads=1`;
+//! a heap takes up to 3.5 GB and two minutes). A search looks at states on all processors. On one
+//! processor 85 % of the time of `weak` is in that part; the distribution costs 8 % more processor
+//! time than a search without it. With `--nocapture` the tests print the number of states, and the
+//! negative controls print a shortest way to the violation.
 
 mod collector;
 mod explore;
@@ -154,9 +160,9 @@ fn weak() {
     holds(Model { objects: 2, ..WEAK }, 605_438);
 }
 
-/// What the protocol does beyond its need. The handshake keeps stop 2 short. Where the record falls in a store matters
-/// only if a safepoint could come in between. An upgrade need not take termination back: what it shades is in its
-/// mutator's buffer, and stop 2 looks there.
+/// What the protocol does beyond its need. The handshake keeps stop 2 short. Where the record falls
+/// in a store matters only if a safepoint could come in between. An upgrade need not take
+/// termination back: what it shades is in its mutator's buffer, and stop 2 looks there.
 #[test]
 fn four_differences_do_no_harm() {
     for (change, model) in [

@@ -1,4 +1,5 @@
-//! What the model is a model of: how much there is, where it begins, what may be done differently, what must hold.
+//! The parameters of the model: its size, its initial states, the variants of the protocol, what
+//! must hold.
 
 use std::fmt::Arguments;
 use std::ops::RangeInclusive;
@@ -36,7 +37,8 @@ pub(crate) enum Change {
     QueueNotLookedAt,
     /// Marking ends when the handshake has brought nothing, while mutators run.
     NoSecondStop,
-    /// The generation moves when the sweep opens, so what was allocated since stop 2 is swept in this cycle.
+    /// The generation moves when the sweep opens, so what was allocated since stop 2 is swept in
+    /// this cycle.
     SweepTakesYoung,
     /// Marking marks all that is allocated.
     EverythingMarked,
@@ -106,10 +108,10 @@ impl Model {
         state.phase == Phase::End
     }
 
-    // ---- where it begins -------------------------------------------------------------------------------------
+    // ---- where it begins ------------------------------------------------------------------------
 
-    /// Every heap, with every choice of roots and weak target, as stop 1 leaves it: the barrier is on, every root slot
-    /// is to be scanned, nothing is marked, and no mutator has a local.
+    /// Every heap, with every choice of roots and weak target, as stop 1 leaves it: the barrier is
+    /// on, every root slot is to be scanned, nothing is marked, and no mutator has a local.
     pub(crate) fn initial_states(&self) -> Vec<State> {
         let mut states = vec![self.empty()];
         // Objects are alike, so the allocated ones may as well be the first.
@@ -185,7 +187,7 @@ impl Model {
         }
     }
 
-    // ---- what must hold --------------------------------------------------------------------------------------
+    // ---- what must hold -------------------------------------------------------------------------
 
     /// What is wrong with this state, if anything.
     pub(crate) fn wrong(&self, state: &State) -> Option<&'static str> {
@@ -212,7 +214,7 @@ impl Model {
         (rest != 0 || !is_idle || !is_sound(state)).then_some("the cycle leaves something behind")
     }
 
-    // ---- for people ------------------------------------------------------------------------------------------
+    // ---- for people -----------------------------------------------------------------------------
 
     /// The heap in one line.
     pub(crate) fn describe(&self, state: &State) -> String {

@@ -1,4 +1,4 @@
-//! Mutators, and a thread without one. Loads are not here: see [`State::settle`].
+//! Mutators, and a thread without one. [`State::settle`] does the loads.
 
 use crate::model::{Change, Emit, Model};
 use crate::state::{Object, Op, Phase, State, WeakState, each, index, only};
@@ -154,8 +154,8 @@ impl Model {
                     );
                 }
             } else if state.released & 1 << slot == 0 {
-                // One step: nobody else changes a slot in use, so it makes no difference when before that its object is
-                // recorded.
+                // One step: nobody else changes a slot in use, so it makes no difference when
+                // before that its object is recorded.
                 let mut after = *state;
                 if state.is_marking() && self.change != Change::NoRootBarrier {
                     after.mutators[me].buffer |= only(target);
@@ -218,7 +218,7 @@ impl Model {
         }
     }
 
-    // ---- `Weak::upgrade`: in `after` the mutator is done, unless a step says that it is not -----------------------
+    // ---- `Weak::upgrade`: in `after` the mutator is done, unless a step says that it is not -----
 
     fn begin_upgrade(&self, mut after: State, me: usize, emit: Emit<'_>) {
         let idle = after.weak_state == WeakState::Idle;

@@ -1,4 +1,4 @@
-//! What a state of the model is, and how it becomes a number.
+//! A state of the model, and its encoding as a number.
 
 /// An object's number, from 1; 0 is null.
 pub(crate) type Object = u8;
@@ -234,7 +234,8 @@ impl State {
         self.marked |= objects;
     }
 
-    /// Lets mutators load what they can, and takes out what makes no difference; see the head of `main.rs`.
+    /// Lets mutators load what they can, and takes out what makes no difference; see the head of
+    /// `main.rs`.
     pub(crate) fn settle(&mut self) {
         self.found &= !self.marked;
         let mut read = self.grey | self.found | only(self.scanning) | only(self.weak_target);
@@ -255,8 +256,8 @@ impl State {
         }
     }
 
-    /// The state as a number. States that differ only in what objects and mutators are called get the same one, if they
-    /// are easily told to be so; two others never do.
+    /// The state as a number. States that differ only in what objects and mutators are called get
+    /// the same one, if they are easily told to be so; two others never do.
     pub(crate) fn key(&self) -> u128 {
         let [a, b] = &self.mutators;
         let (a, b) = if a.rank() <= b.rank() { (a, b) } else { (b, a) };

@@ -1,5 +1,5 @@
-//! What a G leaves behind is cleaned up as that G: `with` works in the drops of its future and output, whichever way it ends.
-//! And whatever panics on the way costs no more than that.
+//! What a G leaves behind is dropped as part of that G: `with` works in the drops of its future and
+//! output, however the G ends. A panic on the way costs nothing else.
 
 use std::future::{Future, pending};
 use std::panic::panic_any;

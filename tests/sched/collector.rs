@@ -1,4 +1,4 @@
-//! The collector and the scheduler do not stand in each other's way.
+//! The collector and the scheduler do not obstruct each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Deadlocks are reported, and nothing else is taken for one.
+//! Deadlocks are reported, and nothing else is reported as one.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -220,8 +220,8 @@ const WITH_A_LIMIT: &[(&str, Outside)] = &[
     }),
 ];
 
-/// By default the other threads of the process are looked at; so each of these has a process of its own, without the threads
-/// of the other tests, which wait with limits.
+/// By default the other threads of the process are looked at; so each of these has a process of its
+/// own, without the threads of the other tests, which wait with limits.
 #[test]
 fn threads_outside_are_told_apart() {
     const NAME: &str = "deadlocks::threads_outside_are_told_apart";

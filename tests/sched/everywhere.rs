@@ -1,5 +1,6 @@
-//! Every handle can be dropped everywhere, also while a collection waits for the thread that drops it. And a runtime that is
-//! dropped where its Gs would wait for the drop does not wait for them.
+//! Every handle can be dropped everywhere, even while a collection waits for the thread that drops
+//! it. If a runtime is dropped where its Gs would wait for the drop, the drop does not wait for
+//! them.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -160,7 +161,7 @@ fn every_handle_is_dropped_everywhere() {
     });
 }
 
-// ---- a runtime and its own Gs -----------------------------------------------------------------------------------------
+// ---- a runtime and its own Gs -------------------------------------------------------------------
 
 /// Waits until what was dropped is counted.
 fn until_dropped(drops: &AtomicUsize, count: usize) {
@@ -169,8 +170,8 @@ fn until_dropped(drops: &AtomicUsize, count: usize) {
     }
 }
 
-/// The last handle goes in a G of the runtime: in its poll, in a section, in a blocking call, with its output, or when it is
-/// aborted. The G goes on to its next await, and all Gs end.
+/// The last handle goes in a G of the runtime: in its poll, in a section, in a blocking call, with
+/// its output, or when it is aborted. The G goes on to its next await, and all Gs end.
 #[test]
 fn a_runtime_that_its_own_g_drops_ends_without_it() {
     type Body = fn(Arc<Runtime>) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -252,7 +253,8 @@ fn a_runtime_that_goes_with_an_output_or_an_abort_ends() {
     });
 }
 
-/// A collection waits for this thread from the middle of the shutdown on, and Gs wait for the collection.
+/// A collection waits for this thread from the middle of the shutdown on, and Gs wait for the
+/// collection.
 #[test]
 fn a_shutdown_that_a_stop_overtakes_gives_way() {
     within(LONG, || {
@@ -291,7 +293,8 @@ fn a_shutdown_that_a_stop_overtakes_gives_way() {
     });
 }
 
-/// The Gs of a runtime that was asked to end by one of its own can still start others, which end, too.
+/// The Gs of a runtime that was asked to end by one of its own can still start others, which end,
+/// too.
 #[test]
 fn gs_that_are_started_in_an_end_end() {
     within(LONG, || {

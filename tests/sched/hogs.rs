@@ -1,4 +1,4 @@
-//! Gs that do not let go keep nobody from running for long.
+//! A G that does not yield keeps no other G from running for long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,8 +29,9 @@ impl Spent {
     }
 }
 
-/// For how long hogs on every P compute, at most, while one timer of a millisecond is waited for: the processor time of
-/// one of them. If nobody makes room, the timer never fires, and the watchdog of `run` ends the test.
+/// For how long hogs on every P compute, at most, while one timer of a millisecond is waited for:
+/// the processor time of one of them. If nobody makes room, the timer never fires, and the watchdog
+/// of `run` ends the test.
 fn lateness(procs: usize, hog: impl Fn(&Stop, &Spent) + Copy + Send + 'static) -> Duration {
     run(procs, async move {
         let (stop, spent) = (Stop::default(), Spent::default());

@@ -1,5 +1,6 @@
-//! Whoever polls an operation on a worker's thread gets through: inside a blocking call at once, elsewhere after a number of
-//! polls, however long the G has had its processor and whoever the executor is.
+//! An operation that is polled on a worker's thread gets through: inside a blocking call at once,
+//! elsewhere after a number of polls, however long the G has had its processor, and whatever the
+//! executor is.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -152,8 +153,8 @@ fn a_blocking_call_polls_as_any_thread_does() {
     });
 }
 
-/// A G whose slice is over, or that is to end, and that does not let go: it polls the same future again and again, or a new
-/// one each time, or runs another executor.
+/// A G whose slice is over, or that is to end, and that does not let go: it polls the same future
+/// again and again, or a new one each time, or runs another executor.
 #[test]
 fn who_polls_in_a_loop_gets_through() {
     run(2, async {
@@ -224,7 +225,8 @@ fn a_blocking_receive_in_a_g_gets_its_value() {
     });
 }
 
-/// A section in a blocking call may block, too: the thread has no P before the outer call is over, and one P afterwards.
+/// A section in a blocking call may block, too: the thread has no P before the outer call is over,
+/// and one P afterwards.
 #[test]
 fn calls_inside_calls_keep_every_processor() {
     run(2, async {

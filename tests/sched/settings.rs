@@ -1,4 +1,5 @@
-//! How a runtime is made: what is refused, what the environment says, and what is refused outside of one.
+//! How a runtime is made: what is refused, what the environment sets, and what is refused outside a
+//! runtime.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,8 @@
-//! Each way to wait: for ever, it is reported; beside something that will end it, it is not.
+//! Each way to wait: if it lasts for ever, it is reported; beside something that will end it, it is
+//! not.
 //!
-//! A row is a future that waits for ever. Each is tried in these settings: by itself; after other
-//! waits that its G has polled and keeps; beside a timer; beside a timer of another runtime.
+//! A row is a future that waits for ever. Each future is tried in these settings: by itself; after
+//! other waits that its G has polled and keeps; beside a timer; beside a timer of another runtime.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -168,7 +169,8 @@ fn each_wait_for_ever_is_reported() {
     });
 }
 
-/// A G keeps each of the waits, which it has polled in a poll before: a loop around a `select` does.
+/// A G keeps each of the waits, which it has polled in a poll before: a loop around a `select`
+/// does.
 #[test]
 fn waits_that_are_kept_hide_no_deadlock() {
     within(LONG, || {
@@ -242,8 +244,9 @@ fn a_socket_of_another_runtime_may_end_a_wait() {
     });
 }
 
-/// Nothing runs in a socket's runtime, and nothing is waited for there, when somebody else begins to wait: a G of another
-/// runtime, or a thread that polls by hand. Again and again, so that the wait begins at each moment of falling asleep.
+/// Nothing runs in a socket's runtime, and nothing is waited for there, when somebody else begins
+/// to wait: a G of another runtime, or a thread that polls by hand. Again and again, so that the
+/// wait begins at each moment of falling asleep.
 #[test]
 fn a_socket_of_an_idle_runtime_ends_a_wait() {
     within(LONG, || {
@@ -299,7 +302,8 @@ fn by_hand<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// The wait for a socket goes, on a thread outside, and everybody else waits for each other already.
+/// The wait for a socket goes, on a thread outside, and everybody else waits for each other
+/// already.
 #[test]
 fn the_last_wait_for_a_socket_goes_outside() {
     within(LONG, || {

@@ -1,4 +1,4 @@
-//! Gs run at once, as many as there are processors.
+//! As many Gs run at once as there are processors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,8 @@ use greywave::{Heap, blocking, chan, go, sleep, with, yield_now};
 use crate::common::{LONG, compute, is_whole, list, on, run, runtime, until};
 use crate::support::{Watch, within};
 
-/// Gs that can only end if all of them run at the same time: each waits for its turn without an await.
+/// Gs that can only end if all of them run at the same time: each waits for its turn without an
+/// await.
 async fn all_at_once(gs: u32) {
     let turn = Arc::new(AtomicU32::new(0));
     let handles: Vec<_> = (0..gs)
@@ -19,7 +20,8 @@ async fn all_at_once(gs: u32) {
                 for round in 0..3 {
                     let mine = round * gs + number;
                     while turn.load(Ordering::Acquire) != mine {
-                        // For a machine with fewer processors than workers; the scheduler does not notice.
+                        // For a machine with fewer processors than workers; the scheduler does not
+                        // notice.
                         std::thread::yield_now();
                     }
                     turn.store(mine + 1, Ordering::Release);

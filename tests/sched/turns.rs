@@ -65,7 +65,8 @@ fn who_goes_from_call_to_call_makes_room() {
             let (stop, turns) = (Stop::default(), Arc::new(AtomicU64::new(0)));
             let theirs = stop.clone();
             let caller = go(async move {
-                // So many calls are enough for a turn of the other between two of them here and there.
+                // So many calls are enough for a turn of the other between two of them here and
+                // there.
                 for call in 0..100_000 {
                     if theirs.is_set() {
                         return call;
@@ -130,7 +131,8 @@ fn two_gs_take_turns_on_one_proc() {
     });
 }
 
-/// Two Gs that hand a ball to each other and compute `work` steps each time; gives the steps of both.
+/// Two Gs that hand a ball to each other and compute `work` steps each time; gives the steps of
+/// both.
 fn pair(work: u64, stop: &Stop) -> (Arc<AtomicU64>, [greywave::JoinHandle<()>; 2]) {
     let steps = Arc::new(AtomicU64::new(0));
     let ((there, here), (back, again)) = (chan::<()>(0), chan::<()>(0));
@@ -156,7 +158,8 @@ fn pair(work: u64, stop: &Stop) -> (Arc<AtomicU64>, [greywave::JoinHandle<()>; 2
 
 #[test]
 fn a_pair_that_computes_more_between_two_messages_gets_no_more_time() {
-    // A loaded machine may keep a worker from running for any time, so that one round of several is enough.
+    // A loaded machine may keep a worker from running for any time, so that one round of several is
+    // enough.
     let mut rounds = Vec::new();
     let is_even = (0..5).any(|_| {
         let (hog, light) = steps_of_two_pairs();
@@ -167,7 +170,8 @@ fn a_pair_that_computes_more_between_two_messages_gets_no_more_time() {
     assert!(is_even, "{rounds:?}");
 }
 
-/// The steps of a pair that computes some milliseconds between two messages, and of one that computes microseconds.
+/// The steps of a pair that computes some milliseconds between two messages, and of one that
+/// computes microseconds.
 fn steps_of_two_pairs() -> (u64, u64) {
     run(1, async {
         let stop = Stop::default();

@@ -1,7 +1,8 @@
-//! The patterns that a concurrent marker loses objects by, each run against a collector that never rests.
+//! The patterns by which a concurrent marker loses objects. Each runs against a collector that
+//! never rests.
 //!
-//! The heaps verify every marking: an object that is lost ends the process with `greywave: fatal: verify: ..`, so each
-//! of these is also the test that a fault put in on purpose must fail.
+//! The heaps verify every marking, so an object that is lost ends the process with `greywave:
+//! fatal: verify: ..`. So each of these is also a test that a fault must fail.
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
@@ -100,8 +101,8 @@ fn change<'m>(
     }
 }
 
-/// Two edges are cut, and what they led to is stored in new objects, crosswise: for a while it is held by locals only,
-/// and then by objects that the running cycle does not scan.
+/// Two edges are cut, and what they led to is stored in new objects, crosswise: for a while it is
+/// held by locals only, and then by objects that the running cycle does not scan.
 fn exchange<'m>(m: &'m Mutator, root: Gc<'m, Tree<'m>>, random: &mut Random) {
     let depth = 1 + random.below(DEPTH);
     let how = [How::Set, How::Swap, How::CompareExchange][random.below(3)];
@@ -264,7 +265,8 @@ pub(crate) fn roots_go_after_a_get(seconds: Duration) {
     });
 }
 
-/// A frame is opened for the first time while marking runs; what it held moves into new objects, and back.
+/// A frame is opened for the first time while marking runs; what it held moves into new objects,
+/// and back.
 pub(crate) fn frames_open_during_marking(seconds: Duration, seed: u64) {
     race(seconds, 2, |_, m, t, end| {
         let mut random = Random::new(seed ^ t);
@@ -506,8 +508,8 @@ pub(crate) fn late_edges_hold(seconds: Duration) {
     });
 }
 
-/// New objects go into a frame and into edges that led to nothing: no barrier tells the collector of them, so it must
-/// take what is allocated during marking as alive.
+/// New objects go into a frame and into edges that led to nothing: no barrier tells the collector
+/// of them, so it must take what is allocated during marking as alive.
 pub(crate) fn new_objects_stay(seconds: Duration) {
     race(seconds, 2, |_, m, t, end| {
         // Something to mark meanwhile.

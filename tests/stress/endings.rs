@@ -1,5 +1,5 @@
-//! How marking ends, played step by step: the handshake before the last stop, upgrades around it, workers that are late;
-//! and what allocations pay meanwhile.
+//! How marking ends, step by step: the handshake before the last stop, upgrades around it, workers
+//! that are late; and what allocations pay meanwhile.
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
@@ -16,7 +16,8 @@ use crate::stage::{
 };
 use crate::support::{Random, Stretch};
 
-/// Allocates as much as is free of charge while marking runs, and more: what is queued is marked on this thread.
+/// Allocates as much as is free of charge while marking runs, and more: what is queued is marked on
+/// this thread.
 fn assist(m: &Mutator) {
     for _ in 0..64 {
         std::hint::black_box(m.alloc_slice(4000, |i| i as u8));
@@ -25,8 +26,9 @@ fn assist(m: &Mutator) {
 
 /// An edge is cut by a thread that has acknowledged the handshake at the end of marking already.
 ///
-/// What it cuts from was hidden in the buffer of a thread that acknowledges later, and is marked and scanned before the
-/// last thread does: so the queue is empty when the handshake is over, and one buffer is not.
+/// What it cuts from was hidden in the buffer of a thread that acknowledges later, and is marked
+/// and scanned before the last thread does: so the queue is empty when the handshake is over, and
+/// one buffer is not.
 pub(crate) fn an_edge_is_cut_after_the_last_handshake() {
     let stage = Stage::new();
     let mut m = stage.attach();
@@ -116,7 +118,8 @@ pub(crate) fn an_upgrade_comes_after_marking() {
         };
         let _living = m.root(weak_of_living.get(&m).expect("no cycle ran"));
         let ready = AtomicUsize::new(0);
-        // One mutator may acknowledge the handshake that comes next on its way out of the stop, but hardly each of them.
+        // One mutator may acknowledge the handshake that comes next on its way out of the stop, but
+        // hardly each of them.
         let end_it = |m: &mut Mutator| {
             ready.fetch_add(1, Ordering::SeqCst);
             until("the others", || ready.load(Ordering::SeqCst) == 4);
@@ -241,8 +244,8 @@ struct Locked<'gc> {
     items: GcLock<Vec<Gc<'gc, Item<'gc>>>>,
 }
 
-/// Workers come and go in cycle after cycle, some when marking has just ended. Each marks in the cycle that it has joined,
-/// so what only the content of locks leads to stays.
+/// Workers come and go in cycle after cycle, some when marking has just ended. Each marks in the
+/// cycle that it has joined, so what only the content of locks leads to stays.
 pub(crate) fn a_worker_comes_late() {
     let heap = checked().gogc(None).workers(4).build().expect("a heap");
     let mut m = heap.attach().expect("attached");
@@ -264,8 +267,8 @@ pub(crate) fn a_worker_comes_late() {
     heap.verify().expect("whole");
 }
 
-/// With the world stopped for the whole of marking, too, a collection frees what was dead when it was called, whoever comes
-/// when nothing is left to mark.
+/// With the world stopped for the whole of marking, too, a collection frees what was dead when it
+/// was called, whoever comes when nothing is left to mark.
 pub(crate) fn a_worker_comes_late_to_a_stopped_world() {
     let heap = checked().gogc(None).workers(4).stop_the_world(true);
     let heap = heap.build().expect("a heap");
@@ -278,7 +281,8 @@ pub(crate) fn a_worker_comes_late_to_a_stopped_world() {
     }
 }
 
-/// Two workers mark neighbours at the same time, again and again: each object is reached once, so a lost mark is seen.
+/// Two workers mark neighbours at the same time, again and again: each object is reached once, so a
+/// lost mark is seen.
 pub(crate) fn neighbours_are_marked_by_two_workers(time: Duration) {
     const N: usize = 60_000;
     let heap = checked().gogc(None).workers(2).build().expect("a heap");
@@ -329,7 +333,8 @@ fn chain<'m>(m: &'m Mutator, len: usize, gates: &[Gate; 2]) -> Gc<'m, Pages<'m>>
     link(&gates[0], Some(first))
 }
 
-/// An allocation past the goal waits for marking to get on, and is paid by what the collector scans before marking ends.
+/// An allocation past the goal waits for marking to get on, and is paid by what the collector scans
+/// before marking ends.
 pub(crate) fn waiting_allocations_are_paid() {
     let heap = checked()
         .gogc(Some(100))
@@ -388,7 +393,8 @@ pub(crate) fn waiting_allocations_are_paid() {
     collecting.join().expect("no panic");
 }
 
-/// A thread that allocates while a marker works does a part of the work, and leaves the rest to others.
+/// A thread that allocates while a marker works does a part of the work, and leaves the rest to
+/// others.
 pub(crate) fn assists_give_back_what_they_do_not_finish() {
     let heap = checked().gogc(None).workers(1).build().expect("a heap");
     let mut m = heap.attach().expect("attached");

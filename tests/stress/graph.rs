@@ -1,8 +1,9 @@
 //! Random graphs on several threads, each with a plain model beside it.
 //!
-//! Each thread owns nodes, whose edges only it rewires; edges may lead to any thread's nodes. The model says which of the
-//! thread's own nodes are reachable from its own entries (roots and a frame), and what every edge leads to. What the
-//! model loses sight of becomes garbage, unless another thread still holds it: then nobody changes it any more.
+//! Each thread owns nodes, and only it changes their edges; an edge may lead to any thread's node.
+//! The model says which of the thread's own nodes are reachable from its own entries (roots and a
+//! frame), and what every edge leads to. What the model can no longer reach becomes garbage, unless
+//! another thread still holds it; then nobody changes it any more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,7 +148,8 @@ impl Worker<'_> {
         let node = node?;
         node.check();
         if self.random.one_in(4) {
-            // One that somebody else may own, or nobody any more. An own one must be one the model sees.
+            // One that somebody else may own, or nobody any more. An own one must be one the model
+            // sees.
             let next = edges(node);
             if !next.is_empty() {
                 let next = next[self.random.below(next.len())];

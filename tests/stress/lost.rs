@@ -1,4 +1,4 @@
-//! Programs about mutators that are not dropped. Each is run as it is, and against faults.
+//! Programs about mutators that are not dropped. Each runs as it is, and against faults.
 
 use greywave::{Heap, Mutator};
 

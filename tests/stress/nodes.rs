@@ -1,4 +1,4 @@
-//! The nodes of the random graphs, and what a model knows of one.
+//! The nodes of the random graphs, and what a model knows about a node.
 
 use std::collections::{BTreeMap, HashMap};
 

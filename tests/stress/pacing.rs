@@ -1,4 +1,5 @@
-//! What the heap grows to: the plan after a cycle that found much dead, and who waits for a cycle that is late.
+//! How far the heap grows: the plan after a cycle that found much dead, and who waits for a cycle
+//! that is late.
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
@@ -12,7 +13,8 @@ use crate::stage::until_within;
 
 const MIB: u64 = 1 << 20;
 
-/// Garbage that owns ten times its size outside the heap: what its buffers took does not count for the next goal.
+/// Garbage that owns ten times its size outside the heap: what its buffers took does not count for
+/// the next goal.
 pub(crate) fn buffers_of_the_dead_do_not_count() {
     let heap = Heap::builder().gogc(Some(100)).build().expect("a heap");
     let mut m = heap.attach().expect("attached");
@@ -26,23 +28,23 @@ pub(crate) fn buffers_of_the_dead_do_not_count() {
     }
 }
 
-/// A thread that comes to no safepoint keeps marking from ending; another one, past the goal, waits for it at its own next
-/// safepoint. The first one polls as soon as the second has stood still for several looks: on a busy machine it stands
-/// still for one when others have its processor.
+/// A thread that comes to no safepoint keeps marking from ending; another one, past the goal, waits
+/// for it at its own next safepoint. The first one polls as soon as the second has stood still for
+/// several looks: on a busy machine it stands still for one when others have its processor.
 pub(crate) fn garbage_waits_for_a_late_thread() {
     const ROUNDS: usize = 10;
-    // Shorter, together, than a stall in which the collector makes no progress: then the other thread
-    // goes on, a little at a time.
+    // Shorter, together, than a stall in which the collector makes no progress: then the other
+    // thread goes on, a little at a time.
     const LOOKS: u32 = 3;
     const LINKS: usize = 200_000;
-    // A whole collector stays within 1 MiB when it is alone, and within 3 on a busy machine, where the
-    // late thread is late longer; a broken one goes on as far as it is let.
+    // A whole collector stays within 1 MiB when it is alone, and within 3 on a busy machine, where
+    // the late thread is late longer; a broken one goes on as far as it is let.
     const PAST_GOAL: u64 = 8 * MIB;
     const ENOUGH: u64 = 2 * PAST_GOAL;
     let heap = Heap::builder().gogc(Some(100)).build().expect("a heap");
     let (end, allocated) = (AtomicBool::new(false), AtomicUsize::new(0));
-    // A list is marked link by link. Without it a whole cycle would fit into one safepoint of the late
-    // thread on an idle machine, and the other one would never be met while marking runs.
+    // A list is marked link by link. Without it a whole cycle would fit into one safepoint of the
+    // late thread on an idle machine, and the other one would never be met while marking runs.
     let list = {
         let mut m = heap.attach().expect("attached");
         let links = (0..LINKS).fold(None, |next, _| Some(m.alloc(Link(next, [0; 6]))));
@@ -96,11 +98,13 @@ struct Link<'gc>(Option<Gc<'gc, Link<'gc>>>, [u64; 6]);
 #[derive(Trace)]
 struct Turn(GcLock<u64>);
 
-/// Allocations that find no room fail at once when the running cycle waits for a thread that waits for a lock of this one.
+/// Allocations that find no room fail at once when the running cycle waits for a thread that waits
+/// for a lock of this one.
 ///
-/// One thread asks for a cycle after the other, so that most allocations find one that runs. Another one takes turns at the
-/// lock: it is late whenever it is not its turn. A try that waits out its patience takes longer than the broken collector
-/// is given; with a whole one there is nothing to wait for.
+/// One thread asks for a cycle after the other, so that most allocations find one that runs.
+/// Another one takes turns at the lock: it is late whenever it is not its turn. A try that waits
+/// out its patience takes longer than the broken collector is given; with a whole one there is
+/// nothing to wait for.
 pub(crate) fn tries_under_a_lock_do_not_wait_for_its_waiters() {
     let tries = std::thread::spawn(try_under_a_lock);
     until_within(Duration::from_secs(5), "the end of all tries", || {

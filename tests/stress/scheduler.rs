@@ -49,7 +49,8 @@ pub(crate) fn an_aborted_g_undoes_what_it_did_in_the_heap() {
     assert_eq!(undone.load(Ordering::Relaxed), 3);
 }
 
-/// Everybody waits for each other from some moment on while the monitor, which has seen nothing of that, falls asleep.
+/// Everybody waits for each other from some moment on while the monitor, which has seen nothing of
+/// that, falls asleep.
 pub(crate) fn a_deadlock_comes_as_the_monitor_falls_asleep() {
     for delay_ms in (0..180).step_by(12) {
         let waits = std::thread::spawn(move || {
@@ -125,8 +126,8 @@ pub(crate) fn the_last_timer_goes_outside() {
     }
 }
 
-/// A G of one runtime waits for a socket of another one, in which nothing runs and nothing is waited for: for a moment, or
-/// for so long that its monitor sleeps, too.
+/// A G of one runtime waits for a socket of another one, in which nothing runs and nothing is
+/// waited for: for a moment, or for so long that its monitor sleeps, too.
 pub(crate) fn a_wait_for_a_socket_begins_outside() {
     for delay_ms in (0..60).step_by(12) {
         let waits = std::thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! Objects of every size over several cycles: what lives keeps its slot and its content, what died is dropped once, and
-//! the figures agree.
+//! Objects of every size over several cycles: a live object keeps its slot and its content, a dead
+//! one is dropped once, and the statistics agree.
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
@@ -39,7 +39,8 @@ fn check(block: Gc<'_, Block<'_>>) {
     }
 }
 
-/// The number of words of a block: mostly few, sometimes several pages, sometimes more than any class.
+/// The number of words of a block: mostly few, sometimes several pages, sometimes more than any
+/// class.
 fn size(random: &mut Random) -> usize {
     match random.below(40) {
         0 => 4000 + random.below(20_000),
@@ -90,8 +91,9 @@ struct Shelf<'gc> {
     blocks: GcLock<Vec<Gc<'gc, Block<'gc>>>>,
 }
 
-/// Numbers of cycles and generations of spans begin anew, in the same cycle and in different ones. What was last touched
-/// before, and what is touched in each cycle, keeps what it leads to; what is dead goes.
+/// Numbers of cycles and generations of spans begin anew, in the same cycle and in different ones.
+/// What was last touched before, and what is touched in each cycle, keeps what it leads to; what is
+/// dead goes.
 #[cfg(feature = "internals")]
 pub(crate) fn counters_begin_anew() {
     // A generation is four.
@@ -126,7 +128,8 @@ pub(crate) fn counters_begin_anew() {
     }
 }
 
-/// Several threads, which cache pages and spans and sweep for themselves, while cycles run one after another.
+/// Several threads, which cache pages and spans and sweep for themselves, while cycles run one
+/// after another.
 pub(crate) fn threads_share_pages(time: Duration) {
     let heap = checked().workers(2).build().expect("a heap");
     within(time * 4 + Duration::from_secs(60), || {

@@ -1,5 +1,5 @@
-//! A stage for races that are played step by step: marking stops in the middle, where a test wants it, and goes on when
-//! the test says so.
+//! A stage for races that are run step by step: marking stops where a test wants it, and goes on
+//! when the test says so.
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
@@ -27,8 +27,8 @@ pub(crate) fn until(what: &str, done: impl FnMut() -> bool) {
     until_within(LONG, what, done);
 }
 
-/// As [`until`]. A collector that is broken on purpose is given up after `limit`; a whole one has the patience of a
-/// watchdog.
+/// As [`until`]. A collector that is broken on purpose is given up after `limit`; a whole one has
+/// the patience of a watchdog.
 pub(crate) fn until_within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let limit = if is_broken() { limit } else { PATIENCE };
     let start = Instant::now();
@@ -39,7 +39,8 @@ pub(crate) fn until_within(limit: Duration, what: &str, mut done: impl FnMut() -
     }
 }
 
-/// Where a marker waits: the first trace of an armed gate does not return before the gate is opened.
+/// Where a marker waits: the first trace of an armed gate does not return before the gate is
+/// opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<AtomicU8>);
 
@@ -63,8 +64,9 @@ impl Gate {
     }
 }
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it waits for a test that
-// takes no lock of the collector meanwhile, and ends the process instead of unwinding.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it
+// waits for a test that takes no lock of the collector meanwhile, and ends the process instead of
+// unwinding.
 unsafe impl Trace for Gate {
     fn trace(&self, _: &mut Tracer<'_>) {
         let arrived = self
@@ -121,7 +123,8 @@ pub(crate) struct Gated<'gc> {
 #[derive(Trace)]
 pub(crate) struct ItemSlot<'gc>(pub(crate) GcCell<'gc, Item<'gc>>);
 
-/// A heap whose cycles run when the test asks, with one thread that marks; a gate; and what it guards.
+/// A heap whose cycles run when the test asks, with one thread that marks; a gate; and what it
+/// guards.
 pub(crate) struct Stage {
     pub(crate) heap: Heap,
     gate: Gate,
@@ -163,7 +166,8 @@ impl Stage {
         gated
     }
 
-    /// Begins a cycle; returns when the marker waits at the gate, with its roots scanned up to there.
+    /// Begins a cycle; returns when the marker waits at the gate, with its roots scanned up to
+    /// there.
     pub(crate) fn begin(&self, m: &mut Mutator) -> Cycle<'_> {
         let cycle = self.ask();
         until("the marker", || {

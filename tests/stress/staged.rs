@@ -1,9 +1,10 @@
-//! Races of the program with marking, played step by step: what the marker has not seen yet is moved to where it does
-//! not look.
+//! Races of the program with marking, step by step: something that the marker has not seen is moved
+//! to a place where it does not look.
 //!
-//! In each of them the marker waits at a gate, and the object that leads to an item is behind it, or its root has not been
-//! scanned. The item is taken from there and kept by a new object, which is black: nothing but the barrier, or the rule
-//! that the test is named after, tells the collector of it.
+//! In each of them the marker waits at a gate. The object that leads to an item is behind the gate,
+//! or its root has not been scanned. The item is taken from there, and a new object, which is
+//! black, keeps it. Only the barrier, or the rule that the test is named after, tells the collector
+//! about it.
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
@@ -102,7 +103,8 @@ pub(crate) fn a_thread_attaches_during_marking() {
     assert_kept(&stage, &mut m, &kept);
 }
 
-/// A root goes before its block is scanned, right after it has been read: on its own thread, or on one without a mutator.
+/// A root goes before its block is scanned, right after it has been read: on its own thread, or on
+/// one without a mutator.
 pub(crate) fn a_root_goes_before_its_scan() {
     for elsewhere in [false, true] {
         let stage = Stage::new();
@@ -178,7 +180,8 @@ pub(crate) fn a_frame_goes_before_the_scan_of_another() {
     stage.heap.verify().expect("whole");
 }
 
-/// What is taken out of the heap before a cycle begins is held by a thread until its next safepoint.
+/// What is taken out of the heap before a cycle begins is held by a thread until its next
+/// safepoint.
 pub(crate) fn a_thread_holds_up_the_cycle_that_is_asked_for() {
     let stage = Stage::new();
     let mut m = stage.attach();
@@ -203,7 +206,8 @@ pub(crate) fn a_thread_holds_up_the_cycle_that_is_asked_for() {
     stage.heap.verify().expect("whole");
 }
 
-/// An object that takes long to look at in a stop, and says when that is; and whether it ever was looked at.
+/// An object that takes long to look at in a stop, and says when that is; and whether it ever was
+/// looked at.
 #[derive(Clone, Debug, Default)]
 struct Watched {
     in_stop: Arc<AtomicBool>,
@@ -227,7 +231,8 @@ impl Watched {
     }
 }
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it sleeps.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it
+// sleeps.
 unsafe impl Trace for Watched {
     fn trace(&self, _: &mut Tracer<'_>) {
         self.in_stop.store(true, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! What the tests of trust share: random numbers, drop counters, a collecting thread, child processes, a time limit.
+//! What the tests of trust share: random numbers, drop counters, a collecting thread, child
+//! processes, a time limit.
 
 #![allow(
     dead_code,
@@ -61,7 +62,8 @@ pub(crate) fn mix(n: u64) -> u64 {
     n ^ n >> 31
 }
 
-/// The seed of this run: `GREYWAVE_SEED`, or the clock. Printed, so that a failure can be run again.
+/// The seed of this run: `GREYWAVE_SEED`, or the clock. Printed, so that a failure can be run
+/// again.
 pub(crate) fn seed() -> u64 {
     let seed = match std::env::var("GREYWAVE_SEED") {
         Ok(text) => text.parse().expect("GREYWAVE_SEED is a number"),
@@ -144,7 +146,8 @@ pub(crate) fn is_child(what: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|v| v == what)
 }
 
-/// Whether this process has a fault put in on purpose (`sabotage.rs`): `FAULT/PROGRAM`, where `none` is no fault.
+/// Whether this process has a fault put in on purpose (`sabotage.rs`): `FAULT/PROGRAM`, where
+/// `none` is no fault.
 pub(crate) fn is_broken() -> bool {
     std::env::var(CHILD).is_ok_and(|v| v.contains('/') && !v.starts_with("none/"))
 }
@@ -158,7 +161,8 @@ fn child_command(test: &str, what: &str) -> Command {
     command
 }
 
-/// Runs the test `test` of this program again, in a process of its own, where `is_child(what)` is true.
+/// Runs the test `test` of this program again, in a process of its own, where `is_child(what)` is
+/// true.
 pub(crate) fn child(test: &str, what: &str, variables: &[(&str, &str)]) -> Output {
     let mut command = child_command(test, what);
     for (name, value) in variables {
@@ -167,7 +171,8 @@ pub(crate) fn child(test: &str, what: &str, variables: &[(&str, &str)]) -> Outpu
     command.output().expect("this program runs again")
 }
 
-/// As [`child`], under a limit that the shell sets: `limit` is an option of `ulimit`, and `kib` its value.
+/// As [`child`], under a limit that the shell sets: `limit` is an option of `ulimit`, and `kib` its
+/// value.
 #[cfg(unix)]
 pub(crate) fn limited_child(test: &str, what: &str, limit: &str, kib: u64) -> Output {
     let inner = child_command(test, what);
@@ -185,7 +190,8 @@ pub(crate) fn limited_child(test: &str, what: &str, limit: &str, kib: u64) -> Ou
     command.output().expect("there is a shell")
 }
 
-/// As [`child`], but a process that is not done after `limit` is ended. `None` for the status then; and what it wrote.
+/// As [`child`], but a process that is not done after `limit` is ended. `None` for the status then;
+/// and what it wrote.
 pub(crate) fn child_within(
     test: &str,
     what: &str,

@@ -1,5 +1,5 @@
-//! A pointer to an object of one heap, on a thread whose mutator is of another. The programs are run as they are, and
-//! against faults.
+//! A pointer to an object of one heap, on a thread whose mutator belongs to another. The programs
+//! run as they are, and against faults.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -117,8 +117,8 @@ struct Gate {
     is_open: Arc<AtomicBool>,
 }
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in an `Arc`. 4. true, so that it is traced. 5. it waits for a test that takes
-// no lock of the collector meanwhile.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in an `Arc`. 4. true, so that it is traced. 5. it
+// waits for a test that takes no lock of the collector meanwhile.
 unsafe impl Trace for Gate {
     fn trace(&self, _: &mut Tracer<'_>) {
         self.comes.fetch_add(1, Ordering::SeqCst);
@@ -300,8 +300,8 @@ fn heap_number(heap: &Heap) -> String {
     digits.take_while(char::is_ascii_digit).collect()
 }
 
-/// The operation with a mutator of the second heap on things of the first one ends with a panic that names both, before
-/// it has changed anything.
+/// The operation with a mutator of the second heap on things of the first one ends with a panic
+/// that names both, before it has changed anything.
 #[track_caller]
 pub(crate) fn refuses(
     operation: &Operation,
@@ -332,8 +332,8 @@ pub(crate) fn refuses(
     );
 }
 
-/// Every operation is refused, with a mutator that was attached when both heaps were there, whether the one is being marked
-/// or the other.
+/// Every operation is refused, with a mutator that was attached when both heaps were there, whether
+/// the one is being marked or the other.
 pub(crate) fn a_mutator_is_for_its_own_heap() {
     for (first_is_marked, second_is_marked) in
         [(false, false), (true, false), (false, true), (true, true)]
@@ -354,8 +354,8 @@ pub(crate) fn a_mutator_is_for_its_own_heap() {
     }
 }
 
-/// The same with a mutator that is older than the other heap, and has come to no safepoint since: somebody else puts the
-/// pointer into an object of its heap.
+/// The same with a mutator that is older than the other heap, and has come to no safepoint since:
+/// somebody else puts the pointer into an object of its heap.
 pub(crate) fn a_mutator_knows_of_younger_heaps() {
     let old = quiet_heap();
     let m = leaked(&old);
@@ -374,8 +374,8 @@ pub(crate) fn a_mutator_knows_of_younger_heaps() {
     }
 }
 
-/// A frame would give another heap's object out with a section's brand, so that an object of the section's heap could be
-/// stored in it where that heap's marker does not look.
+/// A frame would give another heap's object out with a section's brand, so that an object of the
+/// section's heap could be stored in it where that heap's marker does not look.
 pub(crate) fn a_frame_brings_no_foreign_object_into_a_section() {
     let (first, root) = heap_with_things();
     let worker = std::thread::spawn(move || {
@@ -410,8 +410,8 @@ struct Fragile {
     looks: Arc<AtomicUsize>,
 }
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in `Arc`s. 4. true, so that it is traced. 5. it ends the process instead of
-// unwinding.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in `Arc`s. 4. true, so that it is traced. 5. it ends
+// the process instead of unwinding.
 unsafe impl Trace for Fragile {
     fn trace(&self, _: &mut Tracer<'_>) {
         self.looks.fetch_add(1, Ordering::SeqCst);
@@ -431,7 +431,8 @@ unsafe impl Rebrand<'_> for Fragile {
 #[derive(Clone, Default)]
 struct Bell(Arc<AtomicUsize>);
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it adds.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. an atomic in an `Arc`. 4. true, so that it is traced. 5. it
+// adds.
 unsafe impl Trace for Bell {
     fn trace(&self, _: &mut Tracer<'_>) {
         self.0.fetch_add(1, Ordering::SeqCst);
@@ -470,8 +471,9 @@ struct Entrance<'gc> {
     page: Gc<'gc, Page<'gc>>,
 }
 
-/// A mutator of another heap writes to an empty lock in a box or a list of this heap's object, while this heap's verifier
-/// comes by, or its marker: neither stops that mutator, so both leave the lock out until it is given back.
+/// A mutator of another heap writes to an empty lock in a box or a list of this heap's object,
+/// while this heap's verifier comes by, or its marker: neither stops that mutator, so both leave
+/// the lock out until it is given back.
 pub(crate) fn another_heaps_writer_is_left_out() {
     for marks in [false, true] {
         let (first, second) = (quiet_heap(), quiet_heap());

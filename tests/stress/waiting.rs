@@ -1,5 +1,5 @@
-//! Those who wait in lines: what must hold when a future or a waker is not as it should be. Each of these runs on one thread
-//! and is about one rule, which debug builds check wherever somebody comes by.
+//! Waiters in queues: what must hold if a future or a waker misbehaves. Each test runs on one
+//! thread and is about one rule, which debug builds check wherever a thread passes.
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;

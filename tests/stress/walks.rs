@@ -1,5 +1,5 @@
-//! What looks at the heap beside the markers, and what is left behind: walks of the verifier while somebody writes, and
-//! the slots of roots that go elsewhere.
+//! Walks over the heap beside the markers, and what they leave behind: walks of the verifier while
+//! a thread writes, and the slots of roots that move elsewhere.
 
 #![allow(dead_code, reason = "each test program runs a part of these")]
 
@@ -39,8 +39,8 @@ impl Watch {
     }
 }
 
-// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in `Arc`s. 4. true, so that it is traced. 5. it ends the process instead of
-// unwinding.
+// SAFETY: 1. 3. 6. no `Gc` inside. 2. atomics in `Arc`s. 4. true, so that it is traced. 5. it ends
+// the process instead of unwinding.
 unsafe impl Trace for Watch {
     fn trace(&self, _: &mut Tracer<'_>) {
         self.looks.fetch_add(1, Ordering::SeqCst);
@@ -69,7 +69,8 @@ fn watched<'gc>(watch: &Watch) -> Watched<'gc> {
     }
 }
 
-/// A thread verifies in the middle of its own write; afterwards, and when guards were forgotten, everything is looked at.
+/// A thread verifies in the middle of its own write; afterwards, and when guards were forgotten,
+/// everything is looked at.
 #[allow(clippy::mem_forget, reason = "forgotten guards are a part of it")]
 pub(crate) fn what_this_thread_writes_is_left_out() {
     let heap = heap();
@@ -115,7 +116,8 @@ pub(crate) fn what_this_thread_writes_is_left_out() {
     }
 }
 
-/// Threads verify at the same time, each in the middle of a write: one of them looks while the others wait for their turn.
+/// Threads verify at the same time, each in the middle of a write: one of them looks while the
+/// others wait for their turn.
 pub(crate) fn threads_verify_in_the_middle_of_writes() {
     let heap = heap();
     std::thread::scope(|s| {
@@ -143,7 +145,8 @@ pub(crate) fn threads_verify_in_the_middle_of_writes() {
     });
 }
 
-/// A thread waits for the marker inside an allocation, in the middle of a write; marks are verified when marking ends.
+/// A thread waits for the marker inside an allocation, in the middle of a write; marks are verified
+/// when marking ends.
 pub(crate) fn marks_are_verified_in_the_middle_of_writes() {
     #[derive(Trace)]
     struct Node<'gc>(GcCell<'gc, Node<'gc>>, [u64; 6]);
@@ -178,7 +181,8 @@ pub(crate) fn marks_are_verified_in_the_middle_of_writes() {
     assert!(watch.looks() > 0);
 }
 
-/// One thread makes roots, another one drops them; in the end there are as many blocks as for what lives at once.
+/// One thread makes roots, another one drops them; in the end there are as many blocks as for what
+/// lives at once.
 #[cfg(feature = "internals")]
 pub(crate) fn roots_that_go_elsewhere_leave_no_slots_behind() {
     use std::sync::mpsc::sync_channel;
@@ -203,7 +207,8 @@ pub(crate) fn roots_that_go_elsewhere_leave_no_slots_behind() {
             let roots: Vec<_> = (0..ROOTS as u64).map(|n| m.root(m.alloc(n))).collect();
             m.blocking(|| tx.send(roots)).expect("somebody receives");
             m.safepoint();
-            // Three lots are under way at most; without a bound there were 150. 254 roots fit into a block.
+            // Three lots are under way at most; without a bound there were 150. 254 roots fit into
+            // a block.
             assert!(
                 root_blocks(&heap) < 8 * ROOTS / 254,
                 "{} blocks",

@@ -1,5 +1,5 @@
-//! A small executor for tests of futures: threads, one queue, no fairness worth speaking of. A test that hangs is
-//! ended by its watchdog.
+//! A small executor for tests of futures: threads, one queue, and hardly any fairness. A watchdog
+//! ends a test that hangs.
 
 #![allow(dead_code, reason = "each test uses a part")]
 

@@ -1,4 +1,5 @@
-//! Wakers of a foreign executor: what they do when they are cloned, woken or dropped is up to a test.
+//! Wakers of a foreign executor. A test decides what they do when they are cloned, woken or
+//! dropped.
 
 #![allow(dead_code, reason = "each test uses a part")]
 

@@ -1,14 +1,18 @@
 //! The clocks of the tests, in one place.
 //!
-//! **No test judges by wall time.** How long something takes depends on what else the machine does; a test counts, compares
-//! with a control in the same run, or uses the processor clock of a thread. What looks at the wall clock is here, and is one of
-//! these:
-//! - a watchdog ([`within`], [`until`], [`Watch`]): it ends a test that hangs, with a message. It waits for [`PATIENCE`] at
-//!   least, thousands of times what anything here takes, and is no judgement: what comes late is right.
-//! - a stretch ([`Stretch`]): how long a random test goes on, so how much it tries. Nothing is concluded from its end.
-//! - a lower bound ([`Stopwatch`]): a sleep is not shorter than asked, however busy the machine is.
+//! **No test judges by wall time.** How long something takes depends on what else the machine does.
+//! A test counts, compares with a control in the same run, or uses the processor clock of a thread.
+//! All code that looks at the wall clock is here, and is one of these:
 //!
-//! `tests/no_wall_time.rs` holds the rule.
+//! - A watchdog ([`within`], [`until`], [`Watch`]) ends a test that hangs, with a message. It waits
+//!   for at least [`PATIENCE`], which is thousands of times what anything here takes. It is no
+//!   judgement: a late result is right.
+//! - A stretch ([`Stretch`]) says how long a random test goes on, and so how much it tries. Its end
+//!   proves nothing.
+//! - A lower bound ([`Stopwatch`]): a sleep is not shorter than requested, however busy the machine
+//!   is.
+//!
+//! `tests/no_wall_time.rs` checks the rule.
 
 #![allow(
     dead_code,
@@ -59,8 +63,8 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Runs `body`; a process that hangs is ended with a message, so that a deadlock is a failure and not a silence. `limit` counts
-/// where it is longer than [`PATIENCE`].
+/// Runs `body`; a process that hangs is ended with a message, so that a deadlock is a failure and
+/// not a silence. `limit` counts where it is longer than [`PATIENCE`].
 pub(crate) fn within<R>(limit: Duration, body: impl FnOnce() -> R) -> R {
     let limit = limit.max(PATIENCE);
     let done = Arc::new(AtomicBool::new(false));

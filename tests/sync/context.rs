@@ -186,7 +186,8 @@ fn a_long_chain_ends_and_goes_without_recursion() {
     drop(last);
 }
 
-/// Go's `TestSimultaneousCancels` and more: contexts come and go below one that is cancelled meanwhile.
+/// Go's `TestSimultaneousCancels` and more: contexts come and go below one that is cancelled
+/// meanwhile.
 #[test]
 fn children_come_and_go_while_the_parent_is_cancelled() {
     for _ in 0..20 {

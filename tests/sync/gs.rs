@@ -1,4 +1,4 @@
-//! All of them between Gs of a runtime.
+//! All of these between the Gs of a runtime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,7 +56,8 @@ fn gs_share_everything() {
     outcome.expect("no deadlock");
 }
 
-/// One P: a G that never has to wait makes room nevertheless, whatever it is that it never waits for.
+/// One P: a G that never has to wait makes room nevertheless, whatever it is that it never waits
+/// for.
 #[test]
 fn a_g_that_gets_everything_at_once_makes_room() {
     for what in 0..6 {

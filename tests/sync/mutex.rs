@@ -98,7 +98,8 @@ fn many_tasks_lock_and_try() {
     assert!(*mutex.try_lock().expect("free") >= 6660);
 }
 
-/// Go's `TestMutexFairness`: one holds the lock most of the time, the other gets it ten times nevertheless.
+/// Go's `TestMutexFairness`: one holds the lock most of the time, the other gets it ten times
+/// nevertheless.
 #[test]
 fn who_takes_the_lock_again_and_again_does_not_keep_it() {
     let mutex = Arc::new(Mutex::new(()));
@@ -120,7 +121,8 @@ fn who_takes_the_lock_again_and_again_does_not_keep_it() {
     let turns = turns.load(Ordering::Relaxed);
     stop.store(true, Ordering::Relaxed);
     hog.join().unwrap();
-    // Whoever waits a millisecond is next: some ten turns of the other, and more where this thread waits for a processor.
+    // Whoever waits a millisecond is next: some ten turns of the other, and more where this thread
+    // waits for a processor.
     assert!(turns < 50_000, "ten turns against {turns}");
 }
 

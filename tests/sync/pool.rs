@@ -1,4 +1,5 @@
-//! `Pool`. That objects go after two collections is tested beside it.
+//! `Pool`. The tests in `src/sched/sync/pool.rs` check that values are dropped after two
+//! collections.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};

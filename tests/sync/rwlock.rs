@@ -51,7 +51,8 @@ fn all_readers_are_inside_at_once() {
     }
 }
 
-/// Go's `HammerRWMutex`: a reader weighs 1 and a writer 10,000. `give_up`: half of them do not wait to the end.
+/// Go's `HammerRWMutex`: a reader weighs 1 and a writer 10,000. `give_up`: half of them do not wait
+/// to the end.
 fn hammer(give_up: bool) {
     const WRITER: i32 = 10_000;
     let lock = Arc::new(RwLock::new(0_u64));

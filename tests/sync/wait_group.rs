@@ -8,7 +8,8 @@ use greywave::WaitGroup;
 
 use crate::support::{ByHand, Executor, block_on, yield_now};
 
-/// Go's `testWaitGroup`: tasks wait for all, then all wait for the tasks; the groups are used again.
+/// Go's `testWaitGroup`: tasks wait for all, then all wait for the tasks; the groups are used
+/// again.
 #[test]
 fn tasks_wait_for_all_and_all_for_the_tasks() {
     const TASKS: usize = 16;

@@ -1,5 +1,5 @@
-//! In a covariant parameter a lifetime may shrink. One function for each covariant row of the table in `tests/variance.rs`;
-//! that they compile is the test.
+//! In a covariant parameter a lifetime may shrink. There is one function for each covariant row of
+//! the table in `tests/variance.rs`; the test is that they compile.
 
 use greywave::__private::Counting;
 use greywave::*;

@@ -1,4 +1,5 @@
-//! What only a word leads to is kept: in each kind of place, and when it is moved away before a marker has seen it.
+//! An object that only a word leads to is kept alive, in each kind of place, even if the word is
+//! moved before a marker has seen it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use crate::stage::{Gate, Stage, checked};
 use crate::support::Counted;
 use crate::{ITEM, Item, Place, TEXT, UNIT, Unit, Value, item_of, new_item, new_text, text_of};
 
-/// An object that is traced up to its gate: what its words lead to is found only after the gate is open.
+/// An object that is traced up to its gate: what its words lead to is found only after the gate is
+/// open.
 #[derive(Trace)]
 struct Gated<'gc> {
     gate: Gate,

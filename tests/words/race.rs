@@ -1,4 +1,5 @@
-//! Threads pass words around while the collector never rests: each word is somewhere, once, and what it leads to is whole.
+//! Threads pass words around while the collector never rests. Each word is in exactly one place,
+//! and its object is whole.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -41,8 +42,8 @@ fn id_of(word: Value<'_>) -> u64 {
     }
 }
 
-/// Passes words between the shared places, the place of this thread, and its hand; a new word with the same number takes
-/// the place of an old one now and then.
+/// Passes words between the shared places, the place of this thread, and its hand; a new word with
+/// the same number takes the place of an old one now and then.
 fn pass_words(
     m: &mut Mutator,
     places: &Root<GcArray<(), Place<'static>>>,

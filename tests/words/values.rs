@@ -1,4 +1,4 @@
-//! Numbers, immediates and pointers in a word: each is itself again, and nothing else.
+//! Numbers, immediates and pointers in a word: each comes back as itself, and as nothing else.
 
 use greywave::{GcWord, Heap, KindOf, Word, WordKinds};
 

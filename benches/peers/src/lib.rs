@@ -1,8 +1,8 @@
-//! The same programs on several memory managers, one process a measurement.
+//! The same programs on several memory managers, with one process for each measurement.
 //!
-//! [`programs`] says what is measured and drives the threads and the clock; each file of
-//! [`peers`] is one memory manager's way of writing the programs. The Go side is in `go/`.
-//! `run.sh` builds everything, runs it turn by turn and prints the table.
+//! [`programs`] defines what is measured, and drives the threads and the clock. Each file of
+//! [`peers`] writes the programs for one memory manager. The Go side is in `go/`. `run.sh` builds
+//! everything, runs it in turn, and prints the table.
 
 #![allow(
     dead_code,

@@ -1,4 +1,4 @@
-//! What is printed of a measurement, and how memory is read.
+//! The output of a measurement, and how memory is read.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The memory managers: in each file one, and the programs written as its users would.
+//! The memory managers: each has a file, with the programs written as its users would write them.
 
 pub mod arc;
 pub mod boa;

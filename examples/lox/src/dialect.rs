@@ -8,7 +8,7 @@ pub enum Dialect {
     /// "Crafting Interpreters".
     #[default]
     Book,
-    /// The `loxcraft` crate: names types in its errors, prints `<class Foo>` for a class, and evaluates the value of a
-    /// field's assignment before the object.
+    /// The `loxcraft` crate: names types in its errors, prints `<class Foo>` for a class, and
+    /// evaluates the value of a field's assignment before the object.
     Loxcraft,
 }

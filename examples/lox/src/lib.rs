@@ -1,4 +1,5 @@
-//! The Lox language on greywave. The page `greywave::guide::virtual_machines` follows it step by step.
+//! The Lox language on greywave. The page `greywave::guide::virtual_machines` follows it step by
+//! step.
 
 mod compile;
 mod dialect;

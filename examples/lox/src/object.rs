@@ -1,7 +1,7 @@
 //! The objects of the language, each an object of the heap.
 //!
-//! What never changes is a plain field. What changes is a [`Slot`] or a cell of greywave, so that other threads and
-//! the marker may read it meanwhile.
+//! What never changes is a plain field. What changes is a [`Slot`] or a cell of greywave, so that
+//! other threads and the marker may read it meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -15,7 +15,8 @@ use crate::shape::Shape;
 use crate::thread::{ChannelSync, ThreadSync};
 use crate::value::{Slot, Value};
 
-/// A string: its hash and its UTF-8 bytes. Strings of one program with the same text are one object.
+/// A string: its hash and its UTF-8 bytes. Strings of one program with the same text are one
+/// object.
 pub(crate) type Text = GcArray<u64, u8>;
 
 /// A global variable.

@@ -1,8 +1,9 @@
 //! The instructions: eight bytes each, operands are registers of the frame.
 //!
-//! A frame's registers are its part of the operand stack: the callee or `this` in register 0, then parameters and
-//! locals in the order of their declaration, then temporaries. The compiler knows the depth of the stack at every
-//! instruction, so none of them moves a stack pointer, and an operand that is a local is read where it is.
+//! A frame's registers are its part of the operand stack: the callee or `this` in register 0, then
+//! parameters and locals in the order of their declaration, then temporaries. The compiler knows
+//! the depth of the stack at every instruction, so none of them moves a stack pointer, and an
+//! operand that is a local is read where it is.
 
 /// A register of the frame.
 pub(crate) type Reg = u16;

@@ -1,5 +1,5 @@
-//! What the functions of one program have in common: strings, global variables, and how a compiled function is put
-//! into the heap.
+//! What the functions of one program have in common: strings, global variables, and how a compiled
+//! function is put into the heap.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;

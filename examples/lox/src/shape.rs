@@ -1,12 +1,12 @@
 //! Shapes: which fields an object has, and in which of its slots.
 //!
-//! Objects of a class that got the same fields in the same order have the same shape. A place in the code that uses a
-//! property remembers the shape it saw and what it found ([`Site::cache`]); when the next object has that shape, no
-//! name is compared.
+//! Objects of a class that got the same fields in the same order have the same shape. A place in
+//! the code that uses a property remembers the shape it saw and what it found ([`Site::cache`]);
+//! when the next object has that shape, no name is compared.
 //!
-//! Threads may add fields to one object at the same time. A field is added by an exchange of the shape, so each gets
-//! a slot of its own; slots never move. Between the exchange and the first store the slot is `Undefined`, and a reader
-//! takes the field for one that is not there yet.
+//! Threads may add fields to one object at the same time. A field is added by an exchange of the
+//! shape, so each gets a slot of its own; slots never move. Between the exchange and the first
+//! store the slot is `Undefined`, and a reader takes the field for one that is not there yet.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -104,9 +104,10 @@ impl<'gc> Shape<'gc> {
     }
 }
 
-// ---- caches --------------------------------------------------------------------------------------------------------
+// ---- caches -------------------------------------------------------------------------------------
 
-/// In a cache word: the index is a method's, not a slot's. The word is the id of a shape (or class), this, an index.
+/// In a cache word: the index is a method's, not a slot's. The word is the id of a shape (or
+/// class), this, an index.
 const METHOD: u64 = 1 << 31;
 
 fn cache_word(id: u32, index: usize, flags: u64) -> u64 {
@@ -227,7 +228,7 @@ impl<'gc> Class<'gc> {
     }
 }
 
-// ---- fields --------------------------------------------------------------------------------------------------------
+// ---- fields -------------------------------------------------------------------------------------
 
 /// A new object of the class, without fields.
 #[inline]

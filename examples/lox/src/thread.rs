@@ -1,7 +1,8 @@
 //! What is beyond Lox: threads over one heap, and channels between them.
 //!
-//! A native function never waits itself. It says what is to be waited for ([`Wait`]), the interpreter leaves its stack
-//! to the collector, waits as a blocked mutator, and calls the function again.
+//! A native function never waits itself. It says what is to be waited for ([`Wait`]), the
+//! interpreter leaves its stack to the collector, waits as a blocked mutator, and calls the
+//! function again.
 
 use std::fmt;
 use std::io::Write;
@@ -80,7 +81,8 @@ impl Shared {
         output.write_all(b"\n")
     }
 
-    /// Ends the program's threads and waits for them. Not on an attached thread, which they would wait for.
+    /// Ends the program's threads and waits for them. Not on an attached thread, which they would
+    /// wait for.
     pub(crate) fn stop(&self) {
         // Relaxed: as in `is_stopping`.
         self.stopping.store(true, Ordering::Relaxed);
@@ -103,7 +105,7 @@ impl Shared {
     }
 }
 
-// ---- threads -------------------------------------------------------------------------------------------------------
+// ---- threads ------------------------------------------------------------------------------------
 
 /// Whether a thread has ended.
 #[derive(Debug, Default)]
@@ -199,7 +201,7 @@ pub(crate) fn join<'gc>(
     }
 }
 
-// ---- channels ------------------------------------------------------------------------------------------------------
+// ---- channels -----------------------------------------------------------------------------------
 
 /// The part of a channel that is not in the heap.
 #[derive(Debug)]
@@ -252,7 +254,8 @@ pub(crate) fn new_channel<'gc>(
         not_empty: Condvar::new(),
     });
     let mut channels = lock(&shared.channels);
-    // Looked at under the lock that `stop` takes afterwards: it sees either the request or the channel.
+    // Looked at under the lock that `stop` takes afterwards: it sees either the request or the
+    // channel.
     if shared.is_stopping() {
         return Err(Box::new(RuntimeError::Stopped));
     }

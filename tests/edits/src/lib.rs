@@ -1,4 +1,5 @@
-//! An attribute macro that changes a type below a derive: what the derive has seen is not what is compiled.
+//! An attribute macro that changes a type below a derive: what the derive has seen is not what is
+//! compiled.
 
 use proc_macro::TokenStream;
 

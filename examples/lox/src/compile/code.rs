@@ -1,4 +1,5 @@
-//! The code of one function while it grows: registers, jumps, and what is folded into the instruction before.
+//! The code of one function while it grows: registers, jumps, and what is folded into the
+//! instruction before.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -83,7 +84,7 @@ impl Function {
 pub(super) struct PendingJump(usize);
 
 impl Compiler<'_> {
-    // ---- instructions ------------------------------------------------------------------------------------------
+    // ---- instructions ---------------------------------------------------------------------------
 
     pub(super) fn emit(&mut self, op: Op) {
         let line = self.place.previous.line;
@@ -118,10 +119,11 @@ impl Compiler<'_> {
         self.function().depth.saturating_sub(1) as Reg
     }
 
-    // ---- operands ------------------------------------------------------------------------------------------------
+    // ---- operands -------------------------------------------------------------------------------
 
-    /// Gives the last register back and tells where its value is: there, or in the local that it was copied from by
-    /// the instruction before. For an operand that is read by the very next instruction.
+    /// Gives the last register back and tells where its value is: there, or in the local that it
+    /// was copied from by the instruction before. For an operand that is read by the very next
+    /// instruction.
     pub(super) fn take_operand(&mut self) -> Reg {
         let top = self.top();
         let function = self.function();
@@ -136,8 +138,8 @@ impl Compiler<'_> {
         copied.unwrap_or(top)
     }
 
-    /// As [`take_operand`](Self::take_operand), for an operand that is read after more code: only if it is in a local
-    /// that is never assigned to.
+    /// As [`take_operand`](Self::take_operand), for an operand that is read after more code: only
+    /// if it is in a local that is never assigned to.
     pub(super) fn take_stable_operand(&mut self) -> Option<Reg> {
         let top = self.top();
         let src = match self.function().last() {
@@ -147,7 +149,8 @@ impl Compiler<'_> {
         self.is_stable(src).then(|| self.take_operand())
     }
 
-    /// If the last register was just given a whole number that an instruction can hold, gives both back.
+    /// If the last register was just given a whole number that an instruction can hold, gives both
+    /// back.
     pub(super) fn take_small_number(&mut self) -> Option<i16> {
         let top = self.top();
         let function = self.function();
@@ -212,7 +215,7 @@ impl Compiler<'_> {
         self.pop();
     }
 
-    // ---- jumps -----------------------------------------------------------------------------------------------------
+    // ---- jumps ----------------------------------------------------------------------------------
 
     pub(super) fn emit_jump(&mut self, op: Op) -> PendingJump {
         self.emit(op);
@@ -274,7 +277,7 @@ impl Compiler<'_> {
         function.label = function.label.min(start);
     }
 
-    // ---- tables ----------------------------------------------------------------------------------------------------
+    // ---- tables ---------------------------------------------------------------------------------
 
     fn constant(&mut self, key: ConstantKey, constant: Constant) -> u16 {
         let function = self.function();
@@ -343,7 +346,7 @@ impl Compiler<'_> {
         })
     }
 
-    // ---- the whole -------------------------------------------------------------------------------------------------
+    // ---- the whole ------------------------------------------------------------------------------
 
     /// Register 0: the callee, or `this`.
     pub(super) fn reserve_callee(&mut self) {

@@ -132,7 +132,7 @@ impl<'src> Compiler<'src> {
         }
     }
 
-    // ---- operands ------------------------------------------------------------------------------------------------
+    // ---- operands -------------------------------------------------------------------------------
 
     fn literal(&mut self, op: impl FnOnce(Reg) -> Op) {
         let dst = self.push();
@@ -219,7 +219,7 @@ impl<'src> Compiler<'src> {
         }
     }
 
-    // ---- operators -------------------------------------------------------------------------------------------------
+    // ---- operators ------------------------------------------------------------------------------
 
     fn unary(&mut self) {
         let operator = self.place.previous;
@@ -366,7 +366,8 @@ impl<'src> Compiler<'src> {
         self.note_field(object, name);
     }
 
-    /// A field of the object in this register is set: if that is `this`, the class will want room for it.
+    /// A field of the object in this register is set: if that is `this`, the class will want room
+    /// for it.
     fn note_field(&mut self, object: Reg, name: &Rc<str>) {
         let kind = self.function().kind;
         if object == 0

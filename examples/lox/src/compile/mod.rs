@@ -1,8 +1,8 @@
 //! The compiler: from source text to [`Proto`]s in one pass, without a syntax tree.
 //!
-//! It runs twice over a source. The first run is a survey: which variables are captured by closures, and which are
-//! assigned to after their declaration. The second makes the code, and knows at a variable's declaration whether it
-//! needs a box on the heap (see `scope.rs`).
+//! It runs twice over a source. The first run is a survey: which variables are captured by
+//! closures, and which are assigned to after their declaration. The second makes the code, and
+//! knows at a variable's declaration whether it needs a box on the heap (see `scope.rs`).
 
 mod code;
 mod expr;
@@ -19,7 +19,8 @@ use crate::scan::{Scanner, Token, TokenKind};
 pub(crate) use code::MAX_REGISTERS;
 use code::{Function, FunctionKind};
 
-/// Expressions and statements inside each other; a level takes a few hundred bytes of the machine stack.
+/// Expressions and statements inside each other; a level takes a few hundred bytes of the machine
+/// stack.
 const MAX_NESTING: usize = 400;
 
 /// Compiles a script.
@@ -126,7 +127,7 @@ impl<'src> Compiler<'src> {
         self.finish_function()
     }
 
-    // ---- tokens ----------------------------------------------------------------------------------------------
+    // ---- tokens ---------------------------------------------------------------------------------
 
     fn advance(&mut self) {
         self.place.previous = self.place.current;
@@ -163,7 +164,7 @@ impl<'src> Compiler<'src> {
         self.place.previous.text.into()
     }
 
-    // ---- errors ----------------------------------------------------------------------------------------------
+    // ---- errors ---------------------------------------------------------------------------------
 
     fn error(&mut self, mistake: Mistake) {
         self.error_at(self.place.previous, mistake);
@@ -223,7 +224,7 @@ impl<'src> Compiler<'src> {
         self.nesting -= 1;
     }
 
-    // ---- the function being compiled ---------------------------------------------------------------------------
+    // ---- the function being compiled ------------------------------------------------------------
 
     fn function(&mut self) -> &mut Function {
         let last = self.functions.len() - 1;
@@ -282,7 +283,8 @@ mod tests {
         );
     }
 
-    // A scanner's error directly after another error is part of the same panic, hence the statement between.
+    // A scanner's error directly after another error is part of the same panic, hence the statement
+    // between.
     #[test]
     fn every_statement_may_report_one_error() {
         assert_eq!(

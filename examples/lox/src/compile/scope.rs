@@ -1,9 +1,10 @@
 //! Local and captured variables.
 //!
-//! A local lives in a register, on the operand stack. A closure that captures it takes a copy of the value if the
-//! variable is never assigned to after its declaration. Otherwise the variable is *boxed*: it lives in a box on the
-//! heap from its declaration on, the register holds the box, and closures share it. (An upvalue that stays on the
-//! stack until its function returns could not be reached by a closure that another thread calls.)
+//! A local lives in a register, on the operand stack. A closure that captures it takes a copy of
+//! the value if the variable is never assigned to after its declaration. Otherwise the variable is
+//! *boxed*: it lives in a box on the heap from its declaration on, the register holds the box, and
+//! closures share it. (An upvalue that stays on the stack until its function returns could not be
+//! reached by a closure that another thread calls.)
 
 use std::rc::Rc;
 
@@ -68,8 +69,8 @@ impl Compiler<'_> {
         self.function().scope_depth == 0
     }
 
-    /// Declares a local in the register that is taken next. `late`: closures that capture it are made before it gets
-    /// its value, as with the name of a function.
+    /// Declares a local in the register that is taken next. `late`: closures that capture it are
+    /// made before it gets its value, as with the name of a function.
     pub(super) fn declare_local(&mut self, name: &Rc<str>, late: bool) {
         let number = self.declared;
         self.declared += 1;
@@ -145,7 +146,7 @@ impl Compiler<'_> {
         local.is_some_and(|(number, boxed)| !boxed && !self.facts.assigned.contains(&number))
     }
 
-    // ---- names -------------------------------------------------------------------------------------------------
+    // ---- names ----------------------------------------------------------------------------------
 
     fn resolve(&mut self, name: &Rc<str>) -> Variable {
         let innermost = self.functions.len() - 1;
@@ -229,7 +230,8 @@ impl Compiler<'_> {
         });
     }
 
-    /// Compiles an expression and assigns its value to the variable. The value stays in the register it is in.
+    /// Compiles an expression and assigns its value to the variable. The value stays in the
+    /// register it is in.
     pub(super) fn set_variable(&mut self, name: &Rc<str>) {
         let variable = self.resolve(name);
         self.expression();

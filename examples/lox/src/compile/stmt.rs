@@ -68,7 +68,7 @@ impl Compiler<'_> {
         self.expect(TokenKind::RightBrace, "Expect '}' after block.");
     }
 
-    // ---- declarations --------------------------------------------------------------------------------------------
+    // ---- declarations ---------------------------------------------------------------------------
 
     fn variable_declaration(&mut self) {
         let name = self.identifier("Expect variable name.");
@@ -113,7 +113,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Emits `make` with the register that the declared value is to be put into, and puts it where it belongs.
+    /// Emits `make` with the register that the declared value is to be put into, and puts it where
+    /// it belongs.
     fn define_late(&mut self, target: &Target, make: impl FnOnce(Reg) -> Op) {
         if let Target::Register(dst) = *target {
             self.emit(make(dst));
@@ -240,7 +241,7 @@ impl Compiler<'_> {
         self.pop();
     }
 
-    // ---- statements ------------------------------------------------------------------------------------------------
+    // ---- statements -----------------------------------------------------------------------------
 
     fn expression_statement(&mut self) {
         self.expression();

@@ -1,4 +1,5 @@
-//! The slow halves of instructions: errors, strings, printing, and everything that is not done often.
+//! The slow halves of instructions: errors, strings, printing, and everything that is not done
+//! often.
 
 use greywave::{Gc, Mutator};
 

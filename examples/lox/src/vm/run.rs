@@ -1,7 +1,8 @@
 //! The interpreter: one function, one loop, one `match`.
 //!
-//! It runs inside an open `Frame`, with a `&Mutator`: every pointer it holds is good until it returns. It returns at a
-//! safepoint that is due, at a wait, at the end, and at an error, having put everything into the frame.
+//! It runs inside an open `Frame`, with a `&Mutator`: every pointer it holds is good until it
+//! returns. It returns at a safepoint that is due, at a wait, at the end, and at an error, having
+//! put everything into the frame.
 
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ pub(crate) fn run<'m>(m: &'m Mutator, stack: &mut Stack<'m>, shared: &Arc<Shared
     let mut code = &*function.code;
     let mut w = window(values, base);
 
-    /// A register. The mask costs less than a check, and changes nothing: the compiler gives out no others.
+    /// A register. The mask costs less than a check, and changes nothing: the compiler gives out no
+    /// others.
     macro_rules! reg {
         ($reg:expr) => {
             w[usize::from($reg) & (MAX_REGISTERS - 1)]

@@ -58,7 +58,8 @@ pub(crate) fn own_cases() -> Vec<Case> {
     cases(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs"))
 }
 
-/// The programs of the `loxcraft` crate, from the registry's copy of it; `None` if it cannot be had.
+/// The programs of the `loxcraft` crate, from the registry's copy of it; `None` if it cannot be
+/// had.
 pub(crate) fn loxcraft_cases() -> Option<Vec<Case>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--manifest-path"])

@@ -1,4 +1,5 @@
-//! Runs benchmarks on two interpreters, turn by turn, and prints a table: processor time and peak memory.
+//! Runs benchmarks on two interpreters, turn by turn, and prints a table: processor time and peak
+//! memory.
 //!
 //! ```text
 //! compare ROUNDS LOX LOXCRAFT SCRIPT..
