@@ -1,4 +1,15 @@
 //! Objects of variable length: slices, `str`, and `GcArray`, which a thin pointer can address.
+//!
+//! **Claim.** The collector never traces or drops an item that was not made, whatever `f` does.
+//!
+//! **How.** The length of a list is in its slot, and is 0 until all items are written [O2]. `f` may
+//! allocate, and so wait for the end of a cycle; and it may panic. Until the length is set,
+//! `Written` owns the items that exist, and drops them if `f` panics. The layouts are in
+//! `object/type_info.rs`.
+//!
+//! **Why `GcArray`.** A cell holds one word, and a pointer to a slice has two. So `GcArray` keeps
+//! its length in the object, and `Gc<GcArray<H, T>>` is thin. It costs a load of the length, and
+//! saves an interpreter the allocation of a `Vec`.
 
 use std::alloc::Layout;
 use std::any::TypeId;

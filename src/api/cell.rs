@@ -1,4 +1,19 @@
 //! Mutable edges: `GcCell`, and `GcOnce`, which is written once.
+//!
+//! **Claim.** Safe code cannot change an edge past the write barrier, and a race on an edge is
+//! memory-safe.
+//!
+//! **How.** The pointer is private. Each function that stores it takes the mutator, and calls
+//! `before_store` (`gc/barrier.rs`) before the store [G1]. The pointer is an atomic: a store
+//! releases and a load acquires, so a thread that loads it finds the object initialised [G3]. The
+//! marker loads it in the same way.
+//!
+//! **Why it is invariant.** If an edge were covariant in its brand, safe code could shrink a
+//! `GcCell<'static, T>` to a shorter brand, store a pointer of that brand in it, and read it back
+//! as `'static`, past a safepoint.
+//!
+//! **Tried and dropped.** To exchange first and shade the old value afterwards, in `swap` and
+//! `compare_exchange`: the collector may empty the buffer for the last time between the two.
 
 use std::cell::Cell;
 use std::fmt;

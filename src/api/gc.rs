@@ -1,4 +1,14 @@
 //! `Gc`: the pointer.
+//!
+//! **Claim.** A `Gc` is as cheap as a reference, and safe code cannot use it after a safepoint.
+//!
+//! **How.** It is an address with the lifetime of the `&Mutator` that it came from. A safepoint
+//! takes `&mut Mutator`, so no `Gc` is live there, and nothing has to scan machine stacks. It is
+//! covariant, as a reference is, because nothing can be stored through it. It is neither `Send` nor
+//! `Sync`, so that it stays on the thread of its mutator.
+//!
+//! Comparison uses values, as for `Box`, so that a `Gc` can be a key of a map. `ptr_eq` compares
+//! addresses.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;

@@ -1,4 +1,15 @@
 //! `GcChan`: a channel inside the heap, whose items need no roots.
+//!
+//! **Claim.** No item is lost or received twice, and a task that waits holds nothing in the heap.
+//!
+//! **How.** The items are in a `GcLock`. Two channels of tokens do the waiting: one has a token for
+//! each free place, the other one for each item. A sender takes a token of a place, puts the item
+//! into the list, and sends a token of an item; a receiver does the reverse. A task waits only for
+//! a token, which is not in the heap. A token that was taken for nothing goes back, because `make`
+//! has panicked or the lock is refused (`Token`).
+//!
+//! **Why the capacity is at least 1.** Without a buffer the item would wait in the sender, and need
+//! a root.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -46,7 +57,8 @@ struct Tokens {
 ///
 /// let rt = Runtime::builder(&Heap::new()).procs(2).build()?;
 /// let sum = rt.block_on(async {
-///     let jobs: Root<GcChan<'static, Job<'static>>> = with(|m| m.root(m.alloc(GcChan::<Job<'_>>::new(4))));
+///     let jobs: Root<GcChan<'static, Job<'static>>> =
+///         with(|m| m.root(m.alloc(GcChan::<Job<'_>>::new(4))));
 ///     let to = jobs.clone();
 ///     go(async move {
 ///         for number in 0..10 {
@@ -71,7 +83,7 @@ pub struct GcChan<'gc, T> {
 
 impl<'gc, T> GcChan<'gc, T> {
     /// Makes a channel with room for `capacity` items. [`Mutator::alloc`] moves it into the heap.
-    /// O(`capacity`).
+    /// O(1).
     ///
     /// # Panics
     /// If `capacity` is 0, because an item that waits in a sender would need a root. If both sides

@@ -1,7 +1,22 @@
 //! `GcLock`: a value inside the heap that may change in any way.
+//!
+//! **Claim.** Ordinary containers, such as a `Vec` of `Gc`s, may change while a marker runs, and
+//! marking still finds the whole snapshot.
+//!
+//! **How.** The first writer in a cycle reports the old content while it holds the lock [L2]. After
+//! that the content needs no barrier: what it had when marking began is marked, and what is added
+//! could be reached before or is born black. A marker that comes to a lock reads it under a share,
+//! or skips it if it was logged; it never waits. `gc/lock_word.rs` has the word of the lock and its
+//! invariants, `lock_books.rs` what the content owns outside the heap, and `gc/held_locks.rs` which
+//! locks a thread holds.
+//!
+//! **Tried and dropped.** A marker that meets a lock in use would note it and come back. That is
+//! not needed, because the writer has logged the content.
+//!
+//! **The order in `write_guard` and in the guard's drop.** A measure of the content runs user code,
+//! which may unwind. So the guard exists before the first measure, and the unlocking is itself a
+//! value that is dropped.
 
-use std::cell::Cell;
-use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
@@ -20,7 +35,7 @@ use crate::object::trace::{LockView, Rebrand, Trace, Tracer};
 use crate::sys::os_thread::name_of_this_thread;
 use crate::sys::sabotage::{self, Fault};
 use crate::sys::sync::UnsafeCell;
-use crate::sys::thread::{is_on_this_stack, thread_local};
+use crate::sys::thread::is_on_this_stack;
 
 /// A reader-writer lock around any traceable value: a `Vec`, a `HashMap`, an enum.
 ///
@@ -452,69 +467,6 @@ fn tell_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
         // SAFETY: this thread's mutator keeps its collector alive.
         Some(current) => unsafe { &*current.collector }.tell(&event),
         None => tell_without_heap(&event),
-    }
-}
-
-/// Exists while the `Debug` of a lock runs on this thread.
-///
-/// A graph of locks may have cycles, and exponentially many paths. So locks inside locks are shown
-/// to a certain depth and up to a certain number, and `(..)` stands for the others.
-struct Showing;
-
-impl Showing {
-    const DEPTH: u32 = 4;
-    const LOCKS: u32 = 64;
-
-    fn begin() -> Option<Self> {
-        let (depth, locks) = SHOWING.with(Cell::get);
-        if depth == Self::DEPTH || locks == Self::LOCKS {
-            return None;
-        }
-        SHOWING.with(|s| s.set((depth + 1, locks + 1)));
-        Some(Self)
-    }
-}
-
-impl Drop for Showing {
-    fn drop(&mut self) {
-        let (depth, locks) = SHOWING.with(Cell::get);
-        let left = if depth == 1 {
-            (0, 0)
-        } else {
-            (depth - 1, locks)
-        };
-        SHOWING.with(|s| s.set(left));
-    }
-}
-
-thread_local! {
-    /// At how many locks deep this thread shows values, and how many locks it has shown.
-    static SHOWING: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
-}
-
-impl<T: Trace + fmt::Debug> fmt::Debug for ReadGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: Trace + fmt::Debug> fmt::Debug for WriteGuard<'_, '_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: Trace + fmt::Debug> fmt::Debug for GcLock<T> {
-    /// Shows the content, or `<locked>`. Because graphs have cycles, locks inside the content are
-    /// shown four deep, and 64 in all; `(..)` stands for the others.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(_showing) = Showing::begin() else {
-            return f.write_str("GcLock(..)");
-        };
-        match self.try_read() {
-            Some(content) => f.debug_tuple("GcLock").field(&&*content).finish(),
-            None => f.write_str("GcLock(<locked>)"),
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The account of a `GcLock`: the external bytes that are counted for its content. [O5] of
-//! `object/counting.rs`.
+//! The account of a `GcLock`: the external bytes that are counted for its content. It is the
+//! account of [O5] in `object/counting.rs`.
 //!
 //! The account is opened when the lock becomes part of an object, and closed when the object is
 //! dropped. A lock that is not part of an object has no account: one on a stack, in a frame, or in

@@ -13,6 +13,7 @@ pub(crate) mod gc_chan;
 pub(crate) mod heap;
 pub(crate) mod lock;
 mod lock_books;
+mod lock_debug;
 pub(crate) mod mutator;
 mod poll;
 #[doc(hidden)]

@@ -1,4 +1,19 @@
 //! `Root` and `WeakRoot`: owned handles that refer to an object across safepoints and threads.
+//!
+//! **Claim.** A root may be made, used and dropped in any order with cycles and with the end of its
+//! heap. To make or drop one usually takes no lock.
+//!
+//! **How.** A root is a slot in a block of the root table (`gc/roots.rs`), and a block lives as
+//! long as a handle uses it, so a root may outlive the heap. On a thread with a running mutator of
+//! the heap, a drop shades the object while marking runs (the deletion barrier) and gives the slot
+//! to the mutator's free list. On any other thread it only sets a flag; the slot stays a root until
+//! the collector takes it back.
+//!
+//! `Root::get` compares the numbers of the two heaps, which replaces a generative brand, and gives
+//! the address the brand of the mutator.
+//!
+//! **Tried and dropped.** A list of dropped roots that are freed after marking, without a barrier:
+//! a loop that makes and drops roots then takes ever new slots, and a lock for each drop.
 
 use std::fmt;
 use std::mem::ManuallyDrop;

@@ -1,4 +1,12 @@
 //! The statistics of a heap.
+//!
+//! **Claim.** To read them stops no thread, and takes time in proportion to the number of span
+//! classes.
+//!
+//! **How.** Mutators keep counts of their own and add them to those of the heap when they take a
+//! run of slots. So the values lag, and two of them may be of different moments.
+//! `HeapStats::metrics` lists them under names that do not change: a field's name with the prefix
+//! `greywave_`.
 
 use std::fmt;
 

@@ -1,4 +1,15 @@
 //! Weak references.
+//!
+//! **Claim.** An upgrade never returns a dead object, and marking never misses an object that an
+//! upgrade has returned.
+//!
+//! **How.** A weak reference is a pointer to a weak cell, a small object of its own that the
+//! collector clears, and the address of the object. `upgrade` reads the weak state before the
+//! cell's target [V2], and then decides by the state: `gc/weak.rs` has the table of states, and the
+//! invariants. It loops if the state changed meanwhile.
+//!
+//! `ptr_eq` compares more than addresses, because a slot is given to another object when its object
+//! has died [V4] [V5].
 
 use std::fmt;
 use std::marker::PhantomData;

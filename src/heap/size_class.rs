@@ -1,5 +1,5 @@
-//! Size classes: which slot an object gets whose type has no span class of its own, and how many
-//! pages a span of any slot size takes.
+//! Size classes: the slots of objects whose types have no span class of their own, and the number
+//! of pages of a span of any slot size.
 //!
 //! The allocator asks with a size and an alignment, and gets a [`SizeClass`]. It also asks
 //! `span_pages`, usually at compile time, for the exact size of every Rust type.
@@ -27,8 +27,9 @@
 //! **How `span_pages` chooses.** The tail of a span is lost in every span; the unused slots are
 //! lost once for each size in use. The span gets one more page if that lowers the tail by at least
 //! 1/128 of the span, and in any case the tail is at most 1/8. Over all slot sizes (log-uniform)
-//! 1.3 % is lost, in spans of 2.7 pages on average. The fewest pages with a tail of at most 1/8
-//! would lose 3.1 % in 1.8 pages; the least tail would lose 0.9 % in 4.7.
+//! 1.3 % is lost, in spans of 2.7 pages on average. Spans with the fewest
+//! pages that keep the tail at 1/8 would lose 3.1 %, in 1.8 pages; spans with the least tail would
+//! lose 0.9 %, in 4.7 pages.
 //!
 //! **Invariants**
 //! - [Z1] Sizes rise strictly, start at 8 and end at 32,768; all are multiples of 8.

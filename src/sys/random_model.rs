@@ -1,10 +1,9 @@
 //! What every shuttle model needs: how often it runs, under which schedules, and with which fault.
 //!
-//! The test of a model fixes a number of schedules, which `GREYWAVE_SHUTTLE_FACTOR` (1) multiplies.
-//! Half of the schedules choose a thread at random at each step. The others run the thread with the
-//! highest priority, and take that priority from it at a few random steps (Burckhardt et al. 2010,
-//! PCT); they reach cases in which one thread is far behind.
-//!
+//! The test of a model fixes a number of schedules, which `GREYWAVE_SHUTTLE_FACTOR` multiplies (1
+//! if it is not set). Half of the schedules choose a thread at random at each step. The others run
+//! the thread with the highest priority, and take that priority from it at a few random steps
+//! (Burckhardt et al. 2010, PCT); they reach cases in which one thread is far behind.
 //! A failure prints its schedule. If `GREYWAVE_SHUTTLE_REPLAY` names a file with that text, the
 //! test runs that schedule and no other: a model takes its time and its random numbers from the
 //! schedule. `SHUTTLE_RANDOM_SEED` fixes which schedules are tried.

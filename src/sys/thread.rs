@@ -1,4 +1,11 @@
 //! This crate's threads, and the number of processors.
+//!
+//! **Claim.** No thread waits for ever for a thread of this crate that has panicked, and the stacks
+//! of these threads are as large as the main thread's.
+//!
+//! **How.** A panic on such a thread ends the process. User code on it runs inside a guard
+//! (`sys/quiet.rs`), so the panic is one of this crate. [`stack_size`] says why the stacks are that
+//! large. If the system has no room for such a stack, the thread gets a small one.
 
 #[cfg(feature = "sched")]
 mod sleep;

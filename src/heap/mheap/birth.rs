@@ -1,6 +1,13 @@
 //! The birth and death of spans. Their pages come from a mutator's page cache or from the page
-//! heap, for which the arena grows, and they go back to the page heap. This file decides how many
-//! pages may be in use [H6].
+//! heap, for which the arena grows, and they go back to the page heap.
+//!
+//! **Claim.** No more pages are in use than the hard limit allows [H6], and a request fails only if
+//! there is no room for it.
+//!
+//! **How.** All pages are taken under the lock of the page heap. A mutator takes a page cache only
+//! if a whole group fits below the limit. Pages that are on their way to the system count as free,
+//! so a request that finds nothing else waits for them. The arena grows in steps of 4 MiB, or by
+//! what the request needs if the system grants no more.
 
 use super::{LAST_PART, MHeap, OutOfPages, Shortage};
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
