@@ -1,5 +1,17 @@
 //! The settings of a heap. A call on the builder overrides the environment, which overrides the
 //! defaults.
+//!
+//! **Claim.** A value that cannot be read is never ignored: the error names the setting, the value,
+//! and what is allowed.
+//!
+//! **How.** `build` reads the environment once, through a function that a test can replace. `read`
+//! parses a variable, and refuses what it cannot parse.
+//!
+//! **The default reservation.** A large reservation costs nothing but address space, and a heap
+//! that has one needs no other limit. But a process has 2^47 bytes of it, and may have many heaps
+//! or an `RLIMIT_AS`. So each heap takes at most a part of what the others have left ([`SHARE`]).
+//! If the system refuses that, the builder halves the size until it fits, and keeps it only if as
+//! much again is left for the rest of the process.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,15 @@
 //! `Heap`, the handle to a heap.
+//!
+//! **Claim.** A heap ends when the program can no longer use it, and not before: with its last
+//! `Heap` and its last `Mutator`. Every object is dropped by then.
+//!
+//! **How.** Programs and mutators share a [`Handle`], and only the handle's drop ends the
+//! collector. The collector's thread, workers and roots share the `Collector` behind it, so they do
+//! not keep the heap going. If the last handle is dropped inside an object's destructor, the drop
+//! runs on the collector's own thread, which cannot wait for itself; it is told to end instead.
+//!
+//! **The place of a mutator.** `attach` gives a mutator to the caller, who can leak it. `with`
+//! keeps it in its own frame and lends it, so it is the form that programs should use.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,16 @@
 //! `Mutator`: a thread's licence to use the heap.
+//!
+//! **Claim.** A thread has at most one licence at each moment, and no `Gc` is live when it stops.
+//!
+//! **How.** A safepoint, a collection and a blocked section take `&mut Mutator`, and every `Gc`
+//! borrows the mutator. The thread's `Current` (`current.rs`) names its mutator, so a second
+//! `attach` or a nested `with` is refused. A mutator is the thread's own, a P's, or lent: a second
+//! value for the thread's own mutator while that is blocked.
+//!
+//! **Allocation.** The fast path is inlined into the caller: a probe, and a move of a pointer
+//! (`heap/mcache.rs`). A function that is not inlined takes over on a miss. What user code the
+//! allocation has to run (a measure of the value) runs before a slot is taken, because it may
+//! unwind, and a slot must not be left without a value.
 
 use std::any::TypeId;
 use std::marker::PhantomData;

@@ -1,6 +1,6 @@
 //! The statistics of a heap.
 //!
-//! **Claim.** To read them stops no thread, and takes time in proportion to the number of span
+//! **Claim.** Reading them stops no thread, and takes time in proportion to the number of span
 //! classes.
 //!
 //! **How.** Mutators keep counts of their own and add them to those of the heap when they take a

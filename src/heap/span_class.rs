@@ -5,9 +5,9 @@
 //! pointers has 16 bytes (`examples/binary_trees.rs` asserts that); with a header it would have 24.
 //! The price is that each type has pages of its own.
 //!
-//! A class is interned; the classes are no fixed table. The fixed size classes (noscan, no drop)
-//! come first, one for each [`SizeClass`]. A type that is traced or dropped has classes of its own:
-//! one of its exact size, and for its slices and arrays one for each size class in use.
+//! Classes are interned. The fixed size classes (noscan, no drop) exist from the beginning, one for
+//! each [`SizeClass`]. A type that is traced or dropped gets classes of its own when they are first
+//! used: one of its exact size, and for its slices and arrays one for each size class.
 
 use std::any::TypeId;
 use std::collections::HashMap;

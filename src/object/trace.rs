@@ -1,4 +1,17 @@
 //! The two traits of a heap type, and the tracer to which it reports its pointers.
+//!
+//! **Claim.** The collector finds every edge of a type that derives `Trace`, and no value can be
+//! seen with a brand that outlives it.
+//!
+//! **How.** `Trace` reports the edges of a value, one after the other, to a `Tracer`. `Rebrand`
+//! names the type that a value has with another brand, so that a mutator sees an object with its
+//! own brand, and a root keeps it with the brand `'static`. The type checker proves both, field by
+//! field (`object/questions.rs`).
+//!
+//! **Why the tracer is a buffer.** This layer does not know the mark bits, which are two layers
+//! above. A tracer collects addresses in a bounded buffer, and hands it to the collector when it is
+//! full (`Spill`). The write barrier uses a buffer of the same kind, so there is one way to shade
+//! an object.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
-//! Hints where idle pages may be, and which groups of pages a search may take from.
+//! Hints that say where idle pages may be, and which groups of pages a search may take from.
 //!
-//! **Claim.** Apart from one word for 64 chunks, a search visits at most as many chunks as frees,
-//! or requests for all idle memory, have set hints for.
+//! **Claim.** A search reads one word for each 64 chunks. Apart from that it visits only chunks
+//! with a hint, and each hint was set by a free, or by a request for all idle memory.
 //!
 //! **Invariants**
 //! - [I1] A chunk with an idle page has a hint at each level at which something can be taken from
