@@ -176,7 +176,7 @@ impl Mutator {
         T: Collect + BrandedBy<'m>,
     {
         if len == 0 {
-            let nothing = NonNull::slice_from_raw_parts(self.nowhere::<T>(), 0);
+            let nothing = NonNull::slice_from_raw_parts(self.zst_ptr::<T>(), 0);
             // SAFETY: zero items need no object.
             return Ok(unsafe { Gc::from_raw(nothing) });
         }
@@ -202,7 +202,7 @@ impl Mutator {
         let slice = NonNull::slice_from_raw_parts(self.non_null(first), len);
         // SAFETY: 1. the object is initialised. 2. it is fresh.
         let gc = unsafe { Gc::from_raw(slice) };
-        self.note_external(self.born::<[T]>(&gc));
+        self.note_external(self.count_birth::<[T]>(&gc));
         Ok(gc)
     }
 
@@ -225,7 +225,7 @@ impl Mutator {
     /// [`AllocError`] if the heap has no room for the text.
     pub fn try_alloc_str<'m>(&'m self, text: &str) -> Result<Gc<'m, str>, AllocError<()>> {
         let bytes = if text.is_empty() {
-            NonNull::slice_from_raw_parts(self.nowhere::<u8>(), 0)
+            NonNull::slice_from_raw_parts(self.zst_ptr::<u8>(), 0)
         } else {
             let (at, _) = self.list_slot(
                 Layout::array::<u8>(text.len()).ok(),
@@ -281,7 +281,7 @@ impl Mutator {
         T: Collect + BrandedBy<'m>,
     {
         // This call may unwind, so it comes before a slot is taken, as in `try_alloc`.
-        let external = self.born(&header);
+        let external = self.count_birth(&header);
         let at = match self.list_slot(
             Array::<H, T>::layout(len),
             Array::<H, T>::TYPED,
@@ -290,7 +290,7 @@ impl Mutator {
         ) {
             Ok((at, _)) => at,
             Err(error) => {
-                self.unborn(&header);
+                self.uncount_birth(&header);
                 return Err(error.map(|()| header));
             }
         };
@@ -313,12 +313,12 @@ impl Mutator {
         let array = self.non_null(at.cast::<GcArray<H, T>>());
         // SAFETY: 1. the object is initialised. 2. it is fresh.
         let gc = unsafe { Gc::from_raw(array) };
-        self.note_external(self.born(gc.items()));
+        self.note_external(self.count_birth(gc.items()));
         Ok(gc)
     }
 
     fn non_null<T>(&self, at: *mut T) -> NonNull<T> {
-        NonNull::new(at).unwrap_or_else(|| self.nowhere())
+        NonNull::new(at).unwrap_or_else(|| self.zst_ptr())
     }
 
     /// Takes a fresh slot for a list with this layout.

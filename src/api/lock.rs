@@ -195,10 +195,10 @@ impl<T: Trace> GcLock<T> {
         match self.word.try_write_to_look(cycle)? {
             Taken::Whole => Some(cycle),
             Taken::ToLook => {
-                let look = Looks(&self.word);
+                let check = OwnCheck(&self.word);
                 (mu.collector())
                     .assert_all_own(LockView::Shut, |tracer| self.content().trace(tracer));
-                Some(look.end(cycle))
+                Some(check.end(cycle))
             }
         }
     }
@@ -291,7 +291,7 @@ impl<T: Trace> GcLock<T> {
         if waited.is_zero() {
             self.refuse_to_wait_for_itself(wanted, here);
         } else {
-            tell_late(wanted, waited, here);
+            report_late(wanted, waited, here);
         }
     }
 
@@ -437,9 +437,9 @@ impl Drop for Unlock<'_> {
 
 /// A thread that looks whether it may write. Dropping this gives the lock back: it may not write,
 /// or the look has unwound.
-struct Looks<'a>(&'a LockWord);
+struct OwnCheck<'a>(&'a LockWord);
 
-impl Looks<'_> {
+impl OwnCheck<'_> {
     /// The thread may write. Returns the cycle in which the content was last logged.
     #[allow(clippy::mem_forget, reason = "it has nothing but a reference")]
     fn end(self, cycle: u32) -> u32 {
@@ -449,14 +449,14 @@ impl Looks<'_> {
     }
 }
 
-impl Drop for Looks<'_> {
+impl Drop for OwnCheck<'_> {
     fn drop(&mut self) {
         self.0.unlock_look();
     }
 }
 
 /// Reports that this thread has waited for a lock for `waited`.
-fn tell_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
+fn report_late(wanted: Kind, waited: Duration, here: &'static Location<'static>) {
     let event = Event::SlowLock {
         waited,
         thread: name_of_this_thread(),

@@ -341,7 +341,7 @@ impl Mutator {
         // This does not go through `try_alloc`. The error of that function holds the value, so the
         // compiler would build the value on the stack and copy it from there: 11 ns instead of 5
         // for four words.
-        let external = self.born(&value);
+        let external = self.count_birth(&value);
         match self.slot_for::<T>() {
             // SAFETY: as in `try_alloc`.
             Some(at) => unsafe { self.fill(at, value, external) },
@@ -362,10 +362,10 @@ impl Mutator {
     {
         // This comes before a slot is taken: a user's implementation may unwind, and a slot must
         // not be left without a value.
-        let external = self.born(&value);
+        let external = self.count_birth(&value);
         let Some(at) = self.slot_for::<T>() else {
             if std::mem::needs_drop::<T>() {
-                self.unborn(&value);
+                self.uncount_birth(&value);
             }
             return Err(AllocError::new(value, size_of::<T>(), self.no_room()));
         };
@@ -426,7 +426,7 @@ impl Mutator {
     #[inline(never)]
     fn sized_slot_slow<T: Collect>(&self, info: &'static TypeInfo) -> Option<NonNull<T>> {
         if size_of::<T>() == 0 && !std::mem::needs_drop::<T>() {
-            return Some(self.nowhere());
+            return Some(self.zst_ptr());
         }
         let info = Sized_::<T>::TYPED.then(|| (info, TypeId::of::<At<'static, T>>()));
         let wanted = Wanted {
@@ -441,7 +441,7 @@ impl Mutator {
 
     /// The address of objects without a size: that of the arena, if that is aligned as they need,
     /// or else a dangling one.
-    pub(crate) fn nowhere<T>(&self) -> NonNull<T> {
+    pub(crate) fn zst_ptr<T>(&self) -> NonNull<T> {
         let base =
             NonNull::new(self.collector().heap.at(0).cast::<T>()).unwrap_or(NonNull::dangling());
         if base.is_aligned() {
@@ -471,7 +471,7 @@ impl Mutator {
     /// Counts what a value owns outside the heap, when it is about to become an object or a part of
     /// one. The caller passes the result to [`note_external`](Self::note_external) once it is one.
     #[inline(always)]
-    pub(crate) fn born<T: ?Sized + Trace>(&self, value: &T) -> usize {
+    pub(crate) fn count_birth<T: ?Sized + Trace>(&self, value: &T) -> usize {
         if std::mem::needs_drop::<T>() {
             value.count_external(&Counting::new(Purpose::Birth(
                 &self.collector().shared_bytes,
@@ -481,10 +481,10 @@ impl Mutator {
         }
     }
 
-    /// Undoes [`born`](Self::born) for a value that found no room.
+    /// Undoes [`count_birth`](Self::count_birth) for a value that found no room.
     #[cold]
     #[inline(never)]
-    pub(crate) fn unborn<T: ?Sized + Trace>(&self, value: &T) {
+    pub(crate) fn uncount_birth<T: ?Sized + Trace>(&self, value: &T) {
         if std::mem::needs_drop::<T>() {
             let shared = &self.collector().shared_bytes;
             value.count_external(&Counting::new(Purpose::Death(shared)));

@@ -29,14 +29,14 @@ pub enum OsCall {
 /// How many calls still succeed, and how many fail after them.
 #[cfg(feature = "internals")]
 #[derive(Debug)]
-struct Plan {
+struct Refusals {
     granted: AtomicU32,
     refused: AtomicU32,
 }
 
 #[cfg(feature = "internals")]
-static PLANS: [Plan; 4] = [const {
-    Plan {
+static REFUSALS: [Refusals; 4] = [const {
+    Refusals {
         granted: AtomicU32::new(0),
         refused: AtomicU32::new(0),
     }
@@ -50,10 +50,10 @@ static AHEAD: AtomicI64 = AtomicI64::new(0);
 /// the whole process.
 #[cfg(feature = "internals")]
 pub fn refuse(call: OsCall, granted: u32, refused: u32) {
-    let plan = &PLANS[call as usize];
+    let refusals = &REFUSALS[call as usize];
     // Relaxed (both): a test sets them before the code under test begins.
-    plan.granted.store(granted, Ordering::Relaxed);
-    plan.refused.store(refused, Ordering::Relaxed);
+    refusals.granted.store(granted, Ordering::Relaxed);
+    refusals.refused.store(refused, Ordering::Relaxed);
 }
 
 /// Sets the clock to the system's time plus `nanos` nanoseconds.
@@ -67,14 +67,16 @@ pub fn set_clock_ahead(nanos: i64) {
 pub(crate) fn is_refused(call: OsCall) -> bool {
     #[cfg(feature = "internals")]
     {
-        let plan = &PLANS[call as usize];
+        let refusals = &REFUSALS[call as usize];
         let take = |left: &AtomicU32| {
             // Relaxed (both): they are only counts.
             left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
                 .is_ok()
         };
         // Relaxed: usually nothing is refused, and then nothing is counted.
-        plan.refused.load(Ordering::Relaxed) > 0 && !take(&plan.granted) && take(&plan.refused)
+        refusals.refused.load(Ordering::Relaxed) > 0
+            && !take(&refusals.granted)
+            && take(&refusals.refused)
     }
     #[cfg(not(feature = "internals"))]
     {

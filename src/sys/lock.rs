@@ -74,7 +74,7 @@ impl<T> Brief<T> {
     /// Takes the lock; waits for it.
     #[inline]
     pub(crate) fn lock(&self) -> BriefGuard<'_, T> {
-        own::enter_brief();
+        this_thread::enter_brief();
         BriefGuard(self.0.lock())
     }
 }
@@ -101,7 +101,7 @@ impl<T> std::ops::DerefMut for BriefGuard<'_, T> {
 impl<T> Drop for BriefGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        own::leave_brief();
+        this_thread::leave_brief();
     }
 }
 
@@ -110,27 +110,27 @@ impl<T> Drop for BriefGuard<'_, T> {
 #[inline]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
 pub(crate) fn assert_none_held(what: &str) {
-    own::assert_none_held(what);
+    this_thread::assert_none_held(what);
 }
 
 /// Records that this thread has made the claim with this place in the order.
 #[inline]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
 pub(crate) fn begin_claim(place: usize) {
-    own::begin_claim(place);
+    this_thread::begin_claim(place);
 }
 
 /// Records that this thread has given the claim back, or has used it up.
 #[inline]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
 pub(crate) fn end_claim(place: usize) {
-    own::end_claim(place);
+    this_thread::end_claim(place);
 }
 
 /// What a thread holds besides ranked locks.
 #[cfg(all(debug_assertions, not(loom)))]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
-mod own {
+mod this_thread {
     use super::{Cell, HELD, fatal_args, thread_local};
 
     thread_local! {
@@ -220,7 +220,7 @@ mod own {
 
 #[cfg(any(not(debug_assertions), loom))]
 #[cfg_attr(not(feature = "sched"), allow(dead_code, reason = "the scheduler's"))]
-mod own {
+mod this_thread {
     #[inline(always)]
     pub(super) fn enter_brief() {}
     #[inline(always)]
