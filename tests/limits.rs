@@ -443,14 +443,17 @@ fn attached_threads_verify_while_others_allocate_and_collect() {
     within(Duration::from_secs(120), || {
         std::thread::scope(|s| {
             for t in 0..3_u64 {
-                let heap = &heap;
+                let (heap, collecting) = (&heap, &collecting);
                 s.spawn(move || {
                     let mut m = heap.attach().expect("attached");
                     let root = m.root(m.alloc(Link {
                         value: t,
                         next: GcCell::null(),
                     }));
-                    for i in 0..60 {
+                    for i in 0.. {
+                        if i >= 60 && collecting.cycles() > 0 {
+                            break;
+                        }
                         for value in 0..50 {
                             let head = root.get(&m);
                             let next = GcCell::new(head.next.get());
@@ -476,7 +479,6 @@ fn attached_threads_verify_while_others_allocate_and_collect() {
             });
         });
     });
-    assert!(collecting.cycles() > 0);
 }
 
 #[test]

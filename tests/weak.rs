@@ -10,7 +10,7 @@ use greywave::{Gc, GcCell, GcLock, Heap, Root, Trace, Weak, WeakRoot};
 #[path = "stress/support.rs"]
 mod support;
 
-use support::{Collecting, Counted, Stretch, duration, mix, within};
+use support::{Collecting, Counted, duration, mix, within};
 
 #[derive(Trace)]
 struct Node<'gc> {
@@ -182,7 +182,7 @@ fn a_new_object_upgrades_at_any_moment_of_a_cycle() {
     let collecting = Collecting::new(&heap);
     within(Duration::from_secs(60), || {
         let mut m = heap.attach().expect("attached");
-        let end = Stretch::of(duration(Duration::from_secs(1), 0.05));
+        let end = collecting.race(duration(Duration::from_secs(1), 0.05));
         let mut id = 0;
         while !end.is_over() {
             for _ in 0..200 {
@@ -200,7 +200,6 @@ fn a_new_object_upgrades_at_any_moment_of_a_cycle() {
         }
     });
     println!("{} cycles", collecting.cycles());
-    assert!(collecting.cycles() > 0);
 }
 
 /// What an upgrade gives out lives on, also when it comes in the last moment of marking.
@@ -214,10 +213,10 @@ fn what_is_upgraded_late_survives() {
         std::thread::scope(|s| {
             for t in 0..3_u64 {
                 let (heap, saved) = (&heap, &saved);
+                let end = collecting.race(seconds);
                 s.spawn(move || {
                     let mut m = heap.attach().expect("attached");
                     let anchor: Root<Node<'static>> = m.root(m.alloc(Node::new(t)));
-                    let end = Stretch::of(seconds);
                     let mut id = t << 32;
                     while !end.is_over() {
                         id += 1;
@@ -267,7 +266,6 @@ fn what_is_upgraded_late_survives() {
     });
     assert!(saved.load(Ordering::Relaxed) > 100);
     println!("{} cycles", collecting.cycles());
-    assert!(collecting.cycles() > 0);
     drop(collecting);
     heap.verify().expect("whole");
 }

@@ -133,13 +133,13 @@ fn graphs_stay_whole_while_gs_move_from_worker_to_worker() {
             on(&heap, 3)
                 .block_on(async {
                     let (to, from) = chan::<Root<Node<'static>>>(4);
-                    let stretch = Stretch::of(Duration::from_millis(500));
+                    let race = collecting.race(Duration::from_millis(500));
                     let makers: Vec<_> = (0..8)
                         .map(|_| {
-                            let to = to.clone();
+                            let (to, race) = (to.clone(), race.clone());
                             go(async move {
                                 let mut lists = 0_u32;
-                                while !stretch.is_over() {
+                                while !race.is_over() {
                                     let root = with(|m| list(m, 30));
                                     yield_now().await;
                                     if lists.is_multiple_of(16) {
@@ -176,7 +176,6 @@ fn graphs_stay_whole_while_gs_move_from_worker_to_worker() {
                     assert_eq!(made, seen);
                 })
                 .expect("no deadlock");
-            assert!(collecting.cycles() > 0);
         });
         heap.verify().expect("a heap that is whole");
     }

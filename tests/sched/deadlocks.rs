@@ -2,7 +2,8 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Condvar, Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use greywave::{
     DeadlockPolicy, Heap, Runtime, Sender, blocking, chan, go, go_named, sleep, yield_now,
 };
 
-use crate::common::{LONG, runtime};
+use crate::common::{LONG, runtime, until};
 use crate::support::{child_within, is_child, within};
 
 fn watched(procs: usize, max_threads: usize) -> Runtime {
@@ -113,11 +114,26 @@ fn calls_that_wait_for_a_call_are_a_deadlock() {
         let rt = watched(1, 3);
         let deadlock = rt
             .block_on(async {
+                let begun = Arc::new(AtomicUsize::new(0));
                 let (to, from) = mpsc::channel();
-                let waits = go(async move { blocking(move || from.recv()).await });
+                let first = begun.clone();
+                let waits = go(async move {
+                    blocking(move || {
+                        first.fetch_add(1, Ordering::Relaxed);
+                        from.recv()
+                    })
+                    .await
+                });
                 let (_open, gate) = mpsc::channel::<()>();
-                let other = go(async move { blocking(move || gate.recv()).await });
-                sleep(Duration::from_millis(5)).await;
+                let second = begun.clone();
+                let other = go(async move {
+                    blocking(move || {
+                        second.fetch_add(1, Ordering::Relaxed);
+                        gate.recv()
+                    })
+                    .await
+                });
+                until("two calls", || begun.load(Ordering::Relaxed) == 2).await;
                 blocking(move || to.send(1)).await.expect("it waits");
                 drop(other);
                 waits.await.expect("no panic").expect("sent")

@@ -126,6 +126,29 @@ impl Collecting {
     pub(crate) fn cycles(&self) -> u64 {
         self.cycles.load(Ordering::Relaxed)
     }
+
+    /// A race against the cycles, from now on for `time` at least.
+    pub(crate) fn race(&self, time: Duration) -> Race {
+        Race {
+            stretch: Stretch::of(time),
+            cycles: self.cycles.clone(),
+            before: self.cycles(),
+        }
+    }
+}
+
+/// How long a test goes on that runs against cycles: on a busy machine until there was one.
+#[derive(Clone, Debug)]
+pub(crate) struct Race {
+    stretch: Stretch,
+    cycles: Arc<AtomicU64>,
+    before: u64,
+}
+
+impl Race {
+    pub(crate) fn is_over(&self) -> bool {
+        self.stretch.is_over() && self.cycles.load(Ordering::Relaxed) > self.before
+    }
 }
 
 impl Drop for Collecting {
