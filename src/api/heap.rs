@@ -149,7 +149,7 @@ impl Heap {
     ///
     /// let heap = Heap::new();
     /// let text = heap.with(|m| m.root(m.alloc_str("kept")));
-    /// A thread that is attached and blocked gets its own mutator.
+    /// // A thread that is attached and blocked gets its own mutator.
     /// let mut m = heap.attach()?;
     /// let length = m.blocking(|| heap.with(|m| text.get(m).len()));
     /// assert_eq!(length, 4);
