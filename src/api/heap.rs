@@ -1,12 +1,13 @@
 //! `Heap`, the handle to a heap.
 //!
 //! **Claim.** A heap ends when the program can no longer use it, and not before: with its last
-//! `Heap` and its last `Mutator`. Every object is dropped by then.
+//! `Heap` and its last `Mutator`. Every object that needs a drop is dropped then.
 //!
 //! **How.** Programs and mutators share a [`Handle`], and only the handle's drop ends the
-//! collector. The collector's thread, workers and roots share the `Collector` behind it, so they do
+//! collector. The collector's threads and frames share only the `Collector` behind it, so they do
 //! not keep the heap going. If the last handle is dropped inside an object's destructor, the drop
-//! runs on the collector's own thread, which cannot wait for itself; it is told to end instead.
+//! runs on the collector's own thread, which cannot wait for itself: it ends when it has finished
+//! the sweep.
 //!
 //! **The place of a mutator.** `attach` gives a mutator to the caller, who can leak it. `with`
 //! keeps it in its own frame and lends it, so it is the form that programs should use.

@@ -2,12 +2,13 @@
 //! heap, for which the arena grows, and they go back to the page heap.
 //!
 //! **Claim.** No more pages are in use than the hard limit allows [H6], and a request fails only if
-//! there is no room for it.
+//! it would pass the limit, if the system refuses memory, or if neither the free pages nor the rest
+//! of the reservation have a run that is long enough.
 //!
 //! **How.** All pages are taken under the lock of the page heap. A mutator takes a page cache only
-//! if a whole group fits below the limit. Pages that are on their way to the system count as free,
-//! so a request that finds nothing else waits for them. The arena grows in steps of 4 MiB, or by
-//! what the request needs if the system grants no more.
+//! if a whole group fits below the limit. A request that finds nothing else waits for pages that
+//! are on their way to the system, because they will be free soon. The arena grows in steps of 4
+//! MiB, or by what the request needs if the system grants no more.
 
 use super::{LAST_PART, MHeap, OutOfPages, Shortage};
 use crate::base::addr::{PAGE_SHIFT, PAGE_SIZE};
