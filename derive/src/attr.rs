@@ -9,7 +9,7 @@ use syn::{Attribute, LitStr, Path, Token, WherePredicate};
 
 use crate::diag::Diag;
 
-/// What a type's attributes say.
+/// What the attributes of a type say.
 pub(crate) struct Container {
     /// The predicates that replace the inferred ones.
     pub(crate) bound: Option<Vec<WherePredicate>>,
@@ -53,7 +53,7 @@ impl Container {
         quote!(#greywave::Rebrand)
     }
 
-    /// A path behind the door that the crate keeps for the derive.
+    /// A path behind the private module that the crate keeps for the derive.
     pub(crate) fn private(&self, path: &TokenStream) -> TokenStream {
         let Self { greywave, .. } = self;
         quote!(#greywave::__private::#path)

@@ -1,7 +1,7 @@
-//! Which parameters may hold a `Gc`, what must be true of them, and what the type is called after a
+//! Which parameters may hold a `Gc`, which bounds they need, and what the type is called after a
 //! rebranding.
 //!
-//! A parameter is of one of three kinds (or of both of the first two):
+//! A parameter has one of three kinds, or both of the first two:
 //!
 //! | kind | where a field has it | `Trace` | `Rebrand<'b>` |
 //! |---|---|---|---|
@@ -9,16 +9,16 @@
 //! | pointed at | declared `?Sized`, in `Gc<'gc, T>` | – | `T: RebrandTarget<'b, Target = TTo>`, and `T` becomes `TTo` |
 //! | marker | elsewhere: in `PhantomData<T>`, `fn() -> T`, `Arc<T>`, `T::Item` | – | stays `T` |
 //!
-//! A type that is made of parameters, and of which it does not follow from them that it is `Trace`,
-//! is bounded as a whole ([`Leaf`]): `I::Item: Trace`, `Arc<T>: Trace`, and that it is rebranded as
-//! the text says.
+//! A type that is made of parameters may not be `Trace` although they are: `I::Item`, `Arc<T>`.
+//! Such a type is bounded as a whole ([`Leaf`]): it must be `Trace`, and be rebranded as its text
+//! says.
 //!
-//! These are guesses from the text, so that a user need not write them. They cannot be unsound:
-//! [`crate::expand`] has the type checker prove, from these bounds, that every field is traced, and
-//! rebranded with its type.
+//! All this is guessed from the text, so that a user need not write it. The guesses cannot be
+//! unsound: [`crate::expand`] makes the type checker prove, from these bounds, that every field is
+//! traced, and rebranded with its type.
 //!
-//! Why `TTo` and not `<T as Rebrand<'b>>::To`: only a parameter has associated types by its bounds,
-//! `TTo::Item`.
+//! The bounds say `TTo` and not `<T as Rebrand<'b>>::To`, because only a parameter has the
+//! associated types of its bounds, such as `TTo::Item`.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
@@ -34,28 +34,28 @@ use crate::input::{Input, any_token, is_function, mentions_lifetime, mentions_pa
 use crate::rebranding::Rebranding;
 use crate::uses::{Leaf, Uses, is_named};
 
-/// A type's parameters, and the bounds that its two implementations need.
+/// The parameters of a type, and the bounds that its two implementations need.
 pub(crate) struct Bounds<'a> {
     input: &'a Input,
-    /// The lifetime that the type is rebranded to; no lifetime of the type's.
+    /// The lifetime that the type is rebranded to. The type itself has no lifetime of this name.
     pub(crate) to: Lifetime,
     held: Vec<Held>,
     pub(crate) leaves: Vec<Leaf>,
-    /// Predicates for both implementations: the user's from the attribute, or what skipped fields
+    /// Predicates for both implementations: those of the user's attribute, or what skipped fields
     /// need.
     extra: Vec<WherePredicate>,
-    /// Function pointers: they stay as they are, so what they name must.
+    /// The function pointers. They do not change, so nothing that they name may change.
     functions: Vec<Type>,
 }
 
 /// A parameter that may hold a `Gc`.
 struct Held {
     from: Ident,
-    /// The parameter that the rebranded type has instead.
+    /// The parameter that replaces it in the rebranded type.
     to: Ident,
-    /// A field has a value of it.
+    /// Whether a field has a value of it.
     traced: bool,
-    /// A field has a pointer to it, and it need not be sized.
+    /// Whether a field has a pointer to it, so that it need not be sized.
     pointed_at: bool,
 }
 
@@ -102,7 +102,7 @@ impl<'a> Bounds<'a> {
         bounds
     }
 
-    /// What can be seen to be wrong now that the kinds of the parameters are known.
+    /// Reports what is known to be wrong once the kinds of the parameters are known.
     fn refuse(&self, diag: &mut Diag) {
         for field in self.input.fields().filter(|field| field.skip) {
             if self.mentions_held(&field.ty) {
@@ -190,13 +190,13 @@ impl<'a> Bounds<'a> {
         self.input.brand.is_some() || !self.held.is_empty() || self.has_projection()
     }
 
-    /// Whether what an associated type is decides if there is a `Gc`.
+    /// Whether an associated type decides if the type holds a `Gc`.
     fn has_projection(&self) -> bool {
         self.leaves.iter().any(|leaf| leaf.projection)
     }
 
-    /// The types whose `NEEDS_TRACE` together are the type's; nothing if it is `true` whatever they
-    /// say.
+    /// Returns the types whose `NEEDS_TRACE` together make the type's; nothing if the type's is
+    /// always `true`.
     pub(crate) fn deciding(&self) -> Option<Vec<TokenStream>> {
         let points = self.held.iter().any(|held| held.pointed_at);
         if self.input.brand.is_some() || self.has_projection() || points {
@@ -207,18 +207,18 @@ impl<'a> Bounds<'a> {
         Some(held.chain(leaves).collect())
     }
 
-    /// The type's own name and arguments.
+    /// Returns the type's own name and arguments.
     pub(crate) fn own_type(&self) -> TokenStream {
         named(self.input, Lifetime::clone, Ident::clone)
     }
 
-    /// The same, rebranded.
+    /// Returns the same for the rebranded type.
     pub(crate) fn rebranded_type(&self) -> TokenStream {
         let param = |param: &Ident| self.becomes(param).clone();
         named(self.input, |_| self.to.clone(), param)
     }
 
-    /// The parameters that the rebranded type has instead of the held ones.
+    /// Returns the parameters that replace the held ones in the rebranded type.
     pub(crate) fn becoming(&self) -> impl Iterator<Item = &Ident> {
         self.held.iter().map(|held| &held.to)
     }
@@ -228,7 +228,7 @@ impl<'a> Bounds<'a> {
         held.map_or(param, |held| &held.to)
     }
 
-    /// `ty` as the rebranded type says it.
+    /// Returns `ty` as the rebranded type names it.
     fn rebranded(&self, ty: &Type) -> Type {
         let mut ty = ty.clone();
         self.rebranding(&self.to).visit_type_mut(&mut ty);
@@ -241,7 +241,7 @@ impl<'a> Bounds<'a> {
         Rebranding::new(brand, held.collect(), self.rebranded_type())
     }
 
-    /// The where clause of `Trace`.
+    /// Returns the where clause of `Trace`.
     pub(crate) fn for_trace(&self) -> Vec<WherePredicate> {
         let mut all = self.without_leaves();
         if self.input.container.bound.is_none() {
@@ -266,8 +266,8 @@ impl<'a> Bounds<'a> {
         all
     }
 
-    /// The where clause of `Rebrand`: what holds of the type, what holds of the rebranded type, and
-    /// how the one becomes the other.
+    /// Returns the where clause of `Rebrand`: the bounds of the type, the bounds of the rebranded
+    /// type, and how one becomes the other.
     pub(crate) fn for_rebrand(&self) -> Vec<WherePredicate> {
         let Self { to, input, .. } = self;
         let (trace, rebrand) = (input.container.trace(), input.container.rebrand());
@@ -312,11 +312,12 @@ impl<'a> Bounds<'a> {
         for ty in self.functions.iter().filter(|ty| self.mentions_held(ty)) {
             let becomes = self.rebranded(ty);
             let is = input.container.private(&quote!(Is));
-            // In parentheses: a `for<'a>` that opens a predicate would be the predicate's.
+            // The parentheses keep a `for<'a>` at the start of a predicate from binding the whole
+            // predicate.
             all.push(parse_quote!((#ty): #is<#becomes>));
         }
-        // `Rebrand::To` outlives the brand, and `Gc<'gc, T>` makes a type demand `T: 'gc` without a
-        // word in its text.
+        // `Rebrand::To` outlives the brand, and a field of type `Gc<'gc, T>` implies `T: 'gc`
+        // although the text does not say so.
         let params = type_params(input).into_iter();
         all.extend(
             params
@@ -333,10 +334,10 @@ impl<'a> Bounds<'a> {
         all
     }
 
-    /// `predicate` for the type and for what it becomes.
+    /// Returns `predicate` for the type and for the rebranded type.
     ///
-    /// Of two bounds that differ by a lifetime and nothing else, such as `L: Lang<'gc>` and `L:
-    /// Lang<'b>`, the compiler cannot choose; they are one bound for every lifetime.
+    /// If two bounds differ only by a lifetime, such as `L: Lang<'gc>` and `L: Lang<'b>`, the
+    /// compiler cannot choose between them. So they become one bound for every lifetime.
     fn twice(&self, predicate: WherePredicate, all: &mut Vec<WherePredicate>) {
         let mut again = predicate.clone();
         self.rebranding(&self.to)
@@ -398,7 +399,7 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// A lifetime for a binder.
+    /// Returns a lifetime for a binder.
     fn any(&self) -> Lifetime {
         lifetime(&fresh(&names(self.input), "any"))
     }
@@ -412,7 +413,7 @@ fn type_params(input: &Input) -> Vec<&Ident> {
         .collect()
 }
 
-/// The parameters that the user says need not be sized.
+/// Returns the parameters that the user declares `?Sized`.
 fn unsized_params(input: &Input) -> Vec<&Ident> {
     let declared = |param: &&Ident| {
         written(input).iter().any(|predicate| {
@@ -423,7 +424,8 @@ fn unsized_params(input: &Input) -> Vec<&Ident> {
     type_params(input).into_iter().filter(declared).collect()
 }
 
-/// The bounds that the user wrote, at the parameters and in the where clause, as predicates.
+/// Returns the bounds that the user wrote, at the parameters and in the where clause, as
+/// predicates.
 fn written(input: &Input) -> Vec<WherePredicate> {
     let inline = input
         .generics
@@ -438,8 +440,8 @@ fn written(input: &Input) -> Vec<WherePredicate> {
     inline.chain(clause).collect()
 }
 
-/// `?Sized` belongs to what the user declared. What a value becomes is always sized, as
-/// `Rebrand::To` is.
+/// `?Sized` applies to what the user declared. A rebranded value is always sized, as `Rebrand::To`
+/// is.
 fn without_unsized(mut predicate: WherePredicate) -> Option<WherePredicate> {
     if let WherePredicate::Type(predicate) = &mut predicate {
         let bounds = std::mem::take(&mut predicate.bounds).into_iter();
@@ -457,7 +459,7 @@ fn is_maybe(bound: &syn::TraitBound) -> bool {
     matches!(bound.modifier, syn::TraitBoundModifier::Maybe(_))
 }
 
-/// The type with its parameters as `lifetime` and `param` say.
+/// Returns the type with its parameters as `lifetime` and `param` name them.
 fn named(
     input: &Input,
     lifetime: impl Fn(&Lifetime) -> Lifetime,
@@ -477,7 +479,7 @@ fn named(
     }
 }
 
-/// Every name in the user's type.
+/// Returns every name in the user's type.
 fn names(input: &Input) -> Vec<String> {
     let mut found = vec![input.ident.to_string()];
     let mut note = |tokens: TokenStream| {
@@ -502,7 +504,7 @@ fn names(input: &Input) -> Vec<String> {
     found
 }
 
-/// A name like `like` that the user's type does not have.
+/// Returns a name like `like` that the user's type does not have.
 fn fresh(taken: &[String], like: &str) -> Ident {
     let mut name = like.to_owned();
     while taken.contains(&name) {

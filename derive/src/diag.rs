@@ -1,4 +1,4 @@
-//! Every error of one type, reported together.
+//! All errors of one type, which are reported together.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
@@ -18,7 +18,7 @@ impl Diag {
         self.errors.push(error);
     }
 
-    /// The errors as `compile_error!` calls, or nothing if there are none.
+    /// Returns the errors as calls of `compile_error!`, or nothing if there are none.
     pub(crate) fn into_compile_errors(self) -> Option<TokenStream> {
         let mut errors = self.errors.into_iter();
         let mut all = errors.next()?;

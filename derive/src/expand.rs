@@ -1,32 +1,36 @@
-//! The code that is written.
+//! The code that the derive writes.
 //!
-//! Beside the two implementations it holds code that is never run, only type-checked. `Rebrand` has
-//! a hidden function, which gets a value of the type and one of the rebranded type, and asks of
-//! each field whether the one's type is rebranded to the other's. So a derived `Rebrand` is true if
-//! the `Rebrand` of every field is, whatever was guessed in [`crate::bound`]. And where the type
-//! has no lifetime and no held parameter, every field is then its own rebranding for any brand, so
-//! it holds no `Gc`: `NEEDS_TRACE = false` is true as well. `trace` asks what must be true of what
-//! it leaves out: skipped fields, function pointers, a `Drop` implementation.
+//! **Claim.** A derived `Trace` and a derived `Rebrand` are true, whatever [`crate::bound`] has
+//! guessed.
 //!
-//! Two things may not be believed:
+//! **How.** Besides the two implementations, the derive writes code that is type-checked and never
+//! run. `Rebrand` has a hidden function that gets a value of the type and one of the rebranded
+//! type. It asks about each field whether the type of the one is rebranded to the type of the
+//! other. So a derived `Rebrand` is true if the `Rebrand` of every field is. If the type has no
+//! lifetime and no held parameter, every field is its own rebranding for any brand, so it holds no
+//! `Gc`, and `NEEDS_TRACE = false` is true as well. `trace` asks about what it leaves out: skipped
+//! fields, function pointers, a `Drop` implementation.
+//!
+//! The derive cannot rely on two things:
 //!
 //! - *That the paths lead to this crate.* `#[trace(crate = ..)]`, or a crate that calls itself
 //!   greywave, may lead to the real traits beside other checks. So the questions are inherent
-//!   functions of the types that the signatures of the real traits have in their functions,
-//!   `Tracer` and `Brand`: an implementation of the real trait is one only if these are the real
-//!   types, and an inherent function goes before every trait's.
+//!   functions of `Tracer` and `Brand`, which stand in the signatures of the real traits'
+//!   functions. An implementation of a real trait must use the real types, and an inherent function
+//!   takes precedence over every trait's.
 //! - *That the derive has seen the type.* An attribute macro below it may have changed a field,
-//!   added one, or made a union of it. So all fields are named in each pattern, and no pattern has
-//!   `..`: what was not seen is an error. No field is reached by `.`, which would go through a
-//!   `Deref`.
+//!   added one, or made a union of the type. So each pattern names all fields, and no pattern has
+//!   `..`; a field that the derive has not seen is an error. No code reaches a field by `.`, which
+//!   could go through a `Deref`.
 //!
-//! All code goes by the fields themselves, and names no field's type: a macro in a type may mean
-//! another one elsewhere.
+//! The code uses the fields themselves, and names no field's type, because a macro in a type may
+//! mean something else in another place.
 //!
-//! The user's lints do not see the code, since every token has the span of the expansion: those of
-//! the user keep their place in the file, for errors, and give up their context. There is no
-//! `allow` in it, which `forbid` would refuse. Local names are the macro's own (`mixed_site`) and
-//! bound by `ref`, so that a constant of the same name is an error, and no pattern.
+//! The user's lints do not see the code, because every token has the span of the expansion. The
+//! user's tokens keep their place in the file, for errors, and lose their context. The code
+//! contains no `allow`, which a `forbid` would refuse. Local names are the macro's own
+//! (`mixed_site`) and bound by `ref`, so that a constant of the same name is an error and not a
+//! pattern.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -41,8 +45,8 @@ pub(crate) fn implementations(input: &Input, bounds: &Bounds<'_>) -> TokenStream
     quote!(#trace #rebrand)
 }
 
-/// Errors, and implementations that do nothing: one mistake is not reported again wherever the type
-/// is used.
+/// Returns the errors, and implementations that do nothing, so that one mistake is not reported
+/// again wherever the type is used.
 pub(crate) fn refused(
     input: &DeriveInput,
     greywave: &TokenStream,
@@ -71,7 +75,7 @@ pub(crate) fn refused(
             .predicates
             .push(parse_quote!(#param: #brand));
     }
-    // Where a bound depends on the brand, what the type becomes is not known to have it.
+    // If a bound depends on the brand, the rebranded type is not known to satisfy it.
     let bounds = (input
         .generics
         .type_params()
@@ -196,7 +200,7 @@ fn rebrand(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     }
 }
 
-/// The question whether a type that may hold a `Gc` implements `Drop`.
+/// Asks whether a type that may hold a `Gc` implements `Drop`.
 fn no_drop(input: &Input, bounds: &Bounds<'_>) -> Option<TokenStream> {
     if !bounds.may_hold_gc() {
         return None;
@@ -219,7 +223,7 @@ fn needs_trace(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     }
 }
 
-/// What is type-checked and never run: see the head of this file.
+/// Returns the code that is type-checked and never run; see the head of this file.
 fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     let [before, after] = ["before", "after"].map(local);
     let ident = &input.ident;
@@ -254,8 +258,8 @@ fn check(input: &Input, bounds: &Bounds<'_>) -> TokenStream {
     quote!(match *#before { #(#arms)* })
 }
 
-/// What the type checker is asked about one field, by a mutable reference to it before a rebranding
-/// and to it after. (Mutable, so that no shorter lifetime will do.)
+/// Asks the type checker about one field, by a mutable reference to it before a rebranding and one
+/// after. They are mutable, so that no shorter lifetime is accepted.
 fn question(
     input: &Input,
     bounds: &Bounds<'_>,
@@ -305,8 +309,8 @@ fn is_unsized_tail(input: &Input, field: &Field) -> bool {
         }
 }
 
-/// A statement for each field, which gets a reference to it. All fields are named: one that the
-/// derive has not seen is an error.
+/// Returns a statement for each field, which gets a reference to it. The pattern names all fields,
+/// so a field that the derive has not seen is an error.
 fn each_field(
     input: &Input,
     statement: impl Fn(&Field, &TokenStream) -> TokenStream,
@@ -336,7 +340,7 @@ fn each_field(
     }
 }
 
-/// A local name of the macro's own.
+/// Returns a local name of the macro's own.
 fn local(name: &str) -> Ident {
     Ident::new(&format!("__greywave_{name}"), Span::mixed_site())
 }
@@ -347,8 +351,8 @@ fn locals(prefix: &str, count: usize) -> Vec<Ident> {
         .collect()
 }
 
-/// The type's own parameters. Their bounds are in the where clause: clippy would have all of them
-/// in one place.
+/// Returns the type's own parameters. Their bounds are in the where clause, because clippy requires
+/// all of them in one place.
 fn params(input: &Input) -> Vec<TokenStream> {
     let declared = |param: &GenericParam| match param {
         GenericParam::Type(param) => settled(&param.ident),
@@ -365,7 +369,7 @@ fn clause(predicates: &[WherePredicate]) -> TokenStream {
     quote!(where #(#predicates),*)
 }
 
-/// `code`, as if it were where `place` is, so that a complaint about it points there.
+/// Returns `code` with the location of `place`, so that an error in it points there.
 fn placed(place: &Type, code: &TokenStream) -> TokenStream {
     let mut tokens = place.to_token_stream().into_iter();
     let first = tokens
@@ -375,15 +379,15 @@ fn placed(place: &Type, code: &TokenStream) -> TokenStream {
     let end = code.clone().into_iter().count().saturating_sub(1);
     let each = code.clone().into_iter().enumerate().map(|(n, mut token)| {
         let there = if n == end { last } else { first };
-        // Only the place: a local variable stays what its context makes it.
+        // Only the location changes: the context of a local variable stays.
         token.set_span(token.span().located_at(there));
         token
     });
     each.collect()
 }
 
-/// The user's tokens, in their place but in the context of the expansion. `$crate` and what a macro
-/// is called with mean what they mean by their context.
+/// Returns the user's tokens in their place but in the context of the expansion. `$crate`, and the
+/// arguments of a macro, keep the meaning that their context gives them.
 fn settled(part: impl ToTokens) -> TokenStream {
     let mut called = false;
     let each = part.into_token_stream().into_iter().map(|mut token| {

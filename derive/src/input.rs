@@ -1,4 +1,4 @@
-//! A type as the derive sees it, and what is refused at sight.
+//! A type as the derive sees it, and what is refused at once.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -34,8 +34,8 @@ pub(crate) struct Field {
 }
 
 impl Input {
-    /// Reads the type. Whatever cannot be is in `diag`; nothing is returned if there is no telling
-    /// what was meant.
+    /// Reads the type. What cannot be read is reported in `diag`. Returns nothing if the meaning is
+    /// unclear.
     pub(crate) fn read(input: &DeriveInput, container: Container, diag: &mut Diag) -> Option<Self> {
         if let Some(attr) = attr::packed(&input.attrs) {
             diag.refuse(
@@ -203,14 +203,15 @@ impl Visit<'_> for Refusal<'_> {
     }
 }
 
-/// A pointer or cell of this crate, by its name, branded `'static`. (By whatever name, it is
-/// refused by the type checker.)
+/// A pointer or cell of this crate with the brand `'static`, by its name. Under any other name the
+/// type checker refuses it.
 fn is_static_gc(path: &TypePath) -> bool {
     first_lifetime(path, &["Gc", "GcCell", "GcOnce"])
         .is_some_and(|lifetime| lifetime.ident == "static")
 }
 
-/// `std`'s `Cow`, by its name and its two parameters, with a lifetime but `'static`. (As above.)
+/// `std`'s `Cow`, by its name and its two parameters, with a lifetime other than `'static`. The
+/// type checker refuses it under any other name.
 fn is_borrowing_cow(path: &TypePath) -> bool {
     let args = path.path.segments.last().map(|last| &last.arguments);
     let two = matches!(args, Some(PathArguments::AngleBracketed(args)) if args.args.len() == 2);
@@ -230,9 +231,9 @@ fn first_lifetime<'a>(path: &'a TypePath, names: &[&str]) -> Option<&'a Lifetime
     }
 }
 
-/// Types of `std` and of this crate, by their name, whose parameters a heap object does not hold:
-/// they are phantom, or the type demands that they are free of `Gc`s. Such a type is not changed by
-/// a rebranding. A name only guides the bounds: what is guessed here is proved by the type checker
+/// Types of `std` and of this crate, by their names, whose parameters a heap object does not hold:
+/// the parameters are phantom, or the type requires that they hold no `Gc`. A rebranding does not
+/// change such a type. A name only guides the bounds; the type checker proves what is guessed here
 /// ([`crate::expand`]).
 pub(crate) fn is_opaque(path: &TypePath) -> bool {
     const NAMES: &[&str] = &[
@@ -254,13 +255,13 @@ pub(crate) fn is_opaque(path: &TypePath) -> bool {
     path.qself.is_none() && last.is_some_and(|last| NAMES.iter().any(|name| last.ident == name))
 }
 
-/// Whether two identifiers are one name: `r#T` is `T`.
+/// Whether two identifiers are the same name: `r#T` is `T`.
 pub(crate) fn same(left: &Ident, right: &Ident) -> bool {
     left == right || left.unraw() == right.unraw()
 }
 
-/// A field that is a function pointer holds nothing; no impl could cover all of them, such as
-/// `for<'a> fn(Gc<'a, T>)`.
+/// A field that is a function pointer holds nothing. No impl could cover all function pointers,
+/// such as `for<'a> fn(Gc<'a, T>)`.
 pub(crate) fn is_function(ty: &Type) -> bool {
     match ty {
         Type::Group(group) => is_function(&group.elem),
@@ -270,7 +271,7 @@ pub(crate) fn is_function(ty: &Type) -> bool {
     }
 }
 
-/// By its name; a field's type is proved to be one.
+/// The name decides; the type checker proves that the field's type is one.
 pub(crate) fn is_phantom(ty: &Type) -> bool {
     match ty {
         Type::Group(group) => is_phantom(&group.elem),
@@ -304,7 +305,7 @@ pub(crate) fn mentions_param(part: &impl ToTokens, params: &[&Ident]) -> bool {
     })
 }
 
-/// Whether `is` says so of a token, which it gets with the one before.
+/// Whether `is` holds for a token; it gets the token and the one before.
 pub(crate) fn any_token(
     tokens: TokenStream,
     is: &mut dyn FnMut(Option<&TokenTree>, &TokenTree) -> bool,

@@ -1,4 +1,5 @@
-//! What the fields of a type say about its parameters: which are held, which only named.
+//! What the fields of a type show about its parameters: which ones are held, and which ones only
+//! named.
 
 use proc_macro2::Ident;
 use quote::ToTokens;
@@ -12,15 +13,15 @@ use crate::input::{is_function, is_opaque, is_phantom, mentions_param, same};
 /// A type that is bounded as a whole.
 pub(crate) struct Leaf {
     pub(crate) ty: Type,
-    /// An associated type: its `NEEDS_TRACE` may depend on the deriving type's own, so it is not
-    /// asked.
+    /// An associated type is not asked for its `NEEDS_TRACE`, because that may depend on the
+    /// deriving type's own.
     pub(crate) projection: bool,
 }
 
-/// What the fields say about the parameters.
+/// What the fields show about the parameters.
 pub(crate) struct Uses<'a> {
     params: &'a [&'a Ident],
-    /// Those that need not be sized.
+    /// The parameters that need not be sized.
     unsized_params: &'a [&'a Ident],
     held: Vec<Ident>,
     pointed_at: Vec<Ident>,
@@ -38,9 +39,9 @@ impl<'a> Uses<'a> {
         }
     }
 
-    /// Notes what a field of type `ty` says.
+    /// Records what a field of type `ty` shows.
     pub(crate) fn visit(&mut self, ty: &Type) {
-        // A function pointer stays as it is, and there is nothing in it.
+        // A function pointer does not change, and holds nothing.
         if !is_function(ty) {
             self.visit_type(ty);
         }
@@ -50,8 +51,8 @@ impl<'a> Uses<'a> {
         self.held.contains(param)
     }
 
-    /// Whether it need not be sized and is what a pointer points to: then it may be a slice or a
-    /// trait object.
+    /// Whether the parameter need not be sized and a pointer points to it, so that it may be a
+    /// slice or a trait object.
     pub(crate) fn is_pointed_at(&self, param: &Ident) -> bool {
         self.pointed_at.contains(param)
     }
@@ -71,7 +72,7 @@ impl<'a> Uses<'a> {
         }
     }
 
-    /// Takes what is bounded from the user's predicates, and not from the fields.
+    /// Takes the bounds from the user's predicates, and not from the fields.
     pub(crate) fn replace_by(&mut self, predicates: &[WherePredicate]) {
         self.held.clear();
         self.pointed_at.clear();
@@ -97,7 +98,7 @@ impl<'a> Uses<'a> {
 impl Visit<'_> for Uses<'_> {
     fn visit_type(&mut self, ty: &Type) {
         match ty {
-            // There is no telling what is in a macro.
+            // It is not known what a macro expands to.
             Type::Macro(_) => {
                 let named = self
                     .params
@@ -106,7 +107,8 @@ impl Visit<'_> for Uses<'_> {
                 self.held.extend(named.map(|param| (*param).clone()));
             }
             Type::Reference(_) => self.leaf(ty, false),
-            // In parentheses: a `for<'a>` that opens a predicate would be the predicate's.
+            // The parentheses keep a `for<'a>` at the start of a predicate from binding the whole
+            // predicate.
             Type::BareFn(_) => self.leaf(&parse_quote!((#ty)), false),
             Type::Path(path) => {
                 let first = path.path.segments.first().map(|first| &first.ident);
@@ -133,7 +135,7 @@ impl Visit<'_> for Uses<'_> {
     }
 }
 
-/// The parameter that `ty` is, through groups and parentheses.
+/// Returns the parameter that `ty` is, through groups and parentheses.
 fn param<'a>(ty: &Type, params: &[&'a Ident]) -> Option<&'a Ident> {
     match ty {
         Type::Group(group) => param(&group.elem, params),
@@ -150,7 +152,7 @@ fn param<'a>(ty: &Type, params: &[&'a Ident]) -> Option<&'a Ident> {
     }
 }
 
-/// The parameter that `path` points to, if it is a pointer of this crate by its name.
+/// Returns the parameter that `path` points to, if `path` is a pointer of this crate by its name.
 fn pointed_at<'a>(path: &TypePath, params: &[&'a Ident]) -> Option<&'a Ident> {
     let last = path.path.segments.last()?;
     let PathArguments::AngleBracketed(args) = &last.arguments else {
