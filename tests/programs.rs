@@ -219,9 +219,9 @@ mod programs {
                 assert!(report.times.edits.count() > 0 && report.paragraphs > 0);
                 assert_eq!(report.times.turns.count() > 0, gs > 0);
                 assert!(report.time >= time);
-                assert_eq!(
-                    lines, 2,
-                    "one after writing, and one at the end of a part of a second"
+                assert!(
+                    lines >= 2,
+                    "one after writing, one for each second, and one at the end of a part of one"
                 );
             }
         }
