@@ -143,8 +143,7 @@ impl Collector {
         // Relaxed: set before the first cell is published; the collector reads it while the world is stopped.
         self.uses_weak.store(1, Ordering::Relaxed);
         let class = self.heap.weak_class();
-        // A key that no type has: an odd small number.
-        let key = ClassKey(1);
+        let key = ClassKey::WEAK;
         let alloc = || {
             mutator
                 .local

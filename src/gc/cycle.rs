@@ -170,7 +170,7 @@ impl Collector {
             }
             drop(turn);
             self.weak.idle();
-            self.heap.set_sweep_open(true);
+            self.heap.open_sweep();
         }
         self.sweep_all();
         self.end_sweep_pacing();

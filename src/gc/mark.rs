@@ -340,7 +340,7 @@ impl Marker {
     #[cold]
     fn scan_large(&mut self, env: MarkEnv<'_>, offset: usize, class: ClassRef, info: &TypeInfo) {
         let heap = env.heap;
-        let head = heap.head_at(offset);
+        let head = heap.first_page_of(offset);
         let start = ((head as usize) << PAGE_SHIFT) + heap.object_at(head);
         let slot = heap.slot_bytes(start, class);
         let at = heap.at(start);

@@ -164,7 +164,7 @@ impl Collector {
             let Some(class) = self.heap.class_at(start) else {
                 continue;
             };
-            if !class.drop || self.heap.head_at(start) != head {
+            if !class.drop || self.heap.first_page_of(start) != head {
                 continue;
             }
             self.heap.for_each_allocated(head, class, |offset, slot| {

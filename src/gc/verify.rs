@@ -167,14 +167,14 @@ impl Collector {
             };
             // Relaxed: everybody is stopped.
             let pages = self.heap.span(page).pages.load(Ordering::Relaxed);
-            if self.heap.head_at(start) != page || pages == 0 {
+            if self.heap.first_page_of(start) != page || pages == 0 {
                 return Err(format!(
                     "page {page} belongs to a span that does not begin at it or before it"
                 ));
             }
             for other in page..page + pages {
                 let at = (other as usize) << PAGE_SHIFT;
-                if self.heap.head_at(at) != page || self.heap.class_at(at) != Some(class) {
+                if self.heap.first_page_of(at) != page || self.heap.class_at(at) != Some(class) {
                     return Err(format!(
                         "page {other} does not map to its span at page {page}"
                     ));
@@ -277,7 +277,10 @@ impl Collector {
             let dirty = |bits: &crate::heap::bits::BitTable| {
                 bits.next_set(start, start + PAGE_SIZE).is_some()
             };
-            if self.heap.head_at(start) != 0 || dirty(&self.heap.alloc) || dirty(&self.heap.mark) {
+            if self.heap.first_page_of(start) != 0
+                || dirty(&self.heap.alloc)
+                || dirty(&self.heap.mark)
+            {
                 return Err(format!(
                     "page {page} belongs to no span but has bits or a span's number"
                 ));
@@ -294,7 +297,7 @@ impl Collector {
         if class.kind == Kind::Large {
             return true;
         }
-        let head = self.heap.head_at(offset);
+        let head = self.heap.first_page_of(offset);
         if let Some(&(cur, end)) = places.cached.get(&head) {
             // [C2] below the cursor everything is allocated.
             return offset < cur || offset >= end && self.heap.alloc.test(offset);
@@ -316,7 +319,7 @@ impl Collector {
                     class.type_name()
                 ));
             }
-            let state = self.heap.span(self.heap.head_at(offset)).sweep_gen.state(now);
+            let state = self.heap.span(self.heap.first_page_of(offset)).sweep_gen.state(now);
             let unswept = state.awaits_sweep();
             if stopped_marking && unswept && !self.heap.mark.test(offset) {
                 return Err(format!(

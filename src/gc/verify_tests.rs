@@ -101,7 +101,7 @@ impl Scene {
 
     /// The first page of the span of `address`.
     fn head(&self, address: usize) -> u32 {
-        self.collector.heap.head_at(self.offset(address))
+        self.collector.heap.first_page_of(self.offset(address))
     }
 
     fn slot<T: Trace + 'static>(&self) -> Fresh {

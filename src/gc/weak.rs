@@ -239,7 +239,7 @@ pub(crate) fn census(heap: &MHeap, weak: &WeakState) -> u64 {
         let Some(class) = heap.class_at(start) else {
             continue;
         };
-        if class.kind != Kind::WeakCell || heap.head_at(start) != page {
+        if class.kind != Kind::WeakCell || heap.first_page_of(start) != page {
             continue;
         }
         for slot in 0..class.slots as usize {

@@ -107,7 +107,7 @@ pub(crate) struct MHeap {
     pub(crate) mark: BitTable,
     pub(crate) alloc: BitTable,
     class_of: Table<AtomicPtr<SpanClass>>,
-    head_of: Table<StdAtomicU32>,
+    first_pages: Table<StdAtomicU32>,
     spans: Table<Span>,
     pub(super) pages: Ranked<PageHeap>,
     pub(super) backing: Backing,
@@ -167,7 +167,7 @@ impl MHeap {
             mark: BitTable::reserve(bytes)?,
             alloc: BitTable::reserve(bytes)?,
             class_of: Table::reserve(pages)?,
-            head_of: Table::reserve(pages)?,
+            first_pages: Table::reserve(pages)?,
             spans: Table::reserve(pages)?,
             pages: Ranked::new(Rank::Pages, page_heap),
             backing: Backing::new(),
@@ -203,7 +203,7 @@ impl MHeap {
         self.mark.commit(bytes)?;
         self.alloc.commit(bytes)?;
         self.class_of.commit(pages as usize)?;
-        self.head_of.commit(pages as usize)?;
+        self.first_pages.commit(pages as usize)?;
         self.spans.commit(pages as usize)?;
         self.arena.commit(bytes)
     }
@@ -279,17 +279,24 @@ impl MHeap {
         // Relaxed: the world is stopped.
         self.backing
             .note_peak(self.span_bytes.load(Ordering::Relaxed));
-        self.set_sweep_open(false);
+        self.close_sweep();
     }
 
-    pub(crate) fn set_sweep_open(&self, open: bool) {
+    /// From now on spans may be swept.
+    pub(crate) fn open_sweep(&self) {
         // Release: the census of weak references has ended before a mark bit is cleared; pairs with
         // `sweep_is_open`.
-        self.sweep_open.store(u32::from(open), Ordering::Release);
+        self.sweep_open.store(1, Ordering::Release);
+    }
+
+    /// From now on no span may be swept. The world is stopped.
+    fn close_sweep(&self) {
+        // Release: as in `open_sweep`; leaving the stop orders it, too.
+        self.sweep_open.store(0, Ordering::Release);
     }
 
     pub(crate) fn sweep_is_open(&self) -> bool {
-        // Acquire: pairs with `set_sweep_open`.
+        // Acquire: pairs with `open_sweep`.
         self.sweep_open.load(Ordering::Acquire) != 0
     }
 

@@ -134,11 +134,11 @@ impl Scene {
     /// Ends marking (the world is stopped), and the census as well.
     fn end_marking(&self) {
         self.heap.advance_generation();
-        self.heap.set_sweep_open(true);
+        self.heap.open_sweep();
     }
 }
 
-fn head_of(offset: usize) -> u32 {
+fn page_of(offset: usize) -> u32 {
     (offset >> PAGE_SHIFT) as u32
 }
 
@@ -151,8 +151,8 @@ fn loom_refill_against_background_sweep() {
         let scene = Arc::new(Scene::new());
         let live = scene.alloc(&scene.cache, Paint::White);
         let dead = scene.alloc(&scene.cache, Paint::White);
-        let first_page = head_of(live);
-        assert_eq!(head_of(dead), first_page);
+        let first_page = page_of(live);
+        assert_eq!(page_of(dead), first_page);
         scene.give_back(Paint::White);
         scene.heap.mark.set(live);
         scene.end_marking();
@@ -177,7 +177,7 @@ fn loom_refill_against_background_sweep() {
         let state = scene.state(first_page);
         assert_eq!(
             state == SweepState::Cached,
-            head_of(got) == first_page,
+            page_of(got) == first_page,
             "{state:?}"
         );
         assert!(scene.heap.alloc.test(live) && !scene.heap.mark.test(live));
@@ -226,12 +226,12 @@ fn generation_change_against_cached_span(flush: Flush) {
     explore(3, move |order| {
         let scene = Arc::new(Scene::new());
         let live = scene.alloc(&scene.cache, Paint::Black);
-        let first_page = head_of(live);
+        let first_page = page_of(live);
         let unused = live + SLOT;
         assert!(scene.heap.mark.test(unused), "blackened");
         scene.heap.advance_generation();
         assert_eq!(scene.state(first_page), SweepState::CachedStale);
-        scene.heap.set_sweep_open(true);
+        scene.heap.open_sweep();
         let (here, there) = (scene.clone(), scene.clone());
         order.race(
             move || {
@@ -272,7 +272,7 @@ fn loom_refill_against_the_sweep_of_a_dead_span() {
     explore(3, |order| {
         let scene = Arc::new(Scene::new());
         let dead = scene.alloc(&scene.cache, Paint::White);
-        let first_page = head_of(dead);
+        let first_page = page_of(dead);
         scene.give_back(Paint::White);
         scene.end_marking();
         let (here, there) = (scene.clone(), scene.clone());
@@ -281,10 +281,10 @@ fn loom_refill_against_the_sweep_of_a_dead_span() {
             move || there.sweep(first_page),
         );
         assert_eq!(scene.freed(), 1, "swept once");
-        assert_eq!(scene.state(head_of(got)), SweepState::Cached);
+        assert_eq!(scene.state(page_of(got)), SweepState::Cached);
         let other = scene.state(first_page);
         assert!(
-            head_of(got) == first_page || other == SweepState::Free,
+            page_of(got) == first_page || other == SweepState::Free,
             "{other:?}"
         );
         let in_spans = scene.heap.span_bytes.load(Ordering::Relaxed);

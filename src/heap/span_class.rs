@@ -181,6 +181,8 @@ impl std::ops::Deref for ClassRef {
 pub(crate) struct ClassKey(pub(crate) u64);
 
 impl ClassKey {
+    /// The key of weak cells, which have no `TypeInfo`: no type has an odd small number.
+    pub(crate) const WEAK: Self = Self(1);
     const EXACT: u64 = 0xff;
 
     /// Returns the key for objects of exactly this sized type.

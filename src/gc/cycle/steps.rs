@@ -133,7 +133,7 @@ impl Collector {
         // those made from now on name what lives.
         if self.uses_weak.load(Ordering::Relaxed) == 0 {
             self.weak.idle();
-            self.heap.set_sweep_open(true);
+            self.heap.open_sweep();
         }
         self.plan_next(stopped, timing);
         true

@@ -118,7 +118,7 @@ impl Scene {
             mutator.local.stale_cache.set(true);
         }
         heap.advance_generation();
-        heap.set_sweep_open(true);
+        heap.open_sweep();
         collector.sweep_down.store(heap.top(), Ordering::Relaxed);
         world.withdraw_stop(stopped);
         world.open_gate();

@@ -60,7 +60,7 @@ impl MHeap {
             .store(u32::from(class.kind == Kind::Large), Ordering::Relaxed);
         for page in first_page..first_page + sabotage::pick(Fault::OnlyFirstPageMapped, 1, pages) {
             // Relaxed (both): publishing the span's first object publishes them.
-            self.head_of
+            self.first_pages
                 .get(page as usize)
                 .store(first_page, Ordering::Relaxed);
             self.class_of
@@ -104,7 +104,9 @@ impl MHeap {
             self.class_of
                 .get(page as usize)
                 .store(std::ptr::null_mut(), Ordering::Relaxed);
-            self.head_of.get(page as usize).store(0, Ordering::Relaxed);
+            self.first_pages
+                .get(page as usize)
+                .store(0, Ordering::Relaxed);
         }
         // Relaxed: statistics only.
         self.span_bytes

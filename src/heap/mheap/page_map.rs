@@ -38,9 +38,9 @@ impl MHeap {
     }
 
     /// Returns the first page of the span that holds `offset`.
-    pub(crate) fn head_at(&self, offset: usize) -> u32 {
+    pub(crate) fn first_page_of(&self, offset: usize) -> u32 {
         // Relaxed: as in `class_at`.
-        self.head_of
+        self.first_pages
             .get(offset >> PAGE_SHIFT)
             .load(Ordering::Relaxed)
     }
@@ -60,7 +60,7 @@ impl MHeap {
             return None; // [H5]
         }
         let class = self.class_at(offset)?;
-        let first_page = self.head_at(offset);
+        let first_page = self.first_page_of(offset);
         let start = (first_page as usize) << PAGE_SHIFT;
         if class.kind == Kind::Large {
             let object = start + self.object_at(first_page);
@@ -83,7 +83,7 @@ impl MHeap {
         if class.kind != Kind::Large {
             return class.slot;
         }
-        let first_page = self.head_at(offset);
+        let first_page = self.first_page_of(offset);
         // Relaxed: it was written at the span's birth.
         let pages = self.span(first_page).pages.load(Ordering::Relaxed) as usize;
         ((first_page as usize + pages) << PAGE_SHIFT)
@@ -100,7 +100,7 @@ impl MHeap {
     /// Whether the object at `offset` was allocated since the end of marking. While the sweep is
     /// not open, every older span awaits its sweep, and nobody allocates from it.
     pub(crate) fn is_young(&self, offset: usize) -> bool {
-        let span = self.span(self.head_at(offset));
+        let span = self.span(self.first_page_of(offset));
         !span.sweep_gen.state(self.generation()).awaits_sweep()
     }
 }
