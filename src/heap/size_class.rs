@@ -27,9 +27,9 @@
 //! **How `span_pages` chooses.** The tail of a span is lost in every span; the unused slots are
 //! lost once for each size in use. The span gets one more page if that lowers the tail by at least
 //! 1/128 of the span, and in any case the tail is at most 1/8. Over all slot sizes (log-uniform)
-//! 1.3 % is lost, in spans of 2.7 pages on average. Spans with the fewest
-//! pages that keep the tail at 1/8 would lose 3.1 %, in 1.8 pages; spans with the least tail would
-//! lose 0.9 %, in 4.7 pages.
+//! 1.3 % is lost, in spans of 2.7 pages on average. Spans with the fewest pages whose tail is
+//! at most 1/8 would lose 3.1 %, in 1.8 pages; spans with the least tail would lose 0.9 %, in 4.7
+//! pages.
 //!
 //! **Invariants**
 //! - [Z1] Sizes rise strictly, start at 8 and end at 32,768; all are multiples of 8.

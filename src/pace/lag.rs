@@ -5,8 +5,9 @@
 //! handshakes wait for mutators, workers wait for work, and on a busy machine they wait for a
 //! processor. That time does not depend on how much there is to mark, so no ratio covers it. If
 //! almost nothing is live, it is the whole cycle, and a runway without it is far too short. (Go has
-//! no runway for it: a program that only makes garbage passes its goal in each cycle. Here a thread
-//! that passes the goal waits, so such a program took 1.7 times as long.)
+//! no runway for it: a program that only makes garbage passes its goal in each cycle. Without this
+//! part of the runway, threads of such a program waited here at the goal, and it took 1.7 times as
+//! long.)
 //!
 //! **How.** The lag is measured in bytes and not in time. It is what was allocated between the
 //! trigger and the first stop, plus what was allocated while marking ran beyond what the ratio of

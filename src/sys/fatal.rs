@@ -1,5 +1,5 @@
-//! The end of the process: because an invariant of this crate is broken, or because there is no
-//! memory where no error can be returned.
+//! The end of the process: because an invariant of this crate is broken, or because memory is
+//! missing where no error can be returned.
 
 use std::fmt;
 #[cfg(not(shuttle))]

@@ -1,8 +1,8 @@
 //! Faults that a test puts in on purpose, to see that tests catch them.
 //!
-//! With the feature `sabotage` a test can switch one fault on. Without it every question is `false`
-//! at compile time, and the code behind it is gone. The file is in the lowest layer because every
-//! layer above has places that can be broken.
+//! With the feature `sabotage`, in debug builds only, a test can switch one fault on. Without it
+//! every question is `false` at compile time, and the code behind it is gone. The file is in the
+//! lowest layer because every layer above has places that can be broken.
 
 /// Declares the faults, and the list of all of them.
 macro_rules! faults {

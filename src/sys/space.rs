@@ -6,10 +6,11 @@
 //!
 //! **Why it is not writable from the start.** The system expects that a writable mapping will be
 //! used. Under strict overcommit (`vm.overcommit_memory=2`, which ignores `MAP_NORESERVE`) and
-//! under `RLIMIT_DATA` all of it counts. A core dump has its size; writing one of 256 GiB took 23
-//! s. `mlockall(MCL_FUTURE)` fills it with memory, which took 9 s for 1 GiB. A mapping that nobody
-//! may touch counts for none of these. The price is a system call for each piece that is added, and
-//! that a read past the committed part ends the process, where it would otherwise read zero.
+//! under `RLIMIT_DATA` all of it counts. A core dump is as large as the mapping; writing one of 256
+//! GiB took 23 s. `mlockall(MCL_FUTURE)` fills it with memory, which took 9 s for 1 GiB. A mapping
+//! that nobody may touch counts for none of these. The price is a system call for each piece that
+//! is added, and that a read past the committed part ends the process, where it would otherwise
+//! read zero.
 //!
 //! **Who maps.** A space that is needed as a whole is memory from the start ([`Space::whole`]): the
 //! chunks of root slots, the bitmap of a verifier's walk. `memmap2` maps these, and everything on
