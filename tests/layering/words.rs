@@ -42,7 +42,7 @@ fn wide_lines(text: &str, is_code: bool) -> Vec<usize> {
     wide
 }
 
-/// The pages whose prose is as narrow as that of the sources. `src/README.md` is not yet.
+/// The pages whose prose is as narrow as that of the sources.
 const PAGES: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
@@ -51,6 +51,7 @@ const PAGES: &[&str] = &[
     "benches/peers/README.md",
     "derive/README.md",
     "examples/lox/README.md",
+    "src/README.md",
     "src/guide/applications.md",
     "src/guide/diagnosing.md",
     "src/guide/measurements.md",
